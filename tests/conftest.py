@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from support.command_line import Run, Shown
 from support.demo import demo_spec
@@ -22,6 +23,10 @@ os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 """No certificates, as every server here is ours and speaks plain HTTP: each new client of httpx would read all of the
 system's, for 25 ms."""
+
+settings.register_profile("unisono", derandomize=not os.environ.get("UNISONO_TEST_ALL"))
+settings.load_profile("unisono")
+"""The same examples each time: what fails is the change's fault. ``UNISONO_TEST_ALL=1`` draws others."""
 
 
 def _take_a_core() -> None:

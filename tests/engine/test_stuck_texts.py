@@ -188,3 +188,26 @@ def test_a_certificate_of_nothing_writes_nothing(top: int | Truncation) -> None:
     begun(engine, Method())
     with pytest.raises(MemberUnavailable, match="nobody else gives any mass"):
         finish(engine)
+
+
+@pytest.mark.parametrize("speculate", ["off", "a:3", "ngram:3"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_mixture_draws_another_member_where_one_can_write_nothing_that_is_allowed(seed: int, speculate: str) -> None:
+    engine, method = engine_of((), Clock()), Method().but(draw=f"mixture seed:{seed}", speculate=speculate)
+    group = begun(engine, method)
+    finish(engine)
+    [text] = [text.generation() for text in group.sequences]
+    steps = text.steps or ()
+    assert steps[3].piece in PIECES_OF_B
+    assert steps[3].voted == ("b",)
+    parse = Only(engine.union, 3, PIECES_OF_B)
+    plain = list(plain_steps(engine_of().members, engine.union, PROMPTS[0], len(steps), method, parse=parse))  # type: ignore[arg-type]
+    assert [(step.piece, step.voted) for step in steps] == [(step.piece, step.voted) for step in plain]
+
+
+def test_a_mixture_waits_for_a_lost_member_only_where_nobody_there_can_write_what_is_allowed() -> None:
+    engine = engine_of(("b",), Clock())
+    lose(engine, "b", lambda: True)
+    begun(engine, Method().but(draw="mixture seed:1"))
+    with pytest.raises(MemberUnavailable, match="nobody else gives any mass"):
+        finish(engine)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.covering import some
 from support.demo import written
 from support.methods import FixedDraftLength
 from support.prompts import CHATS, RAW
@@ -25,7 +26,7 @@ from unisono.records import Limits
 pytestmark = pytest.mark.models
 
 STEPS = 8
-PROMPTS = (CHATS[0], CHATS[3], RAW[2])
+PROMPTS = some((CHATS[3], CHATS[0], RAW[2]), 2)
 OFF: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": None, "typical_p": 1.0}
 OPTIONS: dict[str, dict[str, Any]] = {
     "1": {},
@@ -162,11 +163,11 @@ def test_a_seed_writes_one_text_alone_in_batches_and_however_far_drafts_go(load_
     """Of one drafting member, or of none: look-up, and whoever ``auto`` chooses, write what is written without them.
 
     Blocks and batches are summed up in another order, which moves masses by 2e-6 (total variation, mean
-    of the pair) and the outcome of about two draws in 100,000: here one of the twelve texts would come out
+    of the pair) and the outcome of about two draws in 100,000: here one of a dozen texts would come out
     otherwise in one run of more than 100, and a second in one of more than 10,000.
     """
     pair = load_demo(backend="transformers", dtype="float32")._engine
-    prompts = (*CHATS[2:5], *RAW[17:20])
+    prompts = some((*CHATS[2:5], *RAW[17:20]), 2)
 
     def texts(drafter: str, size: int, draft_length: DraftLengthController) -> list[list[bytes | None]]:
         engine = Engine(pair.members, pair.union, draft_length=draft_length)

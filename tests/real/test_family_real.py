@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.covering import some
 from support.demo import written
 from support.prompts import CHATS
 from unisono.chat.messages import Message, Prompt
@@ -24,7 +25,10 @@ SYSTEMS = {
     "teacher": "You are a careful teacher. Explain in simple words.",
     "pirate": "Eres un pirata y respondes siempre en español.",
 }
-PROMPTS = (*CHATS[:5], Prompt(messages=(Message(role="system", content="Be brief."), *(CHATS[0].messages or ()))))
+PROMPTS = (
+    Prompt(messages=(Message(role="system", content="Be brief."), *(CHATS[0].messages or ()))),
+    *some(CHATS[:5], 2),
+)
 PIECES = 12
 SIZES = (1, 4)
 CLOSE = 0.15

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.covering import some
 from support.demo import demo_spec, written
-from support.prompts import ALL
+from support.prompts import ALL as PROMPTS
 from unisono.backends.base import Feed
 from unisono.chat.messages import Prompt
 from unisono.config.demo import demo_path
@@ -22,6 +23,8 @@ from unisono.records import Limits
 pytestmark = pytest.mark.models
 
 PIECES = 16
+SOME = some(PROMPTS, 2)
+FEWER = some(PROMPTS, 4)
 NAMES = ("smol", "gemma")
 FILES = {"smol": "smollm2-135m-instruct", "gemma": "gemma3-270m"}
 
@@ -41,8 +44,8 @@ def own_ids_of_batches(ensemble: Ensemble) -> list[tuple[list[int], list[int], s
     """`own_ids` of all prompts, eight of which are written at a time."""
     [member] = ensemble._engine.members
     ends = set(member.encoder.speller.vocabulary.end_ids)
-    texts = written(ensemble._engine, ALL, PIECES, 8)
-    prompts = [member.encoder.encode(prompt) for prompt in ALL]
+    texts = written(ensemble._engine, SOME, PIECES, 8)
+    prompts = [member.encoder.encode(prompt) for prompt in SOME]
     return [(ids, text.cursors[member.name].ids[len(ids) :], ends) for ids, text in zip(prompts, texts, strict=True)]
 
 
@@ -56,10 +59,10 @@ def test_an_ensemble_of_one_is_what_transformers_generates(load_demo: Callable[.
     torch = pytest.importorskip("torch")
     ensemble = load_demo(name, backend="transformers", dtype="float32")
     ours = own_ids_of_batches(ensemble)
-    assert [own_ids(ensemble, prompt) for prompt in ALL[::5]] == ours[::5]
+    assert [own_ids(ensemble, prompt) for prompt in SOME[::5]] == ours[::5]
     plain = load_demo(name, backend="transformers", dtype="float32", options={"pack_weights": False})
     model = plain._engine.members[0].backend._forward._model
-    for prompt, (ids, own, ends) in zip(ALL, ours, strict=True):
+    for prompt, (ids, own, ends) in zip(SOME, ours, strict=True):
         ids_BT = torch.tensor([ids])
         whole = model.generate(
             ids_BT,
@@ -77,7 +80,7 @@ def test_the_beam_of_an_ensemble_of_one_is_that_of_transformers(load_demo: Calla
     ensemble = load_demo("smol", backend="transformers", dtype="float32", options={"pack_weights": False})
     member = ensemble._engine.members[0]
     model, vocabulary = member.backend._forward._model, member.speller.vocabulary  # type: ignore[attr-defined]
-    for prompt in ALL[::6]:
+    for prompt in FEWER[::2]:
         ids_BT = torch.tensor([member.encoder.encode(prompt)])
         [found] = model.generate(
             ids_BT,
@@ -118,7 +121,7 @@ def test_an_ensemble_of_one_is_what_llamacpp_decodes_greedily(
 ) -> None:
     ensemble = load_demo(name, backend="llamacpp", batch=1, context=1024)
     library = library_of(name)
-    for prompt in ALL:
+    for prompt in FEWER:
         ids, own, ends = own_ids(ensemble, prompt)
         library.reset()
         decoded = library.generate(ids, temp=0.0, top_k=1, repeat_penalty=1.0)
@@ -137,7 +140,7 @@ def test_both_backends_read_the_same_vocabulary_and_the_same_prompts(name: str) 
     assert one.vocabulary.fingerprint == other.vocabulary.fingerprint
     assert one.endings.keys() == other.endings.keys()
     assert one.leading_space == other.leading_space
-    for prompt in ALL:
+    for prompt in PROMPTS:
         assert one.encoder.encode(prompt) == other.encoder.encode(prompt)
 
 
@@ -172,7 +175,7 @@ def test_both_backends_give_the_same_probabilities(name: str, tmp_path: Path) ->
     """
     path = demo_path(FILES[name])
     with Ensemble.load(demo_spec(name, backend="llamacpp")) as ensemble:
-        texts = [(prompt, ids + own) for prompt in ALL[::3] for ids, own, _ in [own_ids(ensemble, prompt)]]
+        texts = [(prompt, ids + own) for prompt in FEWER[::2] for ids, own, _ in [own_ids(ensemble, prompt)]]
     exact = distributions(demo_spec(name, backend="transformers", dtype="float32"), texts)
     plain_file = unquantised(path, tmp_path / "float32.gguf")
     formats = {
@@ -195,7 +198,7 @@ def test_a_block_read_at_once_is_the_same_as_one_by_one(load_demo: Callable[...,
     """What a lagging member catches up in one block tells it the same as piece by piece."""
     ensemble = load_demo("smol", "gemma", backend="transformers", dtype="float32")
     for member in ensemble._engine.members:
-        ids = member.encoder.encode(ALL[0])
+        ids = member.encoder.encode(SOME[0])
         backend = member.backend
         slot = backend.open()
         block = np.array(backend.advance([Feed(slot, ids, wanted=len(ids))]))

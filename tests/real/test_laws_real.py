@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from support.covering import some
 from support.demo import written
 from support.prompts import ALL, CHATS, RAW
 from support.read_ahead import PlainLoop
@@ -18,6 +19,7 @@ from unisono.ensemble import Ensemble
 pytestmark = pytest.mark.models
 
 BACKENDS = ("llamacpp", "transformers")
+TWINS = some(ALL[::5], 2)
 CLOSE = 0.15
 """A difference of probabilities that llama.cpp's kernels may make."""
 
@@ -34,7 +36,7 @@ def test_the_engine_equals_the_plain_loop_through_llamacpp(load_demo: Callable[.
     that was closer than that.
     """
     engine = engine_of(load_demo(backend="llamacpp"))
-    prompts = (*CHATS[:3], *RAW[-6:])
+    prompts = some((*CHATS[:3], *RAW[-6:]), 2)
     batches = {size: written(engine, prompts, 24, size) for size in (1, 8)}
     plain_loop = PlainLoop(engine)
     expected = [plain_loop.steps(prompt, 24, Method(), text) for prompt, text in zip(prompts, batches[1], strict=True)]
@@ -52,7 +54,7 @@ def test_the_engine_equals_the_plain_loop_through_llamacpp(load_demo: Callable[.
 def test_folded_masses_and_the_text_are_those_of_the_pieces(load_demo: Callable[..., Ensemble], backend: str) -> None:
     """Law 6, and what the trace says of the members adds up."""
     ensemble = load_demo(backend=backend)
-    for prompt in (CHATS[3], CHATS[5], RAW[16]):
+    for prompt in some((CHATS[3], CHATS[5], RAW[16]), 2):
         written = ensemble.generate(prompt.text, messages=prompt.messages, max_new_tokens=24, trace=True)
         assert written.steps is not None
         assert b"".join(step.piece or b"" for step in written.steps) == written.data
@@ -67,10 +69,10 @@ def test_the_same_model_twice_is_that_model(load_demo: Callable[..., Ensemble], 
     from support.demo import demo_member
 
     alone = load_demo("smol", backend=backend)
-    texts = [alone.generate(prompt.text, messages=prompt.messages, max_new_tokens=24) for prompt in ALL[::5]]
+    texts = [alone.generate(prompt.text, messages=prompt.messages, max_new_tokens=24) for prompt in TWINS]
     twin = demo_member("smol", backend, name="twin")
     with Ensemble.load({"members": [demo_member("smol", backend), twin]}) as double:
-        for prompt, text in zip(ALL[::5], texts, strict=True):
+        for prompt, text in zip(TWINS, texts, strict=True):
             again = double.generate(prompt.text, messages=prompt.messages, max_new_tokens=24)
             assert again.data == text.data
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support.covering import ALL
 from support.demo import demo_spec
 from support.prompts import CHATS, RAW
 from unisono.backends.prefix_cache import PrefixCache
@@ -25,7 +26,7 @@ from unisono.records import Generation, Limits, StepRecord
 pytestmark = pytest.mark.models
 
 BACKENDS = {"transformers": {"dtype": "float32"}, "llamacpp": {}}
-REQUESTS = 64
+REQUESTS = 64 if ALL else 28
 SLOTS = 8
 CLOSE = 0.15
 """A difference of probabilities that llama.cpp's kernels may make (`test_laws_real.py`)."""

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,7 +28,7 @@ from unisono.server.http_server import AHEAD, HttpProtocol
 from unisono.server.limits import ServerLimits
 from unisono.server.strict_http import EMPTY_LINES, HEAD, HEADERS
 from unisono.server.telemetry import CUT, JsonLines, Metrics
-from unisono.server.turns import APART, Turns
+from unisono.server.turns import APART, Turn, Turns
 
 START = b"POST /v1/completions HTTP/1.1\r\n"
 HOST = b"host: localhost\r\n"
@@ -343,8 +344,8 @@ def test_a_client_that_is_refused_asks_again_no_sooner_than_its_turn(
 def test_who_waits_for_a_turn_and_leaves_is_not_waited_for() -> None:
     async def main() -> None:
         turns = Turns()
-        await turns.wait()
-        waiting = [asyncio.create_task(turns.wait()) for _ in range(3)]
+        await Turn(turns).wait()
+        waiting = [asyncio.create_task(Turn(turns).wait()) for _ in range(3)]
         await asyncio.sleep(0)
         waiting[0].cancel()
         began = time.monotonic()
@@ -353,6 +354,25 @@ def test_who_waits_for_a_turn_and_leaves_is_not_waited_for() -> None:
         assert not turns._waiting
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nhost: evil.example\r\n\r\n",
+        b"no HTTP\r\n\r\n",
+        START + HOST + TYPE + b"content-length: 5000\r\n\r\n{",
+    ],
+    ids=["foreign", "malformed", "half a body"],
+)
+def test_nobody_waits_behind_the_refusals_of_clients_that_have_left(served: Served, data: bytes) -> None:
+    for _ in range(400):
+        with connect(served) as connection:
+            connection.sendall(data)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # it is reset at once
+    began = time.monotonic()
+    assert served.get("/v1/nothing").status_code == 404
+    assert time.monotonic() - began < 400 * APART / 2
 
 
 def test_who_leaves_the_line_is_neither_kept_nor_waited_for() -> None:

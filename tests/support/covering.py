@@ -9,10 +9,16 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 ALL = bool(os.environ.get("UNISONO_TEST_ALL"))
+
+
+def some(items: Sequence[Any], each: int) -> Sequence[Any]:
+    """One of so many items, for what real models take long over; all of them with ``UNISONO_TEST_ALL``."""
+    return items if ALL else items[::each]
+
 
 Meeting = tuple[tuple[int, int], ...]
 """Choices that stand in one combination: of each the axis and the place on it."""

@@ -28,6 +28,7 @@ from unisono.engine.speculation import Speculator
 from unisono.engine.step import States, Stepper, all_states
 from unisono.engine.step_state import StepState
 from unisono.errors import CapacityError
+from unisono.free_pages import PROCESS
 from unisono.records import Limits, Score
 from unisono.vocab.union import UnionVocabulary
 
@@ -310,6 +311,7 @@ class Engine:
 def close_engines(engines: Collection[Engine]) -> None:
     """Unload all members of engines that may share models: all slots are freed before a model is unloaded."""
     with contextlib.ExitStack() as closing:  # the last that is put in comes first
+        closing.callback(PROCESS.give_back)
         for engine in engines:
             closing.callback(engine.close)
         for engine in engines:

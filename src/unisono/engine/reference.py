@@ -91,8 +91,7 @@ def plain_steps(
             if asked and plan.gate.boundary and not blind:
                 others = {member.name: member.speller for member in members if member is not plan.lead}
                 asked = first_inside(text.written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
-        voters = text.voters(present, opens=asked)
-        p_U_K = [text.of_member(text.distribution(each, places[each.name])) for each in voters]
+        voters, p_U_K = text.asked_of(present, places, opens=asked)
         combines = asked and not plan.draw.mixture
         q_U = text.combined(p_U_K, voters) if combines else p_U_K[0]
         column = text.choose(q_U, p_U_K, voters, combines=combines)
@@ -129,13 +128,25 @@ class _PlainText:
                 return plain_distribution(member, replace(member.map, column_V=column_V), ids)
         return plain_distribution(member, member.map, ids, first=place == "opening", inside=place == "inside")
 
-    def voters(self, members: list[Member], *, opens: bool) -> list[Member]:
-        if not opens:
-            return [self.plan.lead]
-        if not self.plan.draw.mixture:
-            return members
-        weights = np.asarray([member.weight for member in members])
-        return [members[draw_from(weights, self._numbers(Purpose.MEMBER))]]
+    def asked_of(
+        self, members: list[Member], places: Mapping[str, Place | None], *, opens: bool
+    ) -> tuple[list[Member], list[Distribution]]:
+        """Who is asked, and what each says. Of a mixture's members, those that can say what is allowed are drawn from,
+        where any can.
+        """
+        drawable = [member for member in members if member.weight > 0]
+        while True:
+            voters = members if opens else [self.plan.lead]
+            if opens and self.plan.draw.mixture:
+                weights = np.asarray([member.weight for member in drawable])
+                voters = [drawable[draw_from(weights, self._numbers(Purpose.MEMBER))]]
+            p_U_K = [self.of_member(self.distribution(each, places[each.name])) for each in voters]
+            if not (opens and self.plan.draw.mixture and len(drawable) > 1 and self._is_blind(p_U_K[0])):
+                return voters, p_U_K
+            drawable.remove(voters[0])
+
+    def _is_blind(self, p_U: Distribution) -> bool:
+        return self.parse is not None and not has_mass(p_U, self.parse.allowed(()))
 
     def of_member(self, p_U: Distribution) -> Distribution:
         draw = self.plan.member_draw

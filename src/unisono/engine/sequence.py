@@ -62,6 +62,8 @@ class TextSequence:
         """Where it stands in its calls, where these are written by seams."""
         self.stuck = False
         """Whether those who are there gave no mass to what its grammar allows, so that it needs those who are away."""
+        self.blind = frozenset[str]()
+        """The members of a mixture that gave no mass to what its grammar allows here: others are drawn."""
         self.reasoned = 0  # pieces of reasoning
         self._since_mark = 0  # bytes
         self._text = Detokenizer(self.request.limits.stop, stripped=prepared.begins_inside, marked=marked)

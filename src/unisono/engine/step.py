@@ -136,8 +136,8 @@ class Stepper:
         chosen = self._sampler.choose(group, position, distributions)
         columns = [state.settled_as(column) for state, column in zip(group, chosen, strict=True)]
         for row, (state, column) in enumerate(zip(group, chosen, strict=True)):
-            if state.absent and is_blind(state, position, column, [p_BU[row] for p_BU in distributions.p_BU_K]):
-                state.stand_back()
+            if is_blind(state, position, column, [p_BU[row] for p_BU in distributions.p_BU_K]):
+                state.stand_back(position)
         if self._speculator.draft_length.in_use and not any(state.stood_back for state in group):
             self._speculator.learn(group, position, columns)
         for row, (state, column) in enumerate(zip(group, columns, strict=True)):
@@ -152,8 +152,8 @@ class Stepper:
         if self._speculator.draft_length.in_use:
             self._speculator.learn(states, position, [choice.column for choice in choices])
         for state, choice in zip(states, choices, strict=True):
-            if state.absent and choice.certificate.is_blind and state.allowed(position) is not None:
-                state.stand_back()
+            has_none = choice.certificate.is_blind and state.allowed(position) is not None
+            if has_none and state.stand_back(position):
                 continue
             record_told(state, position, choice, self._union)
             state.take(position, choice.column, unproved=not choice.is_certain)
@@ -168,8 +168,8 @@ class Stepper:
             outputs.update((state, (distributions, row)) for row, state in enumerate(voting))
         for state, (distributions, row) in outputs.items():
             rows, column = [p_BU[row] for p_BU in distributions.p_BU_K], int(distributions.shaped_BU[row].argmax())
-            if state.absent and is_blind(state, 0, column, rows):
-                state.stand_back()
+            if is_blind(state, 0, column, rows):
+                state.stand_back(0)
         if any(state.stood_back for state in states):
             return []
         shaped = [outputs[state][0].shaped_BU[outputs[state][1]] for state in states]

@@ -221,7 +221,7 @@ class StepState(Voting):
     def take(self, position: int, column: int, *, unproved: bool = False) -> None:
         """Write a column; one that is ``unproved`` counts as uncertain."""
         text, piece = self.text, self._union.piece(column)
-        text.stuck = False
+        text.stuck, text.blind = False, frozenset()
         if unproved:
             text.uncertain = (text.uncertain or 0) + 1
         text.degraded.update(missed := self.missed(position))
@@ -246,9 +246,16 @@ class StepState(Voting):
             self.choice, self.piece = column, piece
             self.alive = False
 
-    def stand_back(self) -> None:
-        """Choose nothing more in this step: who could say what the text has to be is away. The next step sees to it."""
-        self.alive, self.stood_back, self.text.stuck = False, True, True
+    def stand_back(self, position: int) -> bool:
+        """Choose nothing more in this step, where somebody else could say what the text has to be: of a mixture, a
+        member that was not drawn, or one that is away. The next step sees to it.
+        """
+        blind = {voter.name for voter in self.voters(position)} | (set() if position else self.text.blind)
+        if others := self.plan.draw.mixture and self._drawable(blind):
+            self.text.blind = frozenset(blind)
+        if others or self.absent:
+            self.alive, self.stood_back, self.text.stuck = False, True, not others
+        return self.stood_back
 
     def commit(self) -> None:
         """Let every member go on from what was chosen, each with its own ids for it. Done again, it changes nothing."""

@@ -110,7 +110,10 @@ class Voting:
 
     def _draw_member(self, position: int) -> Member:
         if position not in self._drawn:
-            present = self._present
-            weights = np.asarray(self.weights(present))
-            self._drawn[position] = present[draw_from(weights, self.numbers(position, Purpose.MEMBER))]
+            members = self._drawable(() if position else self.text.blind)
+            weights = np.asarray([member.weight for member in members])
+            self._drawn[position] = members[draw_from(weights, self.numbers(position, Purpose.MEMBER))]
         return self._drawn[position]
+
+    def _drawable(self, blind: Collection[str]) -> list[Member]:
+        return [member for member in self._present if member.name not in blind and member.weight > 0]

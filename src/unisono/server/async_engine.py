@@ -22,12 +22,12 @@ from unisono.engine.request import Ended, Event, Failed, GenerationRequest, Prep
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.errors import BackendMissing, MemberUnavailable, PromptError, SpecError, UnisonoError
+from unisono.free_pages import FreePages
 from unisono.records import Limits
 from unisono.server import readiness
 from unisono.server.errors import OVERLOADED, Refusal, began_too_late, not_ready, refusal_of, shutting_down
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.long_prompts import SHORT, WAITING, LongPrompts
-from unisono.server.memory import FreePages
 from unisono.server.request_handle import RequestHandle
 from unisono.server.telemetry import Metrics, say, where
 from unisono.server.workbench import Workbench

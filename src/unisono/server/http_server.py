@@ -28,7 +28,7 @@ from unisono.server.limits import ServerLimits
 from unisono.server.middleware import OPEN, REFUSED, App, Receive, Scope, Send, answer_to
 from unisono.server.strict_http import StrictConnection
 from unisono.server.telemetry import ConnectionMetrics, say, where
-from unisono.server.turns import Turns
+from unisono.server.turns import Turn, Turns
 
 BACKLOG = 2048
 """Connections that wait in the kernel to be accepted."""
@@ -75,12 +75,13 @@ class HttpProtocol(H11Protocol):
         self._in_line = False
         """Whether the next request has arrived, and waits for its turn to be read."""
         self._app = self.app
-        self._paced = partial(_in_turn, refusals, self._app)
         self._refusals = refusals
+        self._turn: Turn | None = None
+        """What the refusal of a request waits for."""
         self._refused = False
         """Whether a request that is not HTTP waits for its answer."""
         self._unread = 0
-        """Bytes of a body that came after its request had been answered."""
+        """Bytes of a body that came after its request had been answered, or of what is no HTTP."""
         self._shut = False
         """Whether the client has shut down its side."""
         self._taker: Callable[[bytes], None] | None = None
@@ -97,14 +98,12 @@ class HttpProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.remove(self._place)
-        if self._in_line:
-            self._in_line = False
-            self._turns.leave(self._go_on)
-        if self._strict.resting:
-            self._turns.leave(self._read_on)
-        if self._refused:
-            self._refused = False
-            self._refusals.leave(self._answer_malformed)
+        self._in_line = False
+        self._turns.leave(self._go_on)
+        self._turns.leave(self._read_on)
+        self._refused = False
+        self._refusals.leave(self._answer_malformed)
+        self._waits_no_more()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -112,7 +111,7 @@ class HttpProtocol(H11Protocol):
         if self._taker is not None:
             self._taker(data)
             return
-        if self._strict.their_state is h11.SEND_BODY and self.cycle.response_complete:
+        if self._refused or (self._strict.their_state is h11.SEND_BODY and self.cycle.response_complete):
             self._unread += len(data)
         if self._unread > AHEAD:
             self.end(None)
@@ -196,7 +195,6 @@ class HttpProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         self._connections.malformed()
         self._refused = True
-        self.flow.pause_reading()
         self._refusals.take(self._answer_malformed)
 
     def _answer_malformed(self) -> None:
@@ -227,11 +225,29 @@ class HttpProtocol(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
+            self._waits_no_more()
         due = self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE)
         if refusal is not None and due and not self.transport.is_closing():
             begun = self.cycle is not None and not self.cycle.response_complete
             scope: Scope = self.cycle.scope if begun else _blank_scope(self._strict.origin)  # type: ignore[assignment]
             self.transport.write(answer_to(self._app, scope, refusal))
+
+    async def _paced(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the app's refusals take turns, but for those that nobody waits for."""
+        cycle = self.cycle
+
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            is_refusal = message["type"] == "http.response.start" and 400 <= message["status"] < 500
+            if is_refusal and not cycle.disconnected:
+                self._turn = Turn(self._refusals)
+                await self._turn.wait()
+            await send(message)
+
+        await self._app(scope, receive, sending)
+
+    def _waits_no_more(self) -> None:
+        if self._turn is not None:
+            self._turn.give_up()
 
     def _begins(self, request: h11.Request) -> None:
         self._unread = 0
@@ -392,17 +408,6 @@ def _blank_scope(origin: bytes | None) -> Scope:
     """What is known of a request that could not be read."""
     headers = [] if origin is None else [(b"origin", origin)]
     return {"type": "http", "method": "", "path": "", "client": None, "headers": headers}
-
-
-async def _in_turn(refusals: Turns, app: App, scope: Scope, receive: Receive, send: Send) -> None:
-    """Let refusals of an app take turns."""
-
-    async def sending(message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start" and 400 <= message["status"] < 500:
-            await refusals.wait()
-        await send(message)
-
-    await app(scope, receive, sending)
 
 
 async def _refusing(app: App, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:

@@ -97,7 +97,7 @@ def _split(given: dict[str, Any], name: str, strict: bool) -> tuple[dict[str, An
     """A message without what says nothing, and its further keys."""
     given = given if strict else _with_refusal(given)
     for key, field in OF_MESSAGES.items():
-        if given.get(key) is not None and given[key] not in field.neutral:
+        if field.asks(given.get(key)):
             raise unsupported(f"{name}.{key}", given[key], field.why)
     message = {key: value for key, value in given.items() if value is not None or key == "content"}
     extra: dict[str, Any] = {}

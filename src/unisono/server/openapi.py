@@ -126,6 +126,8 @@ def _property(field: Field) -> Json:
     """A field that is not honoured. One that is refused may have the values that ask for nothing."""
     if not field.matters or field.only_with:
         return {"description": f"Without effect: {field.why}."}
+    if field.of_penalties:
+        return {"description": f"Without effect where no penalty is on: {field.why}."}
     return {"description": f"Not supported: {field.why}.", "enum": [None, *field.neutral, *field.unmarked]}
 
 

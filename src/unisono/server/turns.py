@@ -32,26 +32,11 @@ class Turns:
             self._call()
 
     def leave(self, callback: Callable[[], None]) -> None:
-        """Give up one's turn, which others need not wait for."""
-        del self._waiting[callback]
+        """Give up one's turn, if it has not come: others need not wait for it."""
+        self._waiting.pop(callback, None)
         if not self._waiting and self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    async def wait(self) -> None:
-        """Wait for a turn."""
-        turn = asyncio.get_running_loop().create_future()
-
-        def call() -> None:
-            if not turn.done():
-                turn.set_result(None)
-
-        self.take(call)
-        try:
-            await turn
-        finally:
-            if call in self._waiting:
-                self.leave(call)
 
     def _call(self) -> None:
         loop = asyncio.get_running_loop()
@@ -65,3 +50,23 @@ class Turns:
         if self._waiting:
             self._call()
         callback()
+
+
+class Turn:
+    """A turn that a task waits for, as long as anybody wants what it brings."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._over = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Wait until it comes, or is given up."""
+        self._turns.take(self._over.set)
+        try:
+            await self._over.wait()
+        finally:
+            self.give_up()
+
+    def give_up(self) -> None:
+        self._turns.leave(self._over.set)
+        self._over.set()

@@ -53,7 +53,7 @@ def heard(library: Any, notices: Notices, progress: Progress | None = None) -> I
     notes.set_verbosity_warning()
     notes.disable_progress_bar()
     logger.handlers[:], logger.propagate = [_Handler(notices)], False
-    bar = _replaced(_gguf_reader(library), "tqdm", lambda _: report)
+    bar = replaced(_gguf_reader(library), "tqdm", lambda _: report)
     try:
         with bar, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -77,7 +77,7 @@ def _gguf_reader(library: Any) -> ModuleType:
 
 
 @contextlib.contextmanager
-def _replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
+def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
     """Put what ``make`` makes of a function of the library in its place; nothing where there is no such function."""
     if (own := getattr(owner, name, None)) is None:
         yield
@@ -122,7 +122,7 @@ def unreported(library: Any) -> Iterator[Unreported]:
 
         return adjusted
 
-    with _replaced(library.PreTrainedModel, LEFT_OUT, noting):
+    with replaced(library.PreTrainedModel, LEFT_OUT, noting):
         yield found
 
 
@@ -139,5 +139,5 @@ def mapped_tensors(library: Any) -> Iterator[set[str]]:
 
         return noted
 
-    with _replaced(_gguf_reader(library), "get_gguf_hf_weights_map", noting):
+    with replaced(_gguf_reader(library), "get_gguf_hf_weights_map", noting):
         yield mapped

@@ -32,6 +32,7 @@ from unisono.backends.transformers.gguf_conversion import Conversion
 from unisono.backends.transformers.key_value_cache import RowLayer
 from unisono.backends.transformers.listening import heard, mapped_tensors
 from unisono.backends.transformers.memory import BackendMaker, CacheParts
+from unisono.backends.transformers.quick_gguf import without_long_arrays
 from unisono.backends.transformers.state_layer import HybridLayer, StateLayer
 from unisono.backends.transformers.tokenizer import encode_exactly, read_tokenizer
 from unisono.backends.transformers.tokenizer_check import check_as_filed
@@ -301,7 +302,7 @@ class TransformersLoader:
     def _read_gguf_config(self) -> dict[str, Any]:
         assert self.gguf is not None
         path, notices = self.request.source.path, Notices(TRANSFORMERS_NOISE)
-        with heard(library, notices), self._errors():
+        with heard(library, notices), self._errors(), without_long_arrays():
             config: dict[str, Any] = library.AutoConfig.from_pretrained(path.parent, gguf_file=path.name).to_dict()
             with naming(f"member {self.request.name!r}: "):
                 config = completed(config, self.gguf.file)
@@ -311,7 +312,8 @@ class TransformersLoader:
         """Convert a GGUF file's weights; transformers' `save_pretrained` refuses a model read from GGUF."""
         assert self.gguf is not None
         path, notices = self.request.source.path, Notices(TRANSFORMERS_NOISE)
-        with heard(library, notices, progress), self._errors(), mapped_tensors(library) as mapped:
+        hearing = heard(library, notices, progress)
+        with hearing, self._errors(), without_long_arrays(), mapped_tensors(library) as mapped:
             model, warnings = self._load_whole(path.parent, gguf_file=path.name, config=config, dtype=dtype)
         not_mapped = set(self.gguf.file.shapes).difference(mapped, POSITIONS) if mapped else ()
         notices.hear_all(warnings or unread(not_mapped))

@@ -1,8 +1,8 @@
-"""Memory that is free, and that the C library keeps: it goes back to the system while the server runs.
+"""Memory that is free, and that the C library keeps: it goes back to the system while a server runs, and with a model.
 
 glibc gives back what lies at the end of its arenas, and no page below it. A large grammar is compiled in 100 MB, and a
 small object that was made meanwhile keeps all of that: in ten minutes of the fuzzing kit, a server that used 50 MB more
-than at its start held 270 MB more.
+than at its start held 270 MB more. Of two small models that were loaded and unloaded, 1.4 GB were kept.
 """
 
 from __future__ import annotations
@@ -57,3 +57,7 @@ def _trim() -> Callable[[int], int] | None:
     except (OSError, AttributeError):
         return None
     return found
+
+
+PROCESS = FreePages()
+"""Those of this process."""

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from unisono.server.memory import GROWTH, FreePages
+from unisono.free_pages import GROWTH, FreePages
 
 
 def test_pages_are_given_back_when_the_process_has_grown_since() -> None:
@@ -28,7 +28,7 @@ def test_a_system_that_does_not_say_what_is_held_is_left_alone() -> None:
 
 HELD_BY_ONE = """
 import ctypes
-from unisono.server.memory import FreePages, _held
+from unisono.free_pages import FreePages, _held
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 places = [libc.malloc(60_000) for _ in range(2000)]
