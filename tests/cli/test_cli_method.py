@@ -187,6 +187,12 @@ def test_the_closing_line_tells_what_the_gate_and_the_drafts_have_saved(method: 
     assert _closing(generation(pieces=64, ensembled=20, drafted=52, accepted=40), method) == words
 
 
+def test_the_closing_line_tells_whom_nobody_had_to_ask() -> None:
+    text = Generation("x", b"x", "end", Usage({}, 64, 20, unasked={"b": 40, "c": 44}), Seconds(2.1, 0.1, {}))
+    words = "[64 pieces in 2.1 s, 30.5 a second; 31 % ensembled; certain without b at 40; certain without c at 44; end]"
+    assert _closing(text, Method(gate=Gate("certain"))) == words
+
+
 def test_the_closing_line_of_an_empty_text_is_written_too() -> None:
     method = Method(gate=Gate("first", n=0), speculate=Speculation("ngram"))
     assert (
