@@ -79,7 +79,8 @@ class StepRecord:
     p: float
     """Its combined probability ``q(piece)``, before the draw reshaped it; of a lone voter, its own."""
     voted: tuple[str, ...]
-    """The members that were asked; the lead alone where the gate was shut, or the one that was drawn."""
+    """The members that were asked; the lead alone where the gate was shut, one that was drawn, or as many as made it
+    certain: none where a constraint left one piece."""
     members: Mapping[str, float]
     """Each voter's folded probability of the piece."""
     top: Mapping[str, TopPieces] = field(default_factory=dict)
@@ -96,8 +97,8 @@ class StepRecord:
     standing: Standing | None = None
     """Of a prompt that is scored, where its most likely pieces are kept."""
     certain: bool | None = None
-    """Where members tell their likeliest ids only, whether every distribution that agrees with these gives this piece;
-    the probabilities are then the least ones. ``None`` where distributions are whole."""
+    """Where members tell their likeliest ids only, or not all were asked: whether every distribution that agrees with
+    what is known gives this piece; probabilities are then the least ones. ``None`` where distributions are whole."""
     unknown: float | None = 0.0
     """How much more ``p`` may be; ``None`` where the piece was drawn, and what members do not tell was guessed."""
     absent: tuple[str, ...] = ()
@@ -170,11 +171,13 @@ class Usage:
     """Choices that what members told did not prove; ``None`` where all members tell whole distributions."""
     degraded: Mapping[str, int] | None = None
     """By member, the choices, END's too, that were made without it while it was away; ``None`` where none was."""
+    unasked: Mapping[str, int] | None = None
+    """By member, the choices, END's too, that were certain without it (`gate: certain`); ``None`` where none was."""
 
     def to_json(self) -> dict[str, object]:
         given = {key.name: getattr(self, key.name) for key in fields(self)}
-        given["prompt_tokens"] = dict(self.prompt_tokens)
-        given["degraded"] = None if self.degraded is None else dict(self.degraded)
+        for name in ("prompt_tokens", "degraded", "unasked"):
+            given[name] = None if given[name] is None else dict(given[name])
         return {name: value for name, value in given.items() if value is not None}
 
 

@@ -187,6 +187,23 @@ def test_the_closing_line_tells_what_the_gate_and_the_drafts_have_saved(method: 
     assert _closing(generation(pieces=64, ensembled=20, drafted=52, accepted=40), method) == words
 
 
+def test_the_closing_line_tells_whom_nobody_had_to_ask() -> None:
+    text = Generation("x", b"x", "end", Usage({}, 64, 20, unasked={"b": 40, "c": 44}), Seconds(2.1, 0.1, {}))
+    words = "[64 pieces in 2.1 s, 30.5 a second; 31 % ensembled; certain without b at 40; certain without c at 44; end]"
+    assert _closing(text, Method(gate=Gate("certain"))) == words
+
+
+def test_the_gate_that_is_certain_writes_the_text_of_all(run: Run, duo: Path) -> None:
+    duo.write_text("members:\n  - {name: a, model: 'fake:a', weight: 30}\n  - {name: b, model: 'fake:b'}\n")
+    words = ("run", duo, PROMPT, "--max-new-tokens", PIECES, "--json", "-q")
+    certain, always = json.loads(run(*words, "--gate", "certain").out), json.loads(run(*words).out)
+    assert certain["text"] == always["text"]
+    assert certain["usage"]["unasked"]["b"] > 0
+    refused = run(*words, "--gate", "certain", "--combine", "mean sharpen:0.2")
+    assert refused.code == 2
+    assert "the gate 'certain' does not go with sharpen 0.2" in re.sub(r"[\s│]+", " ", refused.err)
+
+
 def test_the_closing_line_of_an_empty_text_is_written_too() -> None:
     method = Method(gate=Gate("first", n=0), speculate=Speculation("ngram"))
     assert (

@@ -320,3 +320,23 @@ def test_truncated_leads_and_voters_that_are_lost_leave_certain_choices_right(se
     method = Method().but(gate="confidence:0.6", speculate=speculate)
     [text] = written(engine, [PROMPTS[seed]], method)
     check_certain(engine, PROMPTS[seed], method, text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_where_a_member_is_lost_that_was_asked_in_turn_all_who_are_there_are_asked(name: str) -> None:
+    """Who is away and could have changed nothing is not missed."""
+    method = Method(gate="certain").but(speculate="a:2")  # type: ignore[arg-type]
+    engine = engine_of(clock=Clock(1.0), weights=(5, 2, 2))
+    lose_at_random(engine, name, 0.4, 7)
+    texts, lost = written(engine, PROMPTS[:4], method), 0
+    FAKE_MODELS[name].away = None
+    for prompt, text in zip(PROMPTS, texts, strict=False):
+        steps = text.steps or ()
+        free = engine_of((), weights=(5, 2, 2))
+        absent = [step.absent for step in steps]
+        plain = list(plain_steps(free.members, free.union, prompt, len(steps), method, absent=absent))
+        assert [step.piece for step in steps] == [step.piece for step in plain]
+        assert all(step.voted == oracle.voted for step, oracle in zip(steps, plain, strict=True) if step.absent)
+        lost += sum(bool(step.absent) for step in steps)
+    assert lost
+    assert any(text.usage.unasked for text in texts)

@@ -39,7 +39,7 @@ def distributions(draw: st.DrawFn) -> np.ndarray:
 @st.composite
 def gates(draw: st.DrawFn) -> Gate:
     kind = draw(st.sampled_from(list(GATE_KINDS)))
-    boundary, known = draw(st.booleans()), GATE_KINDS[kind]
+    boundary, known = draw(st.booleans()) and kind != "certain", GATE_KINDS[kind]
     if known.parameter == "threshold":
         return Gate(kind, threshold=draw(st.floats(known.low, known.high) | st.just(1)), boundary=boundary)
     if known.parameter == "n":

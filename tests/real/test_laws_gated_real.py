@@ -22,6 +22,7 @@ from support.read_ahead import PlainLoop
 from unisono.config.method import Method
 from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.engine import Engine
+from unisono.engine.member import Member
 from unisono.engine.reference import PlainStep
 from unisono.ensemble import Ensemble
 
@@ -119,3 +120,17 @@ def test_gates_drafts_and_batches_equal_the_plain_loop(
         np.testing.assert_allclose([step.p for step in text.steps], [step.p for step in steps], atol=1e-4)
     if drafter not in ("off", "auto"):
         assert sum(text.drafted for text in texts) > 0
+
+
+def test_members_that_cannot_change_a_piece_are_not_asked(pair: Engine) -> None:
+    members = [
+        Member(each.name, weight, each.backend, each.encoder, each.speller, each.map)
+        for each, weight in zip(pair.members, (0.8, 0.2), strict=True)
+    ]
+    engine = Engine(members, pair.union)
+    every, certain = (written(engine, ALL[::10], PIECES, 3, Method().but(gate=gate)) for gate in ("always", "certain"))
+    for text, other in zip(certain, every, strict=True):
+        assert [step.piece for step in text.steps] == [step.piece for step in other.steps]
+        for step, whole in zip(text.steps, other.steps, strict=True):
+            assert step.p - 1e-4 <= whole.p <= step.p + (step.unknown or 0) + 1e-4
+    assert sum(step.voted == ("smol",) for text in certain for step in text.steps) > 5

@@ -47,8 +47,8 @@ class MethodFlags:
         str | None,
         method_flag(
             metavar="KIND[:NUMBER]",
-            help="When to ask the other members: always, confidence:MASS, margin:MASS, entropy:NATS, every:N or "
-            "first:N. Default: always.",
+            help="When to ask the other members: always, confidence:MASS, margin:MASS, entropy:NATS, every:N, "
+            "first:N, or certain: until the rest cannot change the piece. Default: always.",
         ),
     ] = None
     boundary: Annotated[
@@ -119,7 +119,7 @@ def method_words(method: Method, members: Sequence[str]) -> str:
 
     words = [] if method.combine == Combine() else [f"combined by {method.combine}"]
     lead = method.lead or members[0]
-    if lead != members[0] or not method.gate.always_open:
+    if lead != members[0] or method.gate.reads_lead:
         words.append(f"{lead} leads")
     if not method.gate.always_open:
         words.append(f"gate {method.gate}")

@@ -158,6 +158,8 @@ def _closing(generation: Generation, method: Method) -> str:
     parts = [f"{usage.pieces} pieces in {seconds:.1f} s, {usage.pieces / seconds:.1f} a second"]
     if not method.gate.always_open and usage.pieces:
         parts.append(f"{100 * usage.ensembled / usage.pieces:.0f} % ensembled")
+    for name, count in (usage.unasked or {}).items():
+        parts.append(f"certain without {name} at {count}")
     if method.speculate is not None:
         drafted = f"{usage.accepted} of {usage.drafted} drafted pieces accepted"
         parts.append(drafted if usage.drafted else "nothing drafted")

@@ -53,6 +53,11 @@ class Gate:
                 object.__setattr__(self, key, self._checked(key, value, kind))
         if not isinstance(self.boundary, bool):
             raise SpecError(f"boundary is {shown(self.boundary)}", hint="it is true or false")
+        if self.boundary and self.is_certain:
+            raise SpecError(
+                "boundary is true, but the gate 'certain' leaves the text as it is, and a boundary would change it",
+                hint="leave boundary out, or write always boundary",
+            )
 
     def _checked(self, key: str, value: object, kind: GateKind) -> int | float:
         if value is None:
@@ -70,8 +75,18 @@ class Gate:
 
     @property
     def always_open(self) -> bool:
-        """Whether nothing has to be known of the lead before the others are asked."""
+        """Whether all members are asked at every step."""
         return self.kind == "always" and not self.boundary
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether members are asked in turn, until those that are left cannot change the choice."""
+        return self.kind == "certain"
+
+    @property
+    def reads_lead(self) -> bool:
+        """Whether the lead is asked before it is known who else is."""
+        return not self.always_open and not self.is_certain
 
     def score(self, p_BU: Array, positions: Sequence[int]) -> list[float]:
         """Score rows of the lead's folded distribution; ``positions`` counts the pieces before each."""

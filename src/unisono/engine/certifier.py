@@ -1,30 +1,28 @@
-"""Greedy choices and gates where members tell their likeliest ids: certified by bounds, or asked again, or counted."""
+"""Greedy choices and gates by what is known of members: certified by bounds, or asked again, or counted.
+
+Of members that tell their likeliest ids something is unknown, of those that were not asked all (docs/adr/0016, 0023).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from unisono.engine.choice import Choice, Doubt
 from unisono.engine.member import Member, Place
 from unisono.engine.runner import Again, Runner
 from unisono.engine.sampler import Sampler, reshaping_of, told_by
 from unisono.engine.step_state import StepState
-from unisono.fusion.bounds import Certificate, FoldedTop, Kinds, Reshaping, Voter, certify, kinds_of
+from unisono.fusion.bounds import Certificate, FoldedTop, Kinds, Reshaping, Voter, Whole, certify, kinds_of
 from unisono.fusion.gate_bounds import GATE_BOUNDS
-from unisono.fusion.rules import FLOOR
+from unisono.fusion.partial import certify_plausible
+from unisono.fusion.rules import ALPHA, FLOOR
 
 MORE = (10, 100)
 """How many times its own k a member is asked for: twice at most."""
-
-
-class Doubt(NamedTuple):
-    """What could still decide: members that may know more, and columns of which they may."""
-
-    members: Sequence[Member]
-    columns: Sequence[int]
 
 
 class Seen(Protocol):
@@ -35,19 +33,6 @@ class Seen(Protocol):
 
 
 Look = TypeVar("Look", bound=Seen)
-
-
-class Choice(NamedTuple):
-    """What is chosen for one text, and why."""
-
-    column: int
-    """What is written: a grammar lets the largest column stand for another here and there."""
-    is_certain: bool
-    """Whether it is proved, and that these members voted."""
-    certificate: Certificate
-    told: dict[str, Voter]
-    """By voter, what is known of its distribution."""
-    doubt: Doubt | None
 
 
 class Reading(NamedTuple):
@@ -70,7 +55,7 @@ class Certifier:
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
-        self._kinds: dict[tuple[tuple[str, Place | None], ...], Kinds] = {}
+        self._kinds: dict[tuple[tuple[str, Place | None, bool], ...], Kinds] = {}
 
     def choose(self, states: Sequence[StepState], position: int) -> list[Choice]:
         """Choose for texts at a position; what is not certain is asked about again, for all texts in one pass."""
@@ -82,6 +67,33 @@ class Certifier:
                     voter.certificates.certain += choice.is_certain
                     voter.certificates.uncertain += not choice.is_certain
         return list(choices.values())
+
+    def foresee(self, state: StepState, position: int, heard: Collection[Member]) -> Choice:
+        """Choose for a text at a position, by those of its voters that were ``heard``; it is certain if the others can
+        change nothing.
+        """
+        voters, combine = state.voters(position), state.plan.combine
+        told = {voter.name: told_by(state, voter, position) for voter in voters if voter in heard}
+        weights, floor = state.fixed_weights(voters), FLOOR if combine.floor is None else combine.floor
+        reshaping = reshaping_of(state, position)
+        if combine.rule == "contrastive":
+            p_U_K = [its.p_U if isinstance(its := told.get(voter.name), Whole) else None for voter in voters]
+            alpha = ALPHA if combine.alpha is None else combine.alpha
+            found = certify_plausible(p_U_K, weights, alpha, floor, reshaping)
+        else:
+            known = [told.get(voter.name) or voter.untold(state.place(voter, position)) for voter in voters]
+            kinds = self._kinds_of(state, position, voters, heard)
+            found = certify(known, weights, kinds, combine.rule, floor, reshaping)
+        asked = tuple(voter for voter in voters if voter in heard)
+        return _settled(state, found, asked, told if state.text.steps is not None else {})
+
+    def forced(self, state: StepState, position: int) -> Choice | None:
+        """The choice at a position where a grammar leaves one column: nobody has to be asked."""
+        allowed_U = state.allowed(position)
+        if allowed_U is None or np.count_nonzero(allowed_U) != 1:
+            return None
+        found = Certificate(int(allowed_U.argmax()), True, np.empty(0, np.int64), 0.0, 1.0)
+        return _settled(state, found, (), {})
 
     def read_gates(self, states: Sequence[StepState], position: int, sampler: Sampler) -> None:
         """Let gates decide that look at truncated leads; those that neither open nor shut for certain open.
@@ -156,14 +168,30 @@ class Certifier:
         if column != found.column:
             only = certify(*known, _only(column, len(kinds.kind_U)))
             found = found._replace(least=only.least, most=only.most)
-        return Choice(column, found.is_certain and is_certain, found, told, doubt)
+        return Choice(column, found.is_certain and is_certain, found, voters, told, doubt)
 
-    def _kinds_of(self, state: StepState, position: int, voters: Sequence[Member]) -> Kinds:
-        places = {voter: state.place(voter, position) for voter in voters if voter.is_truncated}
-        key = tuple((voter.name, place) for voter, place in places.items())
+    def _kinds_of(
+        self, state: StepState, position: int, voters: Sequence[Member], heard: Collection[Member] | None = None
+    ) -> Kinds:
+        """The kinds of columns of voters of which something is unknown: truncated ones, and those not ``heard``."""
+        heard = voters if heard is None else heard
+        its = [(each, state.place(each, position), each in heard) for each in voters]
+        its = [(each, place, is_heard) for each, place, is_heard in its if each.is_truncated or not is_heard]
+        key = tuple((each.name, place, is_heard) for each, place, is_heard in its)
         if key not in self._kinds:
-            self._kinds[key] = kinds_of([voter.top_plans[place].ids_U for voter, place in places.items()])
+            ids_U_K = [
+                each.top_plans[place].ids_U if is_heard else each.untold(place).ids_U for each, place, is_heard in its
+            ]
+            self._kinds[key] = kinds_of(ids_U_K)
         return self._kinds[key]
+
+
+def _settled(state: StepState, found: Certificate, asked: tuple[Member, ...], told: dict[str, Voter]) -> Choice:
+    """A choice by some voters. Nothing is known of the probability of what a grammar puts in the place of another."""
+    column = state.settled_as(found.column)
+    if column != found.column:
+        found = found._replace(least=0.0, most=1.0)
+    return Choice(column, found.is_certain, found, asked, told)
 
 
 def _columns(certificate: Certificate) -> list[int]:

@@ -151,7 +151,9 @@ class DraftLengthController:
     """Decides how far drafts go: as long as it pays. Chances are of members, costs of models."""
 
     in_use = False
-    """Whether anybody has drafted yet; until then nothing is learned."""
+    """Whether anybody has drafted yet; until then nothing is learned but what passes take, where that is asked for."""
+    is_timing = False
+    """Whether what passes take is learned though nobody drafts."""
 
     def __init__(self) -> None:
         self.chances: defaultdict[str, Chances] = defaultdict(Chances)

@@ -15,6 +15,7 @@ from unisono.constraints.grammar import Compile
 from unisono.engine.beam import Beam
 from unisono.engine.certifier import Certifier
 from unisono.engine.draft_length import DraftLengthController
+from unisono.engine.foresight import Foresight
 from unisono.engine.given import cut, scored_by
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan
@@ -81,10 +82,11 @@ class Engine:
         self._sampler, self._draft_length = Sampler(union), draft_length or DraftLengthController()
         self._runner = Runner(members, self._draft_length)
         self._prefill = Prefill(members, self._runner, longest_block)
-        certifier = Certifier(self._runner) if any(member.is_truncated for member in members) else None
         runner, prefill, sampler = self._runner, self._prefill, self._sampler
+        foresight = Foresight(members, runner, Certifier(runner), prefill, self._draft_length)
+        certifier = Certifier(runner) if any(member.is_truncated for member in members) else None
         self._speculator = Speculator(members, union, runner, sampler, self._draft_length, prefill, certifier)
-        self._stepper = Stepper(members, union, runner, prefill, self._speculator, sampler, certifier)
+        self._stepper = Stepper(members, union, runner, prefill, self._speculator, sampler, foresight, certifier)
         self._scoring = Scoring(members, union, self._runner, self._sampler, self._stepper)
 
     def __enter__(self) -> Self:

@@ -16,8 +16,9 @@ from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.engine.breaker import Breaker
 from unisono.engine.calls import Calls
 from unisono.engine.cursor import Reader
-from unisono.fusion.bounds import TopPlan, plan_top
+from unisono.fusion.bounds import FoldedTop, TopPlan, plan_top
 from unisono.fusion.fold import Scratch, Softmax, fold, plan_fold, softmax
+from unisono.fusion.partial import untold
 from unisono.vocab.marks import OF_CALLS, Mark, Turn
 from unisono.vocab.spelling import Speller
 from unisono.vocab.union import ABSENT, Indices, MemberMap
@@ -84,6 +85,7 @@ class Member(Reader):
             place: plan_top(its, size) for place, its in places if its is not None
         }
         """By place, its map as `fold_top` reads it."""
+        self._untold: dict[Place | None, FoldedTop] = {}
         self._scratch, self._kept = Scratch(), Scratch()
         self._placed = False
 
@@ -150,6 +152,13 @@ class Member(Reader):
             else:
                 self.backend.rewind(own, 0)
         return nats / max(1, len(self.speller.vocabulary.join(ids)))
+
+    def untold(self, place: Place | None) -> FoldedTop:
+        """What is known of its distribution at a place before it is asked."""
+        if place not in self._untold:
+            plan = self.plan if place is None else self._plans[place]
+            self._untold[place] = untold(plan.column_V, plan.size)
+        return self._untold[place]
 
     def begin_step(self) -> None:
         """Let the distributions that were kept be overwritten."""

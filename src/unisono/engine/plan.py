@@ -37,12 +37,15 @@ class Plan:
         self.member_draw = self.draw.of_members()
         """Reshapes each member's distribution before they are combined; ``None`` for nothing."""
         self.member_bias = Bias(self.draw.member_bias, union)
-        self.is_gated = not self.gate.always_open
-        self.asks_all = not self.is_gated and not self.draw.mixture
+        self.is_gated = self.gate.reads_lead
+        self.foresees = self.gate.is_certain and len(members) > 1 and _takes_the_largest(self.draw)
+        """Whether members are asked in turn, until those that are left cannot change the choice."""
+        self.asks_all = not self.is_gated and not self.draw.mixture and not self.foresees
         self.weighs_prompt = self.combine.reads_losses
         """Whether the voters' weights follow from how unlikely each member finds the prompt."""
         self.is_greedy = self.draw.is_greedy
-        self.is_plain = (self.combine, self.gate, speculation, self.draw) == _PLAIN
+        gate = Gate() if self.gate.is_certain else self.gate
+        self.is_plain = (self.combine, gate, speculation, self.draw) == _PLAIN
         """Whether a step takes the most likely piece of the members' weighted mean, and nothing reshapes it."""
 
     def spares(self, member: Member) -> bool:
@@ -56,6 +59,11 @@ def lead_of(method: Method, members: Sequence[Member]) -> Member:
 
 
 _PLAIN = (Combine(), Gate(), None, Sampling())
+
+
+def _takes_the_largest(draw: Sampling) -> bool:
+    """Whether the largest of the combined masses is taken, times what no member has a say in."""
+    return draw.is_greedy and draw.beam_width == 1 and not draw.changes("repetition_penalty")
 
 
 class Bias:

@@ -134,7 +134,7 @@ class Runner:
             batch.member.seconds += seconds
             _note_output(batch, logits_NV, row_by_slot, seconds)
         work = Work(len(feeds), tokens, rows)
-        if self._draft_length.in_use:
+        if self._draft_length.in_use or self._draft_length.is_timing:
             self._draft_length.learn_pass(member.model, work, spent)
         if member.backend.facts.device == "cpu":
             self._slow.note(member.name, member.model, work, spent)

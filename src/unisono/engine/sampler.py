@@ -173,11 +173,11 @@ def rows_at(states: Sequence[StepState], member: Member, position: int) -> Array
 
 
 def told_by(state: StepState, voter: Member, position: int) -> Voter:
-    """What is known of a voter's distribution at a position."""
+    """What is known of a voter's distribution at a position, reshaped by options of ``member_``."""
     if voter.is_truncated:
         output, row = state.where(voter, position)
         return output.top(row)
-    told = Whole(np.array(bring(rows_at([state], voter, position)[0], _HOST)))  # the next fold overwrites it
+    told = Whole(np.array(bring(_of_member([state], position, voter)[0], _HOST)))  # the next fold overwrites it
     if not math.isfinite(float(told.p_U.max())):
         raise _no_numbers([voter.name])
     return told

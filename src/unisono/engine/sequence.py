@@ -41,6 +41,7 @@ class TextSequence:
         self.drafted = 0
         self.accepted = 0
         self.degraded: Counter[str] = Counter()  # by member, choices that were made without it
+        self.unasked: Counter[str] = Counter()  # by member, choices that were certain without it
         self.uncertain: int | None = None  # choices without a certificate, where any member is truncated
         self.counts: Counter[int] = Counter()  # of each column
         self.given = prepared.given
@@ -78,7 +79,7 @@ class TextSequence:
         twin.cursors = cursors
         twin.seed = self.seed if seed is None else seed
         twin.counts = self.counts.copy()
-        twin.degraded = self.degraded.copy()
+        twin.degraded, twin.unasked = self.degraded.copy(), self.unasked.copy()
         twin.history = copy.deepcopy(self.history)
         twin.parse = None if self.parse is None else self.parse.copy()
         twin.steps = None if self.steps is None else list(self.steps)
@@ -183,6 +184,7 @@ class TextSequence:
                 reasoning=self.reasoned,
                 uncertain=self.uncertain,
                 degraded=dict(self.degraded) or None,
+                unasked=dict(self.unasked) or None,
             ),
             seconds=Seconds(
                 total=self._ended - self._began,

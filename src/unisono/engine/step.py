@@ -9,6 +9,8 @@ from dataclasses import replace
 from unisono.engine.absence import Absence
 from unisono.engine.beam import Beam, BeamCandidate, Continuation
 from unisono.engine.certifier import Certifier
+from unisono.engine.choice import Choice
+from unisono.engine.foresight import Foresight
 from unisono.engine.gating import run_leads
 from unisono.engine.member import Member
 from unisono.engine.prefill import Prefill
@@ -34,6 +36,7 @@ class Stepper:
         prefill: Prefill,
         speculator: Speculator,
         sampler: Sampler,
+        foresight: Foresight,
         certifier: Certifier | None = None,
     ) -> None:
         """``certifier`` chooses where members tell their likeliest ids only."""
@@ -46,6 +49,7 @@ class Stepper:
         self._absence = Absence(members, runner, prefill)
         self._speculator = speculator
         self._sampler = sampler
+        self._foresight = foresight
         self._certifier = certifier
 
     def advance(self, states: States) -> None:
@@ -60,6 +64,10 @@ class Stepper:
             self._speculator.extend(flat)
         if any(state.plan.is_gated for state in flat):
             run_leads(flat, self._runner, self._sampler, self._certifier)
+        if any(state.foresees for state in flat):
+            for group, far in self._foresight.ask(states).items():
+                self._await(group, states, far)
+            flat = all_states(states)
         if self._prefill.longest_block is not None:
             for group, its_states in list(states.items()):
                 if late := {member for state in its_states for member in self._prefill.late(state)}:
@@ -117,9 +125,12 @@ class Stepper:
         position, alive = 0, list(states)
         while alive:
             rest = alive
-            if self._certifier is not None and (told := [state for state in alive if state.is_certified(position)]):
-                rest = [state for state in alive if state not in told]
-                self._choose_certified(self._certifier, told, position)
+            if foreseen := [state for state in alive if position in state.foreseen]:
+                rest = [state for state in rest if state not in foreseen]
+                self._take_certified(foreseen, position, [state.foreseen[position] for state in foreseen])
+            if self._certifier is not None and (told := [state for state in rest if state.is_certified(position)]):
+                rest = [state for state in rest if state not in told]
+                self._take_certified(told, position, self._certifier.choose(told, position))
             plain = [state for state in rest if state.is_plain]
             if plain and (columns := self._sampler.choose_plainly(plain, position)) is not None:
                 rest = [state for state in rest if not state.is_plain]
@@ -147,8 +158,7 @@ class Stepper:
             record(state, position, column, distributions, row, self._union, unproved=unproved)
             state.take(position, column, unproved=unproved)
 
-    def _choose_certified(self, certifier: Certifier, states: Sequence[StepState], position: int) -> None:
-        choices = certifier.choose(states, position)
+    def _take_certified(self, states: Sequence[StepState], position: int, choices: Sequence[Choice]) -> None:
         if self._speculator.draft_length.in_use:
             self._speculator.learn(states, position, [choice.column for choice in choices])
         for state, choice in zip(states, choices, strict=True):

@@ -6,13 +6,12 @@ import copy
 from collections import Counter
 from dataclasses import replace
 
+from unisono.engine.asked import Asked
 from unisono.engine.calls import Calls
-from unisono.engine.forward_output import ForwardOutput
 from unisono.engine.member import Member, Place
 from unisono.engine.plan import Bias
 from unisono.engine.sequence import TextSequence
 from unisono.engine.token_boundary import REACH, ends_inside_token
-from unisono.engine.voting import Voting
 from unisono.errors import MemberUnavailable
 from unisono.fusion.logits_processors import Allowed
 from unisono.records import GateReading, StepRecord, StepSeconds
@@ -21,13 +20,12 @@ from unisono.vocab.union import UnionVocabulary
 LONGEST_CHARACTER = 4  # bytes in UTF-8, at most
 
 
-class StepState(Voting):
+class StepState(Asked):
     """Positions of one text: 0 follows what is written, j follows j drafted pieces more."""
 
     def __init__(self, text: TextSequence, members: tuple[Member, ...], union: UnionVocabulary) -> None:
         super().__init__(text, members)
         self.drafter: str | None = None
-        self.drafted: list[int] = []  # columns
         self.sure = 1.0  # the estimated chance that all drafted pieces hold
         self.guesses: list[tuple[int, float]] = []  # by position, the drafter's own choice and its mass
         self.found: list[int] = []
@@ -51,8 +49,6 @@ class StepState(Voting):
         self._seconds = None if text.steps is None else dict(text.member_seconds)
         self._union = union
         self._allowed: dict[int, Allowed] = {}
-        self.outputs: dict[str, list[tuple[ForwardOutput, int] | None]] = {}
-        """By member and position, the output of a pass that has its distribution, and the row there."""
         self.asked_again: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = {}
         """By truncated member and position, how many of its likeliest ids, and which others, it was asked for again."""
         for cursor in text.cursors.values():
@@ -65,10 +61,6 @@ class StepState(Voting):
         for cursor in text.cursors.values():
             cursor.ends = [len(cursor.ids)]
         return twin
-
-    @property
-    def last(self) -> int:
-        return len(self.drafted)
 
     @property
     def awaits_lead(self) -> bool:
@@ -117,13 +109,6 @@ class StepState(Voting):
             cursor.ids += self._spell(member, column)
             cursor.ends.append(len(cursor.ids))
         self.drafted.append(column)
-
-    def where(self, member: Member, position: int) -> tuple[ForwardOutput, int]:
-        """The output of a pass that has a member's distribution at a position, and its row there."""
-        found = self.outputs[member.name][position]
-        if found is None:
-            raise AssertionError(f"member {member.name!r} was not run for position {position}")
-        return found
 
     def read_gate(
         self, score: float, likeliest: int | None, choice: int, *, certain: bool = True, blind: bool = False
@@ -198,13 +183,6 @@ class StepState(Voting):
         before = zip(self.gates, self.lead_choices, self.drafted, strict=False)
         return all(gate.asked or choice == column for gate, choice, column in before)
 
-    def span(self, member: Member) -> tuple[int, int] | None:
-        """The first and the last position at which a member is still to be heard, as far as that is known."""
-        known = self.last + 1 if not self.is_gated else len(self.gates)
-        heard = {position for position, output in enumerate(self.outputs.get(member.name, ())) if output is not None}
-        wanted = [position for position in range(known) if position not in heard and member in self.voters(position)]
-        return (wanted[0], wanted[-1]) if wanted else None
-
     def begins_answer(self, member: Member) -> bool:
         """Whether an answer begins at position 0, which the member reads and writes in its own way."""
         return member.name in self._openings
@@ -225,12 +203,13 @@ class StepState(Voting):
         if unproved:
             text.uncertain = (text.uncertain or 0) + 1
         text.degraded.update(missed := self.missed(position))
+        text.unasked.update(unasked := self.unasked(position))
         self.settled += 1
         if piece is None:
             text.close_calls()
             text.end("end")
         else:
-            text.ensembled += not missed and (self.plan.asks_all or self.combines(position))
+            text.ensembled += not missed and not unasked and (self.plan.asks_all or self.combines(position))
             mark = self._union.mark(column)
             text.append(piece, column, mark)
             if mark is not None:

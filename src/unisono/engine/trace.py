@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from array_api_compat import array_namespace
 
-from unisono.engine.certifier import Choice
+from unisono.engine.choice import Choice
 from unisono.engine.sampler import Distributions
 from unisono.engine.step_state import StepState
 from unisono.fusion.bounds import NOTHING, FoldedTop, Voter
@@ -59,10 +59,10 @@ def record(
 
 
 def record_told(state: StepState, position: int, choice: Choice, union: UnionVocabulary) -> None:
-    """The same of a choice among what truncated members told: probabilities are the least ones."""
+    """The same of a choice by what is known of truncated members, or of some: probabilities are the least ones."""
     if state.text.steps is None:
         return
-    column, is_certain, certificate, told, _ = choice
+    column, is_certain, certificate, asked, told, _ = choice
     at = np.array([column])
     state.records.append(
         StepRecord(
@@ -70,7 +70,7 @@ def record_told(state: StepState, position: int, choice: Choice, union: UnionVoc
             mark=union.mark(column),
             part=state.text.part,
             p=certificate.least,
-            voted=tuple(told),
+            voted=tuple(member.name for member in asked),
             members={name: float(voter.bounds(at)[0][0] / max(voter.most, NOTHING)) for name, voter in told.items()},
             top={name: _top_told(voter, union) for name, voter in told.items()} if state.text.request.trace else {},
             gate=state.gates[position] if state.gates else None,

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from unisono.engine.choice import Choice
 from unisono.engine.cursor import Cursor
 from unisono.engine.member import Member
 from unisono.engine.sequence import TextSequence
@@ -27,6 +28,8 @@ class Voting:
         """Whether the text is scored, for which all have to be there."""
         self.gates: list[GateReading] = []
         """By position, as far as the lead has been heard and the pieces before hold."""
+        self.foreseen: dict[int, Choice] = {}
+        """By position, what is certain though not all were asked."""
         self.absent = frozenset[str]()
         """The members that are away from this text, for the whole step."""
         self._members = members
@@ -46,7 +49,12 @@ class Voting:
         return not self.is_gated or self.gates[position].asked
 
     def voters(self, position: int) -> tuple[Member, ...]:
-        """Who is asked at a position: all that are there, one that is drawn, or the lead where the gate is shut."""
+        """Who is asked at a position: all that are there, the lead where the gate is shut, or one that is drawn.
+
+        Where it is foreseen, as many as make it certain.
+        """
+        if position in self.foreseen:
+            return self.foreseen[position].asked
         if not self.opens(position):
             return (self.plan.lead,)
         if self.plan.draw.mixture:
@@ -69,6 +77,14 @@ class Voting:
         weights = [voter.weight for voter in voters]
         return scaled(weights) if self.absent else weights
 
+    def fixed_weights(self, voters: Sequence[Member]) -> list[float]:
+        """The voters' weights where no distribution decides them: the file's, or by the losses of their prompts."""
+        weights = self.weights(voters)
+        if not self.plan.combine.reads_losses:
+            return weights
+        loss_KB = [[self.text.losses.get(voter.name, 0.0)] for voter in voters]
+        return [float(its[0]) for its in self.plan.combine.weigh(weights, [np.ones((1, 1))] * len(voters), loss_KB)]
+
     def missed(self, position: int) -> tuple[str, ...]:
         """The members that would be asked at a position, and are away."""
         if not self.absent or not self.opens(position):
@@ -84,9 +100,21 @@ class Voting:
         if why := self.lacks():
             raise member.breaker.error(member.name, because=why) from error
 
+    @property
+    def foresees(self) -> bool:
+        """Whether members are asked in turn: all are where one is away, or whole distributions are wanted."""
+        wanted = self.is_given or self.text.request.top_logprobs
+        return self.plan.foresees and not self.absent and not wanted
+
+    def unasked(self, position: int) -> tuple[str, ...]:
+        """The members that a position is certain without."""
+        if position not in self.foreseen:
+            return ()
+        return tuple(member.name for member in self._members if member not in self.foreseen[position].asked)
+
     def go_without(self, names: Collection[str]) -> None:
         """Go through the step without some members."""
-        self.absent = frozenset(names)
+        self.absent, self.foreseen = frozenset(names), {}
         self.is_plain = False
         self._drawn = {}
 

@@ -74,5 +74,6 @@ GATE_KINDS: dict[str, GateKind] = {
     ),
     "every": GateKind(position, lambda place, n: place % n == 0, "n", 1, 2**31, "at the first of every n pieces"),
     "first": GateKind(position, operator.lt, "n", 0, 2**31, "at the first n pieces"),
+    "certain": GateKind(nothing, lambda score, _: True, "", 0, 0, "until those that are left cannot change the choice"),
 }
 """By the name that a spec's ``gate`` uses."""

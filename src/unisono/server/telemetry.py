@@ -182,6 +182,9 @@ class Metrics(ConnectionMetrics):
         self._degraded = self._counter(
             "choices_degraded", "Pieces and ends chosen without a member that was away.", "model", "member"
         )
+        self._unasked = self._counter(
+            "choices_unasked", "Pieces and ends that were certain without a member (gate: certain).", "model", "member"
+        )
         self._member_up = self._gauge("member_up", "1 if the member answers, else 0.", "model", "member")
         self._member_pass = self._gauge(
             "member_pass_seconds", "What a pass of the member takes, lately.", "model", "member"
@@ -217,6 +220,8 @@ class Metrics(ConnectionMetrics):
         self._uncertain.labels(model).inc(usage.uncertain or 0)
         for member, count in (usage.degraded or {}).items():
             self._degraded.labels(model, member).inc(count)
+        for member, count in (usage.unasked or {}).items():
+            self._unasked.labels(model, member).inc(count)
         self._ended.labels(model, generation.finish_reason).inc()
         for member, tokens in usage.prompt_tokens.items() if index == 0 else ():
             self._prompt_tokens.labels(model, member).inc(tokens)
