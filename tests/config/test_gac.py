@@ -238,7 +238,7 @@ def test_mistakes_are_named_with_their_place(old: str, new: str, place: str, wor
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "the configuration is None, not a mapping"),
+        ("", "the configuration is null, not a mapping"),
         ("[]", "not a mapping"),
         (config(), "not a list of models"),
         (config(model(), norm="score") + "---\n" + config(model()), "found another document"),

@@ -205,8 +205,8 @@ def test_what_has_no_place_is_refused_by_name(given: list[Any], field: str) -> N
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (blocks("assistant", {"type": "tool_use", "id": "t1", "input": {}}), "call 1 of message 2 has the name None"),
-        (calling(call(5)), "call 1 of message 2 has no id that is text"),
+        (blocks("assistant", {"type": "tool_use", "id": "t1", "input": {}}), "call 1 of messages[1] has the name null"),
+        (calling(call(5)), "call 1 of messages[1] has no id that is text"),
     ],
 )
 def test_calls_that_are_none_are_refused(given: Any, words: str) -> None:

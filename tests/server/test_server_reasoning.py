@@ -209,14 +209,14 @@ def test_what_asks_for_reasoning_as_it_comes_changes_nothing(served: Served, fie
         ({"reasoning": {"max_tokens": 3}, "unisono": {"reasoning": 4}}, "reasoning.max_tokens", "is 4"),
         ({"reasoning": {"effort": "low"}, "reasoning_effort": "high"}, "reasoning_effort", "'low'"),
         ({"reasoning": {"exclude": True}, "include_reasoning": True}, "include_reasoning", "exclude"),
-        ({"reasoning": {"enabled": False, "effort": "high"}}, "reasoning.effort", "reasoning.enabled is False"),
+        ({"reasoning": {"enabled": False, "effort": "high"}}, "reasoning.effort", "reasoning.enabled is false"),
         (
             {"thinking_token_budget": 0, "reasoning_effort": "high"},
             "thinking_token_budget",
             "reasoning_effort is 'high'",
         ),
-        ({"thinking_token_budget": 0, "enable_thinking": True}, "thinking_token_budget", "enable_thinking is True"),
-        ({"enable_thinking": True, "reasoning_effort": "none"}, "reasoning_effort", "enable_thinking is True"),
+        ({"thinking_token_budget": 0, "enable_thinking": True}, "thinking_token_budget", "enable_thinking is true"),
+        ({"enable_thinking": True, "reasoning_effort": "none"}, "reasoning_effort", "enable_thinking is true"),
         ({"enable_thinking": False, "reasoning": {"max_tokens": 3}}, "enable_thinking", "reasoning.max_tokens is 3"),
         (
             {"reasoning_effort": "low", "unisono": {"reasoning": "off"}},

@@ -278,7 +278,9 @@ async def _refuse(request: Request, error: Any) -> Response:
     log, refusal = request.scope[LOG], error
     if not isinstance(error, Refusal):
         status = 499 if isinstance(error, ClientDisconnect) else getattr(error, "status_code", 500)
-        refusal = refusal_of_status(status, request.method)
+        headers = getattr(error, "headers", None) or {}
+        taken = headers.get("allow", headers.get("Allow", "")).replace(" ", "").split(",")
+        refusal = refusal_of_status(status, request.method, request.scope["path"], filter(None, taken))
         if status == 500:
             say("internal", level=40, id=log.id, error=where(error))
     # An unknown field is not logged: its name is the client's text.
