@@ -213,7 +213,7 @@ def test_a_gate_is_read_from_what_it_is_written_as(gate: Gate) -> None:
         ("confidance:0.5", "unknown gate 'confidance:0.5'; did you mean 'confidence'?", "write it as always"),
         ("", "unknown gate ''; known: always, confidence, margin, entropy, every, first", "write it as always"),
         ({"kind": "evry", "n": 3}, "unknown gate 'evry'; did you mean 'every'?", "write it as always"),
-        ({"kind": ["every"], "n": 3}, "unknown gate ['every']", "write it as always"),
+        ({"kind": ["every"], "n": 3}, 'unknown gate ["every"]', "write it as always"),
         ({"kind": "confidence", "threshold": 10**400}, "it must be a number from 0 to 1", "asked"),
         ({"kind": "confidence", "threshold": "0.5"}, "is '0.5': it must be a number", "asked"),
         ({"kind": "confidence", "threshold": True}, "is true: it must be a number", "asked"),
