@@ -39,5 +39,7 @@ with Ensemble.load("examples/tools.yaml") as pair:
     function = {"name": call.name, "arguments": call.arguments}
     past = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": function}]}
     told = {"role": "tool", "tool_call_id": "1", "content": result}
-    answer = pair.generate(messages=[QUESTION, past, told], max_new_tokens=30, stop=["\n"])
-    print("answer:", answer.text.strip())
+    # And no further call: a line without the mark with which one begins.
+    line = {"regex": r"[A-Z][^<\n]*"}
+    answer = pair.generate(messages=[QUESTION, past, told], tools=[WEATHER], constraint=line, max_new_tokens=30)
+    print("answer:", answer.text)
