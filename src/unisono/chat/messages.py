@@ -158,19 +158,23 @@ def checked_messages(messages: object, open_calls: bool = False, names: Sequence
     return found
 
 
-def checked_tools(tools: object) -> tuple[Tool, ...]:
-    """Return the tools, made of plain lists and mappings, when their shapes are right. Raises a `SpecError`."""
+def checked_tools(tools: object, called: str = "tool {}", first: int = 1) -> tuple[Tool, ...]:
+    """Return the tools, made of plain lists and mappings, when their shapes are right.
+
+    Raises a `SpecError`, which names a tool as ``called``, by its number; the ``first`` has that one.
+    """
     if isinstance(tools, _Checked):
         return tools
     if not _is_list(tools):
         raise SpecError(f"tools is {type(tools).__name__}, not a list of tools", hint=_TOOL_HINT)
     if not tools:
         raise SpecError("tools is empty", hint="leave it out, or name a function")
-    checked = _Checked(_checked_tool(f"tool {number}", tool) for number, tool in enumerate(tools, 1))
+    checked = _Checked(_checked_tool(called.format(number), tool) for number, tool in enumerate(tools, first))
     names = set[str]()
-    for number, tool in enumerate(checked, 1):
+    for number, tool in enumerate(checked, first):
         if (name := tool["function"]["name"]) in names:
-            raise SpecError(f"tool {number} has the name of an earlier one, {name!r}", hint="rename one of them")
+            words = f"{called.format(number)} has the name of an earlier one, {name!r}"
+            raise SpecError(words, hint="rename one of them")
         names.add(name)
     return checked
 
