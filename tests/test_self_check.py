@@ -18,6 +18,7 @@ from support.real_tokenizers import EOS_IDS, real
 from support.reasoners import thinking_table
 from support.tiny_models import COMMON, save_model
 from unisono import self_check
+from unisono.backends.base import ModelSource
 from unisono.backends.fake.backend import FAKE_MODELS, FakeModel, NextToken, register_fake
 from unisono.build import prepare
 from unisono.config.demo import demo_path
@@ -146,6 +147,24 @@ def test_what_was_found_belongs_to_the_files_and_to_how_they_are_read(
     assert kept() == (found,)
     random_model(path)
     assert kept() is None
+
+
+def test_why_a_check_was_not_done_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    table = byte_level_table()
+    register_fake("checked", FakeModel(LongestMatchTokenizer(table), hashed_rule(len(table.texts))))
+    [member] = prepare(load_spec({"members": [{"name": "m", "model": "fake:checked"}]})).members
+    del FAKE_MODELS["checked"]
+    file, facts = tmp_path / "m.gguf", replace(member.facts, context=10**6)
+    file.touch()
+    real = replace(member, source=ModelSource("gguf", str(file)), backend="llamacpp", facts=facts)
+    monkeypatch.setenv(self_check.SWITCH, "off")
+    assert self_check.why_not_done(real) == "UNISONO_SELF_CHECK is 'off'"
+    monkeypatch.delenv(self_check.SWITCH)
+    assert self_check.why_not_done(member) == "it is no real model"
+    assert "who loads its weights" in self_check.why_not_done(replace(real, source=ModelSource("endpoint", "x")))
+    assert "as --weights does" in self_check.why_not_done(real)
+    assert "revision" in self_check.why_not_done(replace(real, source=ModelSource("hub", "org/x")))
+    assert "its context is 9" in self_check.why_not_done(replace(real, facts=replace(facts, context=9)))
 
 
 def test_logits_that_are_no_numbers_are_found() -> None:

@@ -7,8 +7,10 @@ own is ever shown to a user as a traceback.
 from __future__ import annotations
 
 import difflib
+import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 
 
 class UnisonoError(Exception):
@@ -43,7 +45,9 @@ class ModelUnsupported(ModelError):
 class MemberUnavailable(ModelError):
     """A member that lives elsewhere does not answer, or answers what cannot be used."""
 
-    def __init__(self, member: str, address: str, reason: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, member: str, address: str, reason: str, *, retry_after: float | None = None, refused: bool = False
+    ) -> None:
         super().__init__(
             f"member {member!r} at {address} is not available: {reason}",
             hint=f"look whether it runs and can be reached from here: `unisono doctor` asks {address}",
@@ -53,6 +57,8 @@ class MemberUnavailable(ModelError):
         self.reason = reason
         self.retry_after = retry_after
         """Seconds after which it wants to be asked again, where it said so."""
+        self.refused = refused
+        """Whether it answers, and is not what the ensemble was begun with: asking again mends nothing."""
 
 
 class BackendMissing(UnisonoError):
@@ -118,12 +124,47 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: its ``repr``, shortened."""
+    """A value as a message shows it, shortened: as JSON and YAML write it, for these are what most users write.
+
+    A text has single quotes, as names have in messages; within a list or an object it has JSON's.
+    """
+    text = ""
     try:
-        text = repr(value)
+        for part in [repr(value)] if isinstance(value, str) else _written(value):
+            text += part
+            if len(text) > LONGEST_SHOWN:
+                return text[: LONGEST_SHOWN - 3] + "…"
     except Exception:  # an integer of thousands of digits; an object whose repr is broken
         return f"a value of type {type(value).__name__} that cannot be shown"
-    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "…"
+    return text
+
+
+def _written(value: object) -> Iterator[str]:
+    """A value as JSON writes it, bit by bit; what JSON does not know, as Python does."""
+    if isinstance(value, str):
+        yield f'"{"".join(map(_character, value[:LONGEST_SHOWN]))}"'
+    elif value is None or isinstance(value, bool):
+        yield str(value).lower() if value is not None else "null"
+    elif isinstance(value, Mapping):
+        yield "{"
+        for place, (key, item) in enumerate(value.items()):
+            yield ", " if place else ""
+            yield from _written(key)
+            yield ": "
+            yield from _written(item)
+        yield "}"
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield "["
+        for place, item in enumerate(value):
+            yield ", " if place else ""
+            yield from _written(item)
+        yield "]"
+    else:
+        yield str(value) if isinstance(value, date) else repr(value)
+
+
+def _character(character: str) -> str:
+    return character if character.isprintable() and character not in '"\\' else json.dumps(character)[1:-1]
 
 
 _RENAMED = {"NoRoom": CapacityError, "TimedOut": RequestTimeout}

@@ -81,6 +81,8 @@ class MemberDiagnosis:
     """What it reads where others choose a mark that it does not write; of others it reads nothing."""
     self_check: str
     """What the self-check of its model found when it was loaded: ``passed``, ``failed`` or ``not done``."""
+    not_checked: str | None
+    """Why it was not done; ``None`` where it was."""
     endpoint: EndpointReport | None
     """What the endpoint behind which it lives can do, and how long it takes; ``None`` for a model that is here."""
     facts: ModelFacts
@@ -98,6 +100,7 @@ def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         return table.texts[token] if token < len(table.texts) else ""
 
     own = "none" if member.encoder.template is None else "own"
+    found = _self_check_of(member)
     return MemberDiagnosis(
         name=member.spec.name,
         model=str(member.owner.home),
@@ -135,7 +138,8 @@ def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
             for mark, ids in vocabulary.marks.reads.items()
             if mark not in vocabulary.marks.known
         },
-        self_check=_self_check_of(member),
+        self_check=found,
+        not_checked=self_check.why_not_done(member) if found == "not done" else None,
         endpoint=cast(Reports, member.loader).report() if member.source.kind in ("endpoint", "ray") else None,
         facts=member.facts,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from unisono.backends.base import Loader, LoadRequest, ModelFacts, ModelSource
-from unisono.backends.registry import make_loader
+from unisono.backends.registry import check_files, make_loader
 from unisono.chat.mark_probe import given_marks, probe_marks
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template import ChatTemplate, TemplateFailure
@@ -126,6 +126,7 @@ def find_models(spec: EnsembleSpec, batch: int, report: Report) -> dict[str, Wan
         say(0.0, "finding the model")
         source = find_model(owner, spec.folder, say)
         backend = choose_backend(owner, source).name
+        check_files(backend, name, source)
         slots = batch * spec.sampling.beam_width * members
         wanted = Wanted(owner=owner, backend=backend, source=source, slots=slots)
         key = wanted.key

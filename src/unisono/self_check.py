@@ -93,12 +93,10 @@ ALPHABET = "ĠĊ▁"
 def self_check(member: PreparedMember, backend: Backend) -> tuple[str, ...]:
     """What is wrong with a loaded model, in words, each naming its member; nothing for a model that is fine.
 
-    ``backend`` has a free slot. What was found for these files before is read from the cache. A model whose context is
-    too short for the text is not checked, nor one that tells no whole distributions or lives elsewhere: who loads its
-    weights checks them.
+    ``backend`` has a free slot. What was found for these files before is read from the cache. Nothing is found where
+    the check is `left_out`.
     """
-    off = os.environ.get(SWITCH, "").lower() in ("off", "0", "no", "false") or backend.facts.truncated is not None
-    if off or member.source.kind in ("fake", "endpoint", "ray") or len(text_ids(member)) > backend.facts.context:
+    if left_out(member) or backend.facts.truncated is not None or len(text_ids(member)) > backend.facts.context:
         return ()
     path = _path(member)
     found = _read(path)
@@ -112,6 +110,30 @@ def self_check(member: PreparedMember, backend: Backend) -> tuple[str, ...]:
         else:
             _keep(path, member.source.location, found)
     return tuple(f"member {member.spec.name!r} {words}" for words in found)
+
+
+def left_out(member: PreparedMember) -> str | None:
+    """Why a model is not checked when it is loaded, in words; ``None`` where it is."""
+    if (switch := os.environ.get(SWITCH, "")).lower() in ("off", "0", "no", "false"):
+        return f"{SWITCH} is {switch!r}"
+    if member.source.kind in ("endpoint", "ray"):
+        return "who loads its weights checks them"
+    if member.source.kind == "fake":
+        return "it is no real model"
+    if member.facts.truncated is not None:
+        return "it tells its likeliest ids only"
+    if (ids := len(text_ids(member))) > member.facts.context:
+        return f"the check reads {ids} tokens, and its context is {member.facts.context}"
+    return None
+
+
+def why_not_done(member: PreparedMember) -> str:
+    """Why nothing is `kept` of a check."""
+    if (why := left_out(member)) is not None:
+        return why
+    if _path(member) is None:
+        return "it is made at each start, for the revision of the model is not known"
+    return "it is made when the model is first loaded, as --weights does"
 
 
 def kept(member: PreparedMember) -> tuple[str, ...] | None:

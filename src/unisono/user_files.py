@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import stat
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Mapping
 from io import BufferedReader, FileIO
 from pathlib import Path
@@ -63,6 +64,16 @@ def short_float(text: str) -> float:
 def read_text(path: Path, most: int, encoding: str = "utf-8", *, named: bool = False) -> str:
     """The text of what `read_bytes` reads, its line ends newlines. Raises an `OSError` or a `UnicodeDecodeError`."""
     return read_bytes(path, most, named=named).decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def why_unread(error: OSError | UnicodeDecodeError) -> str:
+    """Why `read_text` has failed, with what to do where the file is in another encoding."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if error.object.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        return "it is UTF-16: save it as UTF-8"
+    line = error.object.count(b"\n", 0, error.start) + 1
+    return f"it is not UTF-8, at byte {error.start}, in line {line}: save it as UTF-8"
 
 
 def _is_stream(path: Path) -> bool:

@@ -107,7 +107,7 @@ FOLDERS: dict[str, tuple[Change, str]] = {
     "a context below nothing": (edited("config.json", max_position_embeddings=-5), "max_position_embeddings"),
     "a million ends": (edited("generation_config.json", eos_token_id=[1] * 10**6), "generation_config.json"),
     "a billion labels": (edited("config.json", num_labels=10**9), "num_labels"),
-    "a language part that is none": (edited("config.json", text_config=False), "text_config is False"),
+    "a language part that is none": (edited("config.json", text_config=False), "text_config is false"),
     "another part that is none": (edited("config.json", generator=False), "cannot be loaded by transformers"),
     "a head without a name": (edited("config.json", architectures=[None]), "None"),
     "positions that are no numbers": (

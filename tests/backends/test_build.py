@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from unisono import members
 from unisono.backends import registry
 from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.build import prepare
 from unisono.chat.messages import Prompt
 from unisono.config import model_source
-from unisono.config.ensemble import MemberSpec, load_spec
+from unisono.config.ensemble import EnsembleSpec, MemberSpec, load_spec
 from unisono.config.model_source import choose_backend, find_model
 from unisono.engine.request import GenerationRequest
 from unisono.ensemble import Ensemble
@@ -64,9 +65,29 @@ def test_a_file_that_is_no_gguf_is_told_as_such(tmp_path: Path) -> None:
         find_model(member(model="x.gguf"), tmp_path, quiet)
 
 
-def test_an_unknown_demo_model_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ModelNotFound, match="gemma3-270m"):
-        find_model(member(model="demo:gemma3-27m"), Path(), quiet)
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [("gema3-270m", "gemma3-270m"), ("smollm2", "smollm2-135m-instruct"), ("SmolLM2-135M", "smollm2-135m-instruct")],
+)
+def test_an_unknown_demo_model_is_refused_with_its_member_and_the_nearest(given: str, near: str) -> None:
+    with pytest.raises(ModelNotFound) as refused:
+        find_model(member(model=f"demo:{given}"), Path(), quiet)
+    assert refused.value.message == f"member 'm': unknown demo model {given!r}; did you mean 'demo:{near}'?"
+
+
+def test_a_folder_without_a_model_is_refused_before_any_library_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("a library is imported")
+
+    monkeypatch.setattr(members, "make_loader", refuse)
+    spec = EnsembleSpec.model_validate({"members": [{"name": "m", "model": "."}], "folder": tmp_path})
+    with pytest.raises(ModelNotFound, match=r"member 'm': .* holds no config\.json"):
+        prepare(spec)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelNotFound, match=r"member 'm': .* holds no tokenizer"):
+        prepare(spec)
 
 
 GGUF, HUB = ModelSource("gguf", "x.gguf"), ModelSource("hub", "org/x")

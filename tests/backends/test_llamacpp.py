@@ -362,7 +362,7 @@ def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
     ("request_of", "words"),
     [
         ({"gpu_layer": 1}, "unknown option 'gpu_layer'; did you mean 'gpu_layers'"),
-        ({"gpu_layers": True}, "option gpu_layers is True"),
+        ({"gpu_layers": True}, "option gpu_layers is true"),
         ({"gpu_layers": -1}, "option gpu_layers is -1"),
         ({"flash_attention": "yes"}, "option flash_attention is 'yes'"),
         ({"batch_tokens": 0}, "option batch_tokens is 0"),

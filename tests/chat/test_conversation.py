@@ -35,7 +35,7 @@ def test_a_conversation_with_calls_and_answers_is_taken_as_it_is() -> None:
         ([{**USER, "name": ""}], "the name of message 1 is ''"),
         ([{**USER, "tool_calls": [CALL]}], "message 1 has tool_calls and the role 'user'"),
         ([assistant(tool_calls=[])], r"the tool_calls of message 1 are \[\]"),
-        ([assistant(content="x", tool_calls=None)], "the tool_calls of message 1 are None"),
+        ([assistant(content="x", tool_calls=None)], "the tool_calls of message 1 are null"),
         ([assistant(tool_calls=["x"])], "call 1 of message 1 is 'x'"),
         ([assistant(tool_calls=[{**CALL, "type": "custom"}])], "not the call of a function"),
         ([assistant(tool_calls=[{**CALL, "index": 0}])], "unknown key 'index' in call 1"),

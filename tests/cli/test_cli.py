@@ -200,8 +200,18 @@ def test_doctor_tells_what_an_ensemble_is_made_of(run: Run, duo: Path) -> None:
     assert record["union_size"] > 256
     assert record["pairs"][0]["members"] == ["a", "b"]
     assert 0 < record["ordinary_text_share"] <= 1
+    assert (record["members"][0]["self_check"], bool(record["members"][0]["not_checked"])) == ("not done", True)
     shown = run("doctor", duo, "-q", "--weights").out
-    for words in ("SentencePiece BPE", "union:", "share", "ordinary text:", "context:", "memory:", "weights loaded"):
+    for words in (
+        "not done: ",
+        "SentencePiece BPE",
+        "union:",
+        "share",
+        "ordinary text:",
+        "context:",
+        "memory:",
+        "weights loaded",
+    ):
         assert words in shown
 
 

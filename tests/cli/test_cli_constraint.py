@@ -39,7 +39,7 @@ def test_a_constraint_in_words_binds_all_texts_of_a_prompt_and_of_a_file(run: Ru
         (["--json-schema", "missing.json"], "cannot be read"),
         (["--constraint", "regex:("], "unclosed group"),
         (["--constraint", "jsonobject"], "did you mean 'json_object'"),
-        (["--constraint", 'json_schema:{"not": {}}'], "Unimplemented keys"),
+        (["--constraint", 'json_schema:{"not": {}}'], "JSON Schema that are not supported"),
         (["--constraint", 'json_schema:{"enum": [1], "enum": [2]}'], "the key 'enum' stands twice"),
         (["--json-schema", "."], "cannot be read: Is a directory"),
         (["--constraint", "regex:a", "--json-schema", "x.json"], "does not go with --constraint"),

@@ -118,7 +118,7 @@ def test_another_run_in_the_same_folder_is_refused(run: Run, duo: Path, data: Pa
     duo.write_text(duo.read_text() + "combine: geometric\n")
     refused = run(*words, "--limit", 3).err
     assert "holds a run with another spec: line " in refused
-    assert " is None, not 'combine: geometric'" in refused
+    assert " is null, not 'combine: geometric'" in refused
     long = {"a": "x" * 100, "name": "one"}
     with pytest.raises(SpecError, match=r"'name': 'one'}, not .*'name': 'two'}"):
         check_same(here, {"spec": long}, {"spec": long | {"name": "two"}})

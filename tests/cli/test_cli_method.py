@@ -371,6 +371,9 @@ def test_sampling_flags_that_have_no_effect_are_checked_and_said(run: Run, duo: 
         refused = run("run", duo, PROMPT, *flags)
         assert (refused.code, refused.out) == (2, "")
         assert words in refused.err
+    for off in (0, -1):  # which other tools write for all pieces, and for a new seed
+        shown = run("run", duo, PROMPT, "--max-new-tokens", 4, "--temperature", 1, "--top-k", off, "--seed", -1)
+        assert shown.code == 0
     greedy = run("run", duo, PROMPT, "--max-new-tokens", 4, "--top-p", 0.5, "--top-k", 2)
     assert greedy.out == run("run", duo, PROMPT, "--max-new-tokens", 4, "-q").out
     for flag in ("--top-p", "--top-k"):

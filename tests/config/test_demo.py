@@ -155,7 +155,7 @@ def test_a_model_not_installed_tells_the_command(site: Path, monkeypatch: pytest
 
 
 def test_an_unknown_name_gives_the_nearest_and_all() -> None:
-    with pytest.raises(ModelNotFound, match="did you mean 'gemma3-270m'") as caught:
+    with pytest.raises(ModelNotFound, match="did you mean 'demo:gemma3-270m'") as caught:
         demo_path("gemma-270m")
     for name in DEMO_MODELS:
         assert f"demo:{name}" in (caught.value.hint or "")

@@ -238,10 +238,10 @@ def test_mistakes_are_named_with_their_place(old: str, new: str, place: str, wor
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "the configuration is None, not a mapping"),
+        ("", "the configuration is null, not a mapping"),
         ("[]", "not a mapping"),
         (config(), "not a list of models"),
-        (config(model(), norm="score") + "---\n" + config(model()), "found another document"),
+        (config(model(), norm="score") + "---\n" + config(model()), "a second document begins here"),
         (config(model("a", score=0), norm="score"), "nobody would vote"),
         (config(model("a", score=-1), model("b"), norm="score"), "from 0 to"),
         (config(model("a", score=...), norm="score"), "lacks the key 'score'"),

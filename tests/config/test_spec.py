@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from unisono.backends.registry import BACKENDS, CHOICES
 from unisono.config.ensemble import EnsembleSpec, MemberSpec, load_spec
 from unisono.config.gate import Gate
 from unisono.config.method import Method, Speculation
@@ -175,7 +176,7 @@ def test_a_member_without_a_model_is_refused() -> None:
          "no such member; did you mean 'a'?; members with a model: a"),
         ("{name: b, share_weights_with: b}", "3, column 15",
          "members[1].share_weights_with is 'b': that is the member itself"),
-        ("{name: b, share_weights_with: [a]}", "3, column 15", "members[1].share_weights_with is ['a']"),
+        ("{name: b, share_weights_with: [a]}", "3, column 15", "members[1].share_weights_with is [\"a\"]"),
         ("{name: b, share_weights_with: c}\n  - {name: c, share_weights_with: a}", "3, column 15",
          "share_weights_with is 'c': that member takes its own weights from 'a'; write share_weights_with: a here too"),
         ("{name: b, share_weights_with: c}\n  - {name: c, share_weights_with: b}", "3, column 15",
@@ -237,6 +238,37 @@ def test_a_missing_file_and_an_unreadable_one_are_named(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00")
     assert "cannot read the spec file" in problem(binary)
     assert "cannot read the spec file" in problem(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"members: [{name: a, model: m}]\n---\nmembers: []\n", "line 2: a second document begins here"),
+        ("# Méthode\nmembers: [{name: a, model: m}]".encode("latin-1"), "not UTF-8, at byte 3, in line 1: save it as"),
+        ("members: [{name: a, model: m}]".encode("utf-16"), "it is UTF-16: save it as UTF-8"),
+        ("members: [{name: a, model: m}]".encode("utf-16-le"), "if the file is UTF-16, save it as UTF-8"),
+        (b"x: &a {name: a, model: m}\nmembers: [*a]\n", "a key of your own begins with x-"),
+    ],
+)
+def test_a_file_that_is_nearly_one_says_the_way_out(tmp_path: Path, data: bytes, words: str) -> None:
+    path = tmp_path / "duo.yaml"
+    path.write_bytes(data)
+    with pytest.raises(SpecError) as refused:
+        load_spec(path)
+    assert words in f"{refused.value.message}; {refused.value.hint}"
+
+
+def test_keys_at_the_top_that_begin_with_x_are_the_authors_own(tmp_path: Path) -> None:
+    text = "x-model: &model m\nx-method: {gate: x}\nmembers: [{name: a, model: *model}]\n"
+    assert load_spec(write(tmp_path, text)).members == load_spec({"members": [member(name="a", model="m")]}).members
+    assert "unknown key 'x-y' in members[0]" in problem(write(tmp_path, "members: [{name: a, model: m, x-y: 1}]"))
+
+
+def test_the_backends_that_an_error_and_the_documentation_list_are_those_that_a_file_names() -> None:
+    found = problem({"members": [member(backend="lamacpp")]})
+    row = next(line for line in (ROOT / "docs/spec.md").read_text().splitlines() if line.startswith("| `backend` |"))
+    for name in BACKENDS:
+        assert (name in found) == (f"`{name}`" in row) == (name in CHOICES), name
 
 
 def test_the_default_is_the_papers_method() -> None:
@@ -314,7 +346,7 @@ def test_a_spec_survives_being_written_down_and_read_again() -> None:
         ("speculate: mute", "4, column 1", "the drafter 'mute' has weight 0, so it is left out"),
         ("speculate: ngrams", "4, column 1", "the drafter 'ngrams' is no member that votes; did you mean 'ngram'"),
         ("speculate: {drafter: c}", "4, column 13", "name one of a, b, or ngram, auto, or off for nobody"),
-        ("speculate: on", "4, column 1", "speculate is True; write it as smol"),
+        ("speculate: on", "4, column 1", "speculate is true; write it as smol"),
         ("speculate: a:65", "4, column 1", "max_pieces is 65: it must be a whole number from 1 to 64"),
         ("speculate: {drafter: a,\n  max_pieces: 0}", "5, column 3", "max_pieces is 0"),
         ("speculate: {drafter: a,\n  max_piece: 3}", "5, column 3", "did you mean 'max_pieces'"),
@@ -386,7 +418,7 @@ def test_a_duplicate_key_is_named_once_and_is_not_called_bad_yaml(tmp_path: Path
         ("speculate: a: 4", "write speculate: a:4"),
         ("speculate: {drafter: off}", "the drafter is off; write speculate: off"),
         ("speculate: none", "or ngram, auto, or off for nobody"),
-        ("lead: no", "the lead is False; members that vote: a, b"),
+        ("lead: no", "the lead is false; members that vote: a, b"),
     ],
 )
 def test_the_likeliest_slips_are_told_the_way_out(tmp_path: Path, line: str, words: str) -> None:

@@ -12,8 +12,8 @@ import pytest
 from support.fakes import PROMPTS, STORY, make_fakes
 from support.lost_members import METHODS, PIECES, Clock, check_plain, engine_of, lose
 from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.chat.encoding_process import _read, question
 from unisono.chat.messages import Prompt
-from unisono.chat.reading import _read, question
 from unisono.config.method import Method
 from unisono.engine import late_prompts
 from unisono.engine.engine import Engine

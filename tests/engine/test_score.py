@@ -58,7 +58,7 @@ def plain_scores(engine: Engine, prompt: Prompt, columns: Sequence[int], method:
     """The plain loop, made to choose what is given: mass of each piece, and whether it was the likeliest."""
     members, union = engine.members, engine.union
     plan = Plan(method, members, union)
-    text = _PlainText(plan, union, {member.name: member.encoder.encode(prompt) for member in members})
+    text = _PlainText(plan, union, members, {member.name: member.encoder.encode(prompt) for member in members})
     text.losses = {
         member.name: member.prompt_loss(member.asked_ids(prompt)) for member in members if plan.combine.reads_losses
     }
@@ -74,7 +74,7 @@ def plain_scores(engine: Engine, prompt: Prompt, columns: Sequence[int], method:
         found.append((float(q_U[column]), int(np.argmax(q_U)) == column))
         piece = union.piece(column)
         assert piece is not None
-        text.append(column, piece, members, dict.fromkeys((member.name for member in members), first), None)
+        text.append(column, piece, dict.fromkeys((member.name for member in members), first), None)
     return found
 
 

@@ -43,7 +43,7 @@ def test_each_continuation_can_be_drawn_again_alone(pair: Ensemble) -> None:
     [
         (0, {"draw": 1}, "n is 0: it must be a whole number from 1 to 10,000"),
         (10_001, {"draw": 1}, "n is 10001: it must be a whole number from 1 to 10,000"),
-        (True, {"draw": 1}, "n is True"),
+        (True, {"draw": 1}, "n is true"),
         (2, {}, "n is 2, but nothing is drawn: all 2 texts would be the same"),
         (2, {"draw": "beam_width:2"}, "n is 2, but nothing is drawn"),
     ],

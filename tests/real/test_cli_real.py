@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from unisono.build import prepare
+from unisono.config.ensemble import load_spec
+
 pytestmark = pytest.mark.models
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +57,12 @@ def test_the_demo_pair_answers_together_and_writes_whole_characters() -> None:
     assert record["text"].strip()
     assert "\ufffd" not in record["text"]
     assert "smol: " in shown.stderr
+
+
+def test_the_members_of_the_example_of_tools_know_them_and_their_lead_writes_calls() -> None:
+    prepared = prepare(load_spec(ROOT / "examples" / "tools.yaml"))
+    assert all(member.encoder.tool_use().knows_tools for member in prepared.members)
+    assert prepared.members[0].encoder.call_form().sign == "<tool_call>"
 
 
 def test_the_same_text_comes_out_every_time() -> None:

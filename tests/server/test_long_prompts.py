@@ -20,9 +20,9 @@ from support.real_server import DUO, SAY, load_fakes, serving
 from support.real_tokenizers import gguf_path
 from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.registry import make_loader
+from unisono.chat.encoding_process import question
 from unisono.chat.messages import Prompt
 from unisono.chat.prompt_encoder import PromptEncoder
-from unisono.chat.reading import question
 from unisono.engine.service import Service
 from unisono.errors import PromptError
 from unisono.server.async_engine import AsyncEngine

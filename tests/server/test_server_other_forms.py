@@ -219,7 +219,7 @@ def test_a_base_url_may_end_anyhow(served: Served) -> None:
     assert served.get("/models").json()["data"][0]["id"] == "duo"
     missing = served.post("/v1/embeddings", body)
     assert missing.status_code == 404
-    assert "the API is below /v1" in missing.json()["error"]["message"]
+    assert "by /v1/chat/completions and /v1/completions" in missing.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/duo", "/health", "/ready", "/metrics", "/openapi.json"])

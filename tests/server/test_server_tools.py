@@ -341,3 +341,6 @@ def test_what_cannot_be_called_is_refused_by_name(served: Served, change: dict[s
     response = served.post("/v1/chat/completions", body)
     assert response.status_code == 400, response.text
     assert response.json()["error"]["param"] == param, response.text
+    message = response.json()["error"]["message"]
+    assert "lark" not in message
+    assert "tool 1" not in message

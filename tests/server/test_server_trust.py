@@ -119,7 +119,8 @@ def test_all_keys_are_compared_whichever_is_given(monkeypatch: pytest.MonkeyPatc
         (b"# only a comment\n\n", "has no key"),
         (b"short\n", "line 1"),
         (f"{KEY}\na key with blanks in it\n".encode(), "line 2"),
-        (b"\xff\xfe\n", "it is not text"),
+        (b"\xff\xfe\n", "it is UTF-16: save it as UTF-8"),
+        (b"caf\xe9\n", "not UTF-8, at byte 3, in line 1"),
     ],
 )
 def test_a_key_file_without_keys_is_refused_and_no_key_shown(tmp_path: Path, content: bytes | None, words: str) -> None:

@@ -100,7 +100,7 @@ def test_a_page_of_another_name_is_refused_without_a_token() -> None:
         ("/v1/encode", {"way": "encode", "texts": ["x"], "model": "other"}, "application/json", 409, "another model"),
         ("/v1/leave", {"session": 1}, "application/json", 400, "send session"),
         ("/v1/member", {}, "application/json", 405, "POST"),
-        ("/v2", {}, "application/json", 404, "/v1/member"),
+        ("/v1/chat/completions", {}, "application/json", 404, "ask the ensemble's server"),
     ],
 )
 def test_what_is_wrong_is_refused_by_name(

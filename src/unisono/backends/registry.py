@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import cast
 
-from unisono.backends.base import Loader, LoadRequest
+from unisono.backends.base import Loader, LoadRequest, ModelSource
 from unisono.backends.options import LlamaCppOptions, TransformersOptions, VllmOptions
 from unisono.backends.threads import bounded_spin
 from unisono.errors import BackendMissing, SpecError, nearest
@@ -29,6 +29,10 @@ class BackendEntry:
     """Supported keys of a member's ``options``."""
     spins: int | None = None
     """OpenMP spin rounds on few cores; fewer would slow an idle machine."""
+    looks: str | None = None
+    """What looks whether a model's files are there, ``MODULE:FUNCTION``, without the libraries."""
+    is_choice: bool = True
+    """Whether a file names it; otherwise it follows from another key."""
 
     @property
     def install(self) -> str:
@@ -57,6 +61,7 @@ BACKENDS: dict[str, BackendEntry] = {
             keys=frozenset({"dtype", "device", "context", "threads"}),
             options=frozenset(TransformersOptions.model_fields),
             spins=4000,
+            looks="unisono.backends.transformers.model_config:check_there",
         ),
         BackendEntry(
             name="vllm",
@@ -66,6 +71,7 @@ BACKENDS: dict[str, BackendEntry] = {
             reads=frozenset({"hub", "folder"}),
             keys=frozenset({"dtype", "context", "threads"}),
             options=frozenset(VllmOptions.model_fields),
+            looks="unisono.backends.transformers.model_config:check_there",
         ),
         BackendEntry(
             name="endpoint",
@@ -84,6 +90,7 @@ BACKENDS: dict[str, BackendEntry] = {
             reads=frozenset({"ray"}),
             keys=frozenset(),
             options=frozenset(),
+            is_choice=False,
         ),
         BackendEntry(
             name="fake",
@@ -93,18 +100,20 @@ BACKENDS: dict[str, BackendEntry] = {
             reads=frozenset({"fake"}),
             keys=frozenset({"context"}),
             options=frozenset(),
+            is_choice=False,
         ),
     )
 }
 """In order of preference."""
+CHOICES = tuple(name for name, entry in BACKENDS.items() if entry.is_choice)
 
 
 def backend_entry(name: str) -> BackendEntry:
     """Return a backend's entry. Raises a `SpecError` for an unknown name."""
     if name not in BACKENDS:
         raise SpecError(
-            f"unknown backend {name!r}{nearest(name, BACKENDS)}",
-            hint=f"choose one of: {', '.join(BACKENDS)}",
+            f"unknown backend {name!r}{nearest(name, CHOICES)}",
+            hint=f"choose one of: {', '.join(CHOICES)}",
         )
     return BACKENDS[name]
 
@@ -116,6 +125,16 @@ def installed(entry: BackendEntry) -> bool:
 
 def _missing(entry: BackendEntry) -> list[str]:
     return [library for library in entry.libraries if importlib.util.find_spec(library) is None]
+
+
+def check_files(name: str, member: str, source: ModelSource) -> None:
+    """Look whether what a backend is to read is there at all: its libraries take seconds to import.
+
+    Raises a `ModelError` that names the member.
+    """
+    if (looks := BACKENDS[name].looks) is not None:
+        module, _, function = looks.partition(":")
+        getattr(importlib.import_module(module), function)(member, source)
 
 
 def make_loader(name: str, request: LoadRequest) -> Loader:

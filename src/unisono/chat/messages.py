@@ -140,33 +140,41 @@ def content_of(message: Message) -> str:
     return message.get("content") or ""
 
 
-def checked_messages(messages: object, open_calls: bool = False) -> tuple[Message, ...]:
-    """Return the messages when shapes are right and calls answered, see `Prompt.open_calls`. Raises a `SpecError`."""
+def checked_messages(messages: object, open_calls: bool = False, names: Sequence[str] = ()) -> tuple[Message, ...]:
+    """Return the messages when shapes are right and calls answered, see `Prompt.open_calls`.
+
+    ``names`` are what a `SpecError`, which is raised where they are not, calls them; by default by their numbers.
+    """
     if isinstance(messages, _Checked) and messages.open_calls in (False, open_calls):
         return messages
     if not _is_list(messages):
         raise SpecError(f"messages is {type(messages).__name__}, not a list of messages", hint=_MESSAGE_HINT)
-    for number, message in enumerate(messages, 1):
-        _check_message(f"message {number}", message)
-    _check_answers(messages, open_calls)
+    names = names or [f"message {number}" for number in range(1, len(messages) + 1)]
+    for name, message in zip(names, messages, strict=True):
+        _check_message(name, message)
+    _check_answers(messages, names, open_calls)
     found = _Checked(messages)
     found.open_calls = open_calls
     return found
 
 
-def checked_tools(tools: object) -> tuple[Tool, ...]:
-    """Return the tools, made of plain lists and mappings, when their shapes are right. Raises a `SpecError`."""
+def checked_tools(tools: object, called: str = "tool {}", first: int = 1) -> tuple[Tool, ...]:
+    """Return the tools, made of plain lists and mappings, when their shapes are right.
+
+    Raises a `SpecError`, which names a tool as ``called``, by its number; the ``first`` has that one.
+    """
     if isinstance(tools, _Checked):
         return tools
     if not _is_list(tools):
         raise SpecError(f"tools is {type(tools).__name__}, not a list of tools", hint=_TOOL_HINT)
     if not tools:
         raise SpecError("tools is empty", hint="leave it out, or name a function")
-    checked = _Checked(_checked_tool(f"tool {number}", tool) for number, tool in enumerate(tools, 1))
+    checked = _Checked(_checked_tool(called.format(number), tool) for number, tool in enumerate(tools, first))
     names = set[str]()
-    for number, tool in enumerate(checked, 1):
+    for number, tool in enumerate(checked, first):
         if (name := tool["function"]["name"]) in names:
-            raise SpecError(f"tool {number} has the name of an earlier one, {name!r}", hint="rename one of them")
+            words = f"{called.format(number)} has the name of an earlier one, {name!r}"
+            raise SpecError(words, hint="rename one of them")
         names.add(name)
     return checked
 
@@ -247,24 +255,24 @@ def _check_call(what: str, call: object) -> None:
         raise SpecError(f"the arguments of {what} are {shown(arguments)}, not text", hint=_CALL_HINT)
 
 
-def _check_answers(messages: Sequence[Message], open_calls: bool) -> None:
+def _check_answers(messages: Sequence[Message], names: Sequence[str], open_calls: bool) -> None:
     unanswered: dict[str, str] = {}
-    for number, message in enumerate((*messages, None), 1):
+    for name, message in zip((*names, ""), (*messages, None), strict=True):
         if message is not None and message["role"] == "tool":
             if not open_calls or message["tool_call_id"] in unanswered:
-                _answer(unanswered, f"message {number}", message)
+                _answer(unanswered, name, message)
             continue
         if open_calls and message is not None:
             unanswered = {}
         if unanswered:
-            where = "in these messages" if message is None else f"before message {number}"
+            where = f"before {name}" if name else "in these messages"
             raise SpecError(
                 f"the call {next(iter(unanswered))!r} is not answered {where}",
                 hint="a message of the role tool with that tool_call_id answers it",
             )
         for call in message.get("tool_calls", ()) if message else ():
             if call["id"] in unanswered:
-                raise SpecError(f"two calls of message {number} have the id {call['id']!r}", hint="each has its own")
+                raise SpecError(f"two calls of {name} have the id {call['id']!r}", hint="each has its own")
             unanswered[call["id"]] = call["function"]["name"]
 
 

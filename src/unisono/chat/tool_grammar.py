@@ -41,6 +41,21 @@ def call_grammar(
     Raises:
         SpecError: ``chosen`` is none of the tools, or no grammar can keep a tool's schema.
     """
+    allowed = _allowed(form, tools, chosen)
+    opening, between, closing = (_around(form, mark) for mark in ("call_begin", "call_next", "call_end"))
+    lines = _freely(form) if free else [f"start: {opening} calls" + ("" if answer is None else " | answer")]
+    if answer is not None:
+        lines.append(f"answer: %json {json.dumps({**answer, OPTIONS: {**JSON_OPTIONS, **SPACING}})}")
+    more = f" ({between} call)*" if several and form.between is not None else ""
+    lines.append(f"calls: call{more} {closing}")
+    lines.append("call: " + " | ".join(f"call_{number}" for number in range(len(allowed))))
+    for number, tool in enumerate(allowed):
+        lines += _rules_of(tool, number, form, beside_an_answer=answer is not None)
+    return "\n".join(lines) + "\n"
+
+
+def _allowed(form: CallForm, tools: Sequence[Tool], chosen: str | None) -> list[Tool]:
+    """The tools that may be called. Raises a `SpecError` where there is none, or two cannot be told apart."""
     names = [tool["function"]["name"] for tool in tools]
     if chosen is not None and chosen not in names:
         raise SpecError(
@@ -50,30 +65,24 @@ def call_grammar(
     allowed = [tool for tool in tools if chosen in (None, tool["function"]["name"])]
     if form.by_seams:
         _check_ends(form, [tool["function"]["name"] for tool in allowed])
-    opening, between, closing = (_around(form, mark) for mark in ("call_begin", "call_next", "call_end"))
-    lines = _freely(form) if free else [f"start: {opening} calls" + ("" if answer is None else " | answer")]
-    if answer is not None:
-        lines.append(f"answer: %json {json.dumps({**answer, OPTIONS: {**JSON_OPTIONS, **SPACING}})}")
-    more = f" ({between} call)*" if several and form.between is not None else ""
-    lines.append(f"calls: call{more} {closing}")
-    lines.append("call: " + " | ".join(f"call_{number}" for number in range(len(allowed))))
-    for number, tool in enumerate(allowed):
-        name = _literal(tool["function"]["name"])
-        if form.parameters is not None:
-            rules = parameter_rules(f"arguments_{number}", form.parameters, parameters_of(tool), _options(form))
-            lines += [f"call_{number}: {name} arguments_{number}", *rules]
-            continue
-        if form.by_seams:
-            lines.append(f"call_{number}: {name} <|call_arguments|> arguments_{number} <|call_end|>")
-            lines.append(f"arguments_{number}: %json {json.dumps(_schema(form, tool))}")
-            continue
-        if answer is not None and not form.opening.strip():
-            lines.append(f"call_{number}: %json {json.dumps(_whole(form, tool))}")
-            continue
+    return allowed
+
+
+def _rules_of(tool: Tool, number: int, form: CallForm, *, beside_an_answer: bool) -> list[str]:
+    """The rules of a call of one tool, ``call_0`` of the first; an answer in JSON may stand in its place."""
+    call, arguments = f"call_{number}", f"arguments_{number}"
+    name = _literal(tool["function"]["name"])
+    if form.parameters is not None:
+        rules = parameter_rules(arguments, form.parameters, parameters_of(tool), _options(form))
+        return [f"{call}: {name} {arguments}", *rules]
+    if not form.by_seams and beside_an_answer and not form.opening.strip():
+        return [f"{call}: %json {json.dumps(_whole(form, tool))}"]
+    if form.by_seams:
+        written = f"{name} <|call_arguments|> {arguments} <|call_end|>"
+    else:
         before, behind = form.framed(tool["function"]["name"])
-        lines.append(f"call_{number}: {_literal(before)} arguments_{number} {_literal(behind)}")
-        lines.append(f"arguments_{number}: %json {json.dumps(_schema(form, tool))}")
-    return "\n".join(lines) + "\n"
+        written = f"{_literal(before)} {arguments} {_literal(behind)}"
+    return [f"{call}: {written}", f"{arguments}: %json {json.dumps(_schema(form, tool))}"]
 
 
 def _freely(form: CallForm) -> list[str]:

@@ -156,10 +156,14 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
         yield row("written before answers", lambda member: member.opening or "nothing")
     if any(member.marks or member.reads for member in members):
         yield row("marks", _marks)
-    yield row("self-check", lambda member: once(member, member.self_check))
+    yield row("self-check", lambda member: once(member, _self_check(member)))
     yield row("context", lambda member: f"{member.facts.context:,} of {_count(member.facts.trained_context)}")
     yield row("weights", lambda member: once(member, _bytes(member, member.facts.weight_bytes)))
     yield row("cache", lambda member: once(member, _bytes(member, member.facts.cache_bytes)))
+
+
+def _self_check(member: MemberDiagnosis) -> str:
+    return member.self_check + (f": {member.not_checked}" if member.not_checked else "")
 
 
 def _tells(member: MemberDiagnosis) -> str:

@@ -13,7 +13,7 @@ import typer
 from unisono.cli.console import say
 from unisono.cli.flags import Overwrite, optional
 from unisono.errors import SpecError
-from unisono.user_files import SETTINGS, read_text
+from unisono.user_files import SETTINGS, read_text, why_unread
 
 
 def import_gac(
@@ -48,8 +48,8 @@ def _read(path: Path) -> str:
     except FileNotFoundError:
         raise SpecError(f"there is no configuration {str(path)!r}", hint="check its path") from None
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8, at byte {error.start}"
-        raise SpecError(f"cannot read the configuration {str(path)!r}: {why}", hint="check the file") from error
+        words = f"cannot read the configuration {str(path)!r}: {why_unread(error)}"
+        raise SpecError(words, hint="check the file") from error
 
 
 def _write(path: Path, text: str, *, overwrite: bool) -> None:

@@ -14,7 +14,7 @@ from unisono.cli.flags import Overwrite, Quiet, Spec, optional
 from unisono.cli.method import MethodFlags
 from unisono.config.constraint import JSON_SCHEMA, Constraint
 from unisono.errors import PromptError, SpecError
-from unisono.user_files import DOCUMENT
+from unisono.user_files import DOCUMENT, why_unread
 from unisono.user_files import read_text as read_text_file
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ def _read_constraint(json_schema: Path | None, constraint: str | None) -> Constr
     try:
         return Constraint(JSON_SCHEMA, read_text_file(json_schema, DOCUMENT, "utf-8-sig", named=True))
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8, at byte {error.start}"
-        raise SpecError(f"the schema {str(json_schema)!r} cannot be read: {why}", hint="check the file") from error
+        words = f"the schema {str(json_schema)!r} cannot be read: {why_unread(error)}"
+        raise SpecError(words, hint="check the file") from error
 
 
 def read_text(text: str | None) -> str:

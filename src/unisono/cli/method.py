@@ -88,14 +88,16 @@ class MethodFlags:
         float | None, method_flag(metavar="T", help="Sample at this temperature; 0 takes the most likely piece.")
     ] = None
     top_p: Annotated[float | None, method_flag(metavar="P", help="Sample from the nucleus of this probability.")] = None
-    top_k: Annotated[int | None, method_flag(metavar="K", help="Sample from the K most likely pieces.")] = None
+    top_k: Annotated[int | None, method_flag(metavar="K", help="Sample from the K most likely pieces; 0 is all.")] = (
+        None
+    )
     min_p: Annotated[
         float | None,
         method_flag(metavar="P", help="Sample from pieces with at least this share of the largest probability."),
     ] = None
-    seed: Annotated[int | None, method_flag(metavar="N", help="Fix the seed: the same seed gives the same text.")] = (
-        None
-    )
+    seed: Annotated[
+        int | None, method_flag(metavar="N", help="Fix the seed: the same seed gives the same text; -1 is a new one.")
+    ] = None
     truncated_sampling: Annotated[
         bool | None,
         method_flag(

@@ -19,9 +19,10 @@ from unisono.cli.console import counting, say
 from unisono.cli.inputs import RunFlags
 from unisono.engine.request import Request
 from unisono.ensemble import Ensemble
-from unisono.errors import SpecError, UnisonoError
+from unisono.errors import SpecError, UnisonoError, shown
 from unisono.records import Generation
 from unisono.user_files import DATA, complete_lines, read_bytes, write_line
+from unisono.validation import explain
 
 Id = str | int
 
@@ -157,8 +158,11 @@ def _first_problem(error: ValidationError) -> str:
         return 'a line is an object: {"id": …, "prompt": "…"} or {"id": …, "messages": […]}'
     if where[:1] == ["id"]:
         return "lacks an id" if problem["type"] == "missing" else "an id is a string or a whole number"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{'.'.join(where)}: {message}" if where else message
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {shown('.'.join(where))}"
+    if problem["type"] == "missing":
+        return f"lacks the key {shown('.'.join(where))}"
+    return f"{'.'.join(where)} is {shown(problem['input'])}: {explain([problem])}" if where else explain([problem])
 
 
 def _prompt(row: _Line, job: RunFlags) -> Prompt:

@@ -67,7 +67,7 @@ class Combine:
         """Refuse an option that the rule or the weights, whichever ``field`` names, do not read."""
         if (reader := getattr(self, field)) not in readers:
             raise SpecError(
-                f"the {field} {reader!r} {'has' if field == 'rule' else 'have'} no {key}, but {key} is {value!r}",
+                f"the {field} {reader!r} {'has' if field == 'rule' else 'have'} no {key}, but {key} is {shown(value)}",
                 hint=f"leave {key} out, or choose {' or '.join(readers)}",
             )
 

@@ -34,6 +34,8 @@ class Number:
     """The bounds in words where the usual ones do not serve."""
     drawing: bool = False
     """Whether the option acts only where pieces are drawn."""
+    off: tuple[int, ...] = ()
+    """Further values that stand for leaving the option out, as other tools write it."""
     readers: tuple[str, tuple[str, ...]] | None = None
     """The field beside it, and the values of that field, with which the option has a meaning; ``None`` for all."""
 
@@ -42,7 +44,7 @@ class Number:
         if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
             return False
         number: Any = value  # which numpy's numbers may be, too
-        if self.zero and number == 0:
+        if (self.zero and number == 0) or number in self.off:
             return True
         return bool(self.low <= number <= self.high) and not (self.above and number == self.low)
 

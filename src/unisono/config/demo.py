@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unisono.cache import build_once, cache_root, clear, replace_file, require_space
-from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, nearest
+from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, nearest, shown
 
 PREFIX = "demo:"
 
@@ -128,10 +128,10 @@ def demo_path(name: str, progress: Progress | None = None) -> Path:
 def demo_model(name: str) -> DemoModel:
     """The record of a demo model. Raises a `ModelNotFound`."""
     if name not in DEMO_MODELS:
-        raise ModelNotFound(
-            f"unknown demo model {name!r}{nearest(name, DEMO_MODELS)}",
-            hint=f"choose one of: {', '.join(model.spec_name for model in DEMO_MODELS.values())}",
-        )
+        known = [model.spec_name for model in DEMO_MODELS.values()]
+        begun = [each for each in known if each.startswith(PREFIX + name.lower())]
+        near = f"; did you mean {begun[0]!r}?" if name and len(begun) == 1 else nearest(PREFIX + name, known)
+        raise ModelNotFound(f"unknown demo model {shown(name)}{near}", hint=f"choose one of: {', '.join(known)}")
     return DEMO_MODELS[name]
 
 

@@ -20,7 +20,8 @@ from unisono.config.sampling import Sampling
 from unisono.config.yaml_source import Places, path_of, place_of, read_yaml
 from unisono.errors import SpecError, deprecated, nearest, shown
 from unisono.fusion.weights import scaled
-from unisono.user_files import SETTINGS, read_text
+from unisono.user_files import SETTINGS, read_text, why_unread
+from unisono.validation import explain
 
 
 class TunedOn(BaseModel):
@@ -190,8 +191,8 @@ def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec, *, again: b
     except FileNotFoundError:
         raise SpecError(f"there is no spec file {str(path)!r}", hint="check the path of the ensemble file") from None
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8, at byte {error.start}"
-        raise SpecError(f"cannot read the spec file {str(path)!r}: {why}", hint="name an ensemble file") from error
+        words = f"cannot read the spec file {str(path)!r}: {why_unread(error)}"
+        raise SpecError(words, hint="name an ensemble file") from error
     data, places = read_yaml(text, path)
     resolved = path.resolve()  # /dev/stdin and /dev/fd/3 lead to no file where they are pipes
     nowhere = not resolved.exists() or (not resolved.is_file() and resolved.is_relative_to("/dev"))
@@ -205,7 +206,7 @@ def _validate(data: Any, source: str, places: Places, folder: Path) -> EnsembleS
             f"{source}: a spec is a mapping with the key 'members', not {shown(data)}",
             hint="begin the file with 'members:' and a list of members, each with a name and a model",
         )
-    data, old_names = _renamed(data, places)
+    data, old_names = _renamed({key: value for key, value in data.items() if not _is_own(key)}, places)
     if "folder" in data:
         raise SpecError(_unknown_key(source, ("folder",), places, EnsembleSpec))
     try:
@@ -215,7 +216,14 @@ def _validate(data: Any, source: str, places: Places, folder: Path) -> EnsembleS
         raise SpecError("\n".join(problems), hint="docs/spec.md explains every key") from error
 
 
+def _is_own(key: object) -> bool:
+    """Whether a key at the top of a file is its author's own, such as one that only holds what aliases stand for."""
+    return isinstance(key, str) and key.startswith(OWN)
+
+
 Where = tuple[Hashable, ...]
+OWN = "x-"
+"""What keys begin with that are not read, as in compose files."""
 
 
 def _renamed(data: dict[str, Any], places: Places) -> tuple[dict[str, Any], dict[Where, Where]]:
@@ -241,13 +249,6 @@ def _renamed(data: dict[str, Any], places: Places) -> tuple[dict[str, Any], dict
     return data, old_names
 
 
-WORDS = {
-    "string_too_short": "it is empty; write some text, or leave the key out",
-    "string_unicode": "it is not Unicode text; repair its encoding",
-}
-"""What pydantic says with fewer words, or without the way out."""
-
-
 def _explain(problem: dict[str, Any], source: str, places: Places, old_names: Mapping[Where, Where]) -> str:
     where: Where = tuple(problem["loc"])
     kind, value = problem["type"], problem["input"]
@@ -267,14 +268,15 @@ def _explain(problem: dict[str, Any], source: str, places: Places, old_names: Ma
         return f"{prefix}there are no members; list at least one, each with a name and a model"
     if kind == "string_pattern_mismatch":
         return f"{prefix}{path_of(where)} is {shown(value)}: use letters, digits, '.', '_' and '-'"
-    message = WORDS.get(kind) or str(problem["msg"]).removeprefix("Value error, ")
+    empty = "it is empty; write some text, or leave the key out"
+    message = empty if kind == "string_too_short" else explain([problem], an_object="a mapping")
     if kind == "value_error" and isinstance(value, Mapping):
         prefix = f"{source}{place_of(_inner(where, value, message), places)}: "
     if kind == "model_type":
         return f"{prefix}{path_of(where)} is {shown(value)}: a member is a mapping with a name and a model"
     if kind == "value_error" or not where:
         return f"{prefix}{message}{_way_out(problem)}"
-    return f"{prefix}{path_of(where)} is {shown(value)}: {message[:1].lower()}{message[1:]}"
+    return f"{prefix}{path_of(where)} is {shown(value)}: {message}"
 
 
 def _inner(where: tuple[Hashable, ...], value: Mapping[Any, Any], message: str) -> tuple[Hashable, ...]:
@@ -304,4 +306,5 @@ def _unknown_key(source: str, where: tuple[Hashable, ...], places: Places, model
     key = str(where[-1])
     inside = f" in {path_of(where[:-1])}" if len(where) > 1 else ""
     near = nearest(key, known)
-    return f"{source}{place_of(where, places)}: unknown key {shown(key)}{inside}{near}; known: {', '.join(known)}"
+    own = "" if inside or near else f"; a key of your own begins with {OWN}"
+    return f"{source}{place_of(where, places)}: unknown key {shown(key)}{inside}{near}; known: {', '.join(known)}{own}"

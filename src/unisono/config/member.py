@@ -43,7 +43,8 @@ class MemberSpec(BaseModel):
     share_weights_with: Annotated[str, Field(min_length=1)] | None = None
     """The member whose model it is too: the weights are loaded once."""
     backend: str | None = None
-    """``llamacpp``, ``transformers`` or ``endpoint``; default: the first that reads this model and is installed."""
+    """``llamacpp``, ``transformers``, ``vllm`` or ``endpoint``; by default the first that reads this model and is
+    installed."""
     url: str | None = None
     """The address of the engine or worker that has the model, ``http://HOST:PORT``."""
     api_key_env: str | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unisono.backends.base import ModelSource
 from unisono.backends.endpoint.settings import RETRIES, TIMEOUT, EndpointSource
-from unisono.backends.registry import BACKENDS, BackendEntry, backend_entry, installed
+from unisono.backends.registry import BACKENDS, BackendEntry, backend_entry, check_files, installed
 from unisono.backends.weight_files import naming, refuse_other_kinds
 from unisono.config.demo import PREFIX, demo_model, demo_path
 from unisono.config.member import RAY, MemberSpec
@@ -16,6 +16,7 @@ from unisono.errors import BackendMissing, ModelCorrupt, ModelNotFound, ModelUns
 from unisono.user_files import special
 
 GGUF_MAGIC = b"GGUF"
+_MODELS = "give a GGUF file, a folder with a Hugging Face model, or a hub id"
 OF_ENSEMBLES = (
     *("name", "weight", "system", "prefix", "marks", "on_failure", "chat_template"),
     *("ray", "top", "timeout", "retries"),
@@ -37,8 +38,9 @@ def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]
     name = spec.model
     assert name is not None, "the weights are another member's"
     if name.startswith(PREFIX):
-        model = name.removeprefix(PREFIX)
-        return ModelSource("gguf", str(demo_path(model, progress=say)), demo_model(model).sha256)
+        with naming(f"member {spec.name!r}: "):
+            model = demo_model(name.removeprefix(PREFIX))
+            return ModelSource("gguf", str(demo_path(model.name, progress=say)), model.sha256)
     if name.startswith("fake:"):
         return ModelSource("fake", name.removeprefix("fake:"))
     try:
@@ -46,35 +48,42 @@ def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a user that is not there
         raise ModelNotFound(f"the model of member {spec.name!r}, {name!r}, cannot be looked up: {error}") from error
-    if not is_folder and not is_file and path.exists():
-        raise ModelUnsupported(
-            f"the model of member {spec.name!r}, {str(path)!r}, is {special(path.stat()) or 'neither file nor folder'}",
-            hint="give a GGUF file, a folder with a Hugging Face model, or a hub id",
-        )
     if is_folder:
         return ModelSource("folder", str(path))
     if is_file:
-        with path.open("rb") as file:
-            if file.read(4) == GGUF_MAGIC:
-                return ModelSource("gguf", str(path))
-        with naming(f"member {spec.name!r}: "):
-            refuse_other_kinds(path, "gguf")
-        raise ModelCorrupt(
-            f"the model of member {spec.name!r}, {str(path)!r}, is not a GGUF file",
-            hint="give a GGUF file, a folder with a Hugging Face model, or a hub id",
-        )
+        _check_gguf(spec.name, path)
+        return ModelSource("gguf", str(path))
+    _check_hub_id(spec.name, name, path, folder)
+    return ModelSource("hub", name)
+
+
+def _check_gguf(member: str, path: Path) -> None:
+    """Raise a `ModelError` where a file does not begin as GGUF files do."""
+    with path.open("rb") as file:
+        if file.read(4) == GGUF_MAGIC:
+            return
+    with naming(f"member {member!r}: "):
+        refuse_other_kinds(path, "gguf")
+    raise ModelCorrupt(f"the model of member {member!r}, {str(path)!r}, is not a GGUF file", hint=_MODELS)
+
+
+def _check_hub_id(member: str, name: str, path: Path, folder: Path) -> None:
+    """Raise a `ModelError` where a model that is neither file nor folder seems to be meant as one."""
+    subject = f"the model of member {member!r}"
+    if path.exists():
+        kind = special(path.stat()) or "neither file nor folder"
+        raise ModelUnsupported(f"{subject}, {str(path)!r}, is {kind}", hint=_MODELS)
     if name.endswith(".gguf") or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelNotFound(
-            f"the model of member {spec.name!r}, {str(path)!r}, does not exist",
+            f"{subject}, {str(path)!r}, does not exist",
             hint="relative paths are taken from the folder of the spec; demo models are written demo:NAME",
         )
     if Path(name).exists():  # transformers would read it in place of the hub's model
         raise ModelNotFound(
-            f"the model of member {spec.name!r}, {name!r}, is not in {str(folder)!r}, but is in the current folder",
+            f"{subject}, {name!r}, is not in {str(folder)!r}, but is in the current folder",
             hint="relative paths are taken from the folder of the spec: write the path as seen from there. For the "
             "hub's model of that name, run unisono in another folder",
         )
-    return ModelSource("hub", name)
 
 
 def _find_endpoint(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]) -> EndpointSource:
@@ -84,6 +93,7 @@ def _find_endpoint(spec: MemberSpec, folder: Path, say: Callable[[float, str], N
         with naming("the tokenizer: "):
             tokenizer = find_model(its, folder, say)
             reader = choose_backend(its, tokenizer).name
+            check_files(reader, spec.name, tokenizer)
     return EndpointSource(
         kind="endpoint",
         location=str(spec.url),

@@ -132,6 +132,7 @@ class Sampling(_Remembering):
 
     def _check_option(self, name: str, option: Number) -> None:
         value = option.checked(name, getattr(self, name))
+        value = _DEFAULTS[name] if value in option.off else value
         object.__setattr__(self, name, value)
         if name in _DRAWING and self.is_greedy and value != _DEFAULTS[name]:
             raise SpecError(

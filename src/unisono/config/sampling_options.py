@@ -13,14 +13,15 @@ Temperature = Annotated[
         0.01, 100, "0 takes the likeliest piece, 1 draws from the distribution as it is, more flattens it", zero=True
     ),
 ]
-# transformers and vLLM: 1 or more (0 for off is `None` here); OpenAI has none.
+# transformers and vLLM: 1 or more, with 0 and -1 for off, which is `None` here; OpenAI has none.
 TopK = Annotated[
     int,
     Number(
         1,
         2**31,
-        "it counts the likeliest pieces that are drawn among; leave it out for all",
+        "it counts the likeliest pieces that are drawn among; 0 or -1 stands for all",
         whole=True,
+        off=(0, -1),
         words="a whole number of 1 or more, 2,147,483,648 at most",
         drawing=True,
     ),
@@ -52,9 +53,12 @@ PresencePenalty = Annotated[float, Number(-2, 2, "it is taken once from the log-
 FrequencyPenalty = Annotated[
     float, Number(-2, 2, "it is taken from the log-mass of a piece for each time that it was written")
 ]
+# vLLM and llama.cpp: -1 for none.
 Seed = Annotated[
     int,
-    Number(0, 2**64 - 1, "the same seed draws the same text; leave it out for another one each time", whole=True),
+    Number(
+        0, 2**64 - 1, "the same seed draws the same text; -1 stands for another one each time", whole=True, off=(-1,)
+    ),
 ]
 
 

@@ -42,6 +42,11 @@ def read_yaml(text: str, path: Path) -> tuple[Any, Places]:
         raise
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if isinstance(error, yaml.composer.ComposerError) and mark and error.problem == _SECOND:
+            raise SpecError(
+                f"{path}, line {mark.line + 1}: a second document begins here, and a file holds one",
+                hint="leave the line '---' out, or make a file of each",
+            ) from error
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise SpecError(
             f"{path}{where}: this is not valid YAML: {error.problem or error.context}",
@@ -50,7 +55,8 @@ def read_yaml(text: str, path: Path) -> tuple[Any, Places]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise SpecError(
-            f"{path}, line {line}: this is not valid YAML: the character {chr(error.character)!r} is not allowed"
+            f"{path}, line {line}: this is not valid YAML: the character {chr(error.character)!r} is not allowed",
+            hint="if the file is UTF-16, save it as UTF-8" if error.character == 0 else None,
         ) from error
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         raise SpecError(f"{path}: this is not valid YAML: {error}") from error
@@ -108,6 +114,7 @@ class _BoundedLoader(yaml.SafeLoader):
 
 
 _TEXT = "tag:yaml.org,2002:str"
+_SECOND = "but found another document"
 _TOO_LARGE = f"this is too large: at most {MOST_NODES:,} values are read, aliases written out"
 
 

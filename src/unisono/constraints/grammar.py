@@ -39,6 +39,9 @@ LONGEST_REASON = 400
 SPECIAL = 0xFF
 """The byte with which llguidance marks special tokens. No text in UTF-8 has it, so no piece that does is allowed."""
 
+SUBJECT = "the constraint {}"
+"""What errors call a constraint of a kind. Of a grammar that was made of something else, the maker says what."""
+
 # Without this a forced text is allowed in one spelling only, that of "the" tokenizer: a union has none, and all
 # pieces that lead along the forced text are as good. The last such line holds.
 _ANY_SPELLING = '\n%llguidance {"no_forcing": true}\n'
@@ -85,7 +88,7 @@ class Grammars:
         matcher = library.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
         if matcher.is_error():
             raise SpecError(
-                f"the constraint {constraint.kind} cannot be kept: {_reason(matcher.get_error())}",
+                f"{SUBJECT.format(constraint.kind)} cannot be kept: {_reason(matcher.get_error())}",
                 hint="leave out what it cannot keep; docs/spec.md says what constraints may hold",
             )
         for warning in matcher.get_grammar_warnings():
@@ -235,5 +238,6 @@ def _reason(error: str) -> str:
     """The words of an error, without the grammar that it repeats."""
     words = re.split(r"\n +\d+ \|", re.split("<backtrace>|<non-verbose/>", error)[0])[0]
     words = re.sub(r"^(at )?\d+\(\d+\): ", "", words).replace("failed to compile JSON schema: ", "")
+    words = re.sub(r"Unimplemented keys: \[([^\]]*)\]", r"keywords of JSON Schema that are not supported: \1", words)
     words, half = " ".join(words.split()), LONGEST_REASON // 2
     return words if len(words) <= LONGEST_REASON else f"{words[:half]} … {words[-half:]}"

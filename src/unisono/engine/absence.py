@@ -24,8 +24,9 @@ from unisono.engine.step_state import StepState
 class MemberHealth:
     """How a member does."""
 
-    state: Literal["ready", "away", "catching up"]
-    """It is away until a pass has been answered again."""
+    state: Literal["ready", "away", "refused", "catching up"]
+    """It is away until a pass has been answered again; refused where what answers is not what the ensemble was begun
+    with."""
     on_failure: Literal["error", "degrade"]
     losses: int
     pass_seconds: float | None
@@ -54,8 +55,9 @@ def health(member: Member, groups: Sequence[SequenceGroup]) -> MemberHealth:
         sum(len(cursor.ids) - cursor.read for cursor in away),
         sum(cursor.late is not None for cursor in away),
     )
+    away_as: Literal["away", "refused"] = "refused" if breaker.refused else "away"
     return MemberHealth(
-        state="away" if breaker.reason else "catching up" if behind or unread else "ready",
+        state=away_as if breaker.reason else "catching up" if behind or unread else "ready",
         on_failure="degrade" if member.degrades else "error",
         losses=breaker.losses,
         pass_seconds=breaker.pass_seconds,

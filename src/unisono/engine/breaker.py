@@ -59,6 +59,11 @@ class Breaker:
         return None if error is None else f"{error.address}: {error.reason}"
 
     @property
+    def refused(self) -> bool:
+        """Whether what answers in its place cannot be used."""
+        return self._error is not None and self._error.refused
+
+    @property
     def away_seconds(self) -> float:
         """Seconds since it was lost; 0 while it answers."""
         return 0.0 if self._error is None else self._clock() - self._since
@@ -70,7 +75,7 @@ class Breaker:
             raise AssertionError(f"member {member!r} is not away")
         left = max(0.0, self._until - self._clock())
         reason = f"{last.reason}; {because}" if because else last.reason
-        return MemberUnavailable(member, last.address, reason, retry_after=left)
+        return MemberUnavailable(member, last.address, reason, retry_after=left, refused=last.refused)
 
     def check(self, member: str) -> None:
         """Raise a `MemberUnavailable` while the model is not to be asked."""
@@ -112,7 +117,8 @@ class Breaker:
             self.losses += 1
             self._since = now
         if self._error is None or self._error.reason != error.reason:
-            log.warning("member %r is away: %s: %s", member, error.address, error.reason)
+            how = "answers and is refused, so it stays away" if error.refused else "is away"
+            log.warning("member %r %s: %s: %s", member, how, error.address, error.reason)
         self._error = error
         self._until = now + min(max(self._wait, SPARED * cost, error.retry_after or 0.0), LATEST)
         self._wait = min(2 * self._wait, LONGEST)

@@ -70,7 +70,7 @@ def plain_steps(
     plan = Plan(method, members, union)
     calls = Calls() if parse is not None and parse.by_seams else None
     ids, inside = encode_for(members, prompt, plan.reasoning, seams=calls is not None)
-    text = _PlainText(plan, union, ids)
+    text = _PlainText(plan, union, members, ids)
     text.parse = parse
     answers = prompt.begins_answer and not inside
     off = plan.reasoning.off and calls is None
@@ -81,16 +81,7 @@ def plain_steps(
     for step in range(steps):
         places = {each.name: each.place(calls, inside=inside, first=first[each.name]) for each in members}
         present = [each for each in members if step >= len(absent) or each.name not in absent[step]]
-        asked, score = True, math.nan
-        if plan.lead in present:
-            lead_U = text.distribution(plan.lead, places[plan.lead.name])
-            score = plan.gate.score(lead_U[None], [step])[0]
-            ends = plan.lead.ends_reasoning or "reasoning_end" not in union.marks
-            blind = parse is not None and not has_mass(lead_U, parse.allowed(()))
-            asked = plan.gate.opens(score) or (inside and not ends) or blind
-            if asked and plan.gate.boundary and not blind:
-                others = {member.name: member.speller for member in members if member is not plan.lead}
-                asked = first_inside(text.written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
+        asked, score = text.asks(places, step, inside=inside) if plan.lead in present else (True, math.nan)
         voters, p_U_K = text.asked_of(present, places, opens=asked)
         combines = asked and not plan.draw.mixture
         q_U = text.combined(p_U_K, voters) if combines else p_U_K[0]
@@ -101,7 +92,7 @@ def plain_steps(
         yield PlainStep(piece, q_U, float(q_U[column]), tuple(voter.name for voter in voters), asked, score)
         if piece is None:
             return
-        text.append(column, piece, members, first, calls)
+        text.append(column, piece, first, calls)
         mark = union.mark(column)
         first = {
             each.name: mark is not None and each.opens_behind(mark, opening=first[each.name], calls=calls)
@@ -112,12 +103,15 @@ def plain_steps(
 
 
 class _PlainText:
-    def __init__(self, plan: Plan, union: UnionVocabulary, ids: dict[str, list[int]]) -> None:
+    def __init__(
+        self, plan: Plan, union: UnionVocabulary, members: Sequence[Member], ids: dict[str, list[int]]
+    ) -> None:
         self.plan = plan
         self.written = b""
         self.losses: dict[str, float] = {}
         self.parse: Parse | None = None
         self._union = union
+        self._members = members
         self._ids = ids
         self._columns: list[int] = []
 
@@ -127,6 +121,20 @@ class _PlainText:
             if turn == place:
                 return plain_distribution(member, replace(member.map, column_V=column_V), ids)
         return plain_distribution(member, member.map, ids, first=place == "opening", inside=place == "inside")
+
+    def asks(self, places: Mapping[str, Place | None], step: int, *, inside: bool) -> tuple[bool, float]:
+        """Whether the gate is open at a step, ``inside`` reasoning or not; and what it measured."""
+        plan, lead = self.plan, self.plan.lead
+        lead_U = self.distribution(lead, places[lead.name])
+        score = plan.gate.score(lead_U[None], [step])[0]
+        ends = lead.ends_reasoning or "reasoning_end" not in self._union.marks
+        blind = self._is_blind(lead_U)
+        if not (plan.gate.opens(score) or (inside and not ends) or blind):
+            return False, score
+        if not plan.gate.boundary or blind:
+            return True, score
+        others = {member.name: member.speller for member in self._members if member is not lead}
+        return first_inside(self.written, self._union.piece(int(np.argmax(lead_U))) or b"", others) is None, score
 
     def asked_of(
         self, members: list[Member], places: Mapping[str, Place | None], *, opens: bool
@@ -184,14 +192,12 @@ class _PlainText:
             return guess
         return draw_from(residual(own_U, shaped_U), self._numbers(Purpose.RESIDUAL))
 
-    def append(
-        self, column: int, piece: bytes, members: list[Member], first: Mapping[str, bool], calls: Calls | None
-    ) -> None:
+    def append(self, column: int, piece: bytes, first: Mapping[str, bool], calls: Calls | None) -> None:
         self._columns.append(column)
         if self.parse is not None:
             self.parse.consume(column)
         self.written = b"" if self._union.mark(column) else self.written + piece
-        for member in members:
+        for member in self._members:
             self._ids[member.name] = [
                 *self._ids[member.name],
                 *member.spell(column, piece, first=first[member.name], calls=calls),
@@ -246,19 +252,7 @@ def plain_certificate(
     All columns are looked at, id by id, and every corner of what members are renormalised by. It is the oracle of
     `unisono.fusion.bounds.certify`.
     """
-    low_KU, high_KU, kept_K = np.zeros((len(told), columns)), np.zeros((len(told), columns)), []
-    for voter, low_U, high_U in zip(told, low_KU, high_KU, strict=True):
-        untold_U, dropped = np.zeros(columns), 0
-        for token, column in enumerate(voter.column_V):
-            if token in voter.p_by_id and column >= 0:
-                low_U[column] += voter.p_by_id[token]
-            elif token not in voter.p_by_id and column >= 0:
-                untold_U[column] += 1
-            elif token not in voter.p_by_id:
-                dropped += 1
-        high_U += low_U + np.minimum(voter.unseen, voter.each * untold_U)
-        most = low_U.sum() + voter.unseen
-        kept_K.append((most - min(voter.unseen, voter.each * dropped), most))
+    low_KU, high_KU, kept_K = _plain_bounds(told, columns)
     bias_U = np.array([(bias or {}).get(column, 0.0) for column in range(columns)])
     allowed_U = np.ones(columns, bool) if allowed is None else np.asarray(allowed)
     factor_U = np.exp(bias_U) * allowed_U
@@ -283,3 +277,21 @@ def plain_certificate(
         if own <= rival_U.max() * (1 + 1e-5):
             return best, False
     return best, True
+
+
+def _plain_bounds(told: list[PlainTold], columns: int) -> tuple[Distribution, Distribution, list[tuple[float, float]]]:
+    """The least and the most mass of each column by voter, and of what each voter's is renormalised by."""
+    low_KU, high_KU, kept_K = np.zeros((len(told), columns)), np.zeros((len(told), columns)), []
+    for voter, low_U, high_U in zip(told, low_KU, high_KU, strict=True):
+        untold_U, dropped = np.zeros(columns), 0
+        for token, column in enumerate(voter.column_V):
+            if token in voter.p_by_id and column >= 0:
+                low_U[column] += voter.p_by_id[token]
+            elif token not in voter.p_by_id and column >= 0:
+                untold_U[column] += 1
+            elif token not in voter.p_by_id:
+                dropped += 1
+        high_U += low_U + np.minimum(voter.unseen, voter.each * untold_U)
+        most = low_U.sum() + voter.unseen
+        kept_K.append((most - min(voter.unseen, voter.each * dropped), most))
+    return low_KU, high_KU, kept_K

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from unisono.config.ray import Amount
 from unisono.errors import SpecError, nearest, shown
 from unisono.server.limits import ServerLimits
+from unisono.validation import explain
 
 OF_SOCKETS = ("connections", "connections_per_address", "headers", "keep_alive", "sending")
 """Limits that only a server with sockets of its own can keep: here Serve's proxies have them."""
@@ -75,7 +76,11 @@ class Arguments(BaseModel):
                     f"the application has no argument {place!r}{nearest(key, known)}",
                     hint=f"choose among {', '.join(known)}",
                 ) from None
-            words = "is missing" if first["type"] == "missing" else f"is {shown(value)}: {first['msg']}"
+            words = (
+                "is missing"
+                if first["type"] == "missing"
+                else f"is {shown(value)}: {explain([first], an_object='a mapping')}"
+            )
             raise SpecError(f"the application's argument {place!r} {words}", hint="see docs/ray.md") from None
         arguments.server_limits()
         return arguments

@@ -58,7 +58,7 @@ class RayLoader:
         told = self.description
         self._await_loaded()
         if self._caller.run(self._adapter.describe()).model != told.model:
-            raise self._caller.failed("it has another model now than when its vocabulary was read")
+            raise self._caller.failed("it has another model now than when its vocabulary was read", refused=True)
         progress(1.0, told.engine)
         return RayBackend(self._caller, self._adapter, told, self._request.slots)
 

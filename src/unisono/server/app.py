@@ -275,16 +275,17 @@ def _state(state: State) -> Response:
 
 
 async def _refuse(request: Request, error: Any) -> Response:
-    log, refusal = request.scope[LOG], error
+    log, refusal, its = request.scope[LOG], error, getattr(error, "headers", None) or {}
     if not isinstance(error, Refusal):
         status = 499 if isinstance(error, ClientDisconnect) else getattr(error, "status_code", 500)
-        refusal = refusal_of_status(status, request.method)
+        taken = its.get("Allow", "").replace(" ", "").split(",")
+        refusal = refusal_of_status(status, request.method, request.scope["path"], filter(None, taken))
         if status == 500:
             say("internal", level=40, id=log.id, error=where(error))
     # An unknown field is not logged: its name is the client's text.
     known = refusal.param is not None and refusal.code != "unknown_field"
     log.facts |= {"error": refusal.code, "param": re.split(r"[.\[]", str(refusal.param))[0] if known else None}
-    headers = {**refusal.headers, **(getattr(error, "headers", None) or {})}
+    headers = {**refusal.headers, **its}
     if refusal.status in (408, 413):
         headers["connection"] = "close"  # the rest of the body is not read
     return _json(refusal.body(), refusal.status, headers)

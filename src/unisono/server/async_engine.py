@@ -14,8 +14,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
+from unisono.chat.encoding_process import size_of
 from unisono.chat.messages import Prompt, content_of
-from unisono.chat.reading import size_of
 from unisono.config.constraint import Constraint
 from unisono.engine.engine_thread import EngineThread
 from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest
@@ -25,6 +25,7 @@ from unisono.errors import BackendMissing, MemberUnavailable, PromptError, SpecE
 from unisono.free_pages import FreePages
 from unisono.records import Limits
 from unisono.server import readiness
+from unisono.server.constraint import said_of
 from unisono.server.errors import OVERLOADED, Refusal, began_too_late, not_ready, refusal_of, shutting_down
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.long_prompts import SHORT, WAITING, LongPrompts
@@ -185,7 +186,7 @@ class AsyncEngine:
                 raise
             # If the request is fine without its constraint, the constraint is to blame.
             await self.read(size_of(request.prompt), self.service.prepare, replace(request, constraint=None))
-            raise refusal_of(error, param=constraint_field) from error
+            raise refusal_of(said_of(error, constraint_field), param=constraint_field) from error
         for name, ids in prepared.ids.items():
             self.limits.check_tokens(name, len(ids) + len(prepared.given))
         return prepared

@@ -19,8 +19,9 @@ from unisono.errors import nearest, shown
 from unisono.server.errors import Refusal
 from unisono.server.fields import NAMES_OF_ONE, Field, read_fields
 from unisono.server.functions import FUNCTIONS, with_tools
+from unisono.server.invalid_fields import explained
 from unisono.server.limits import ServerLimits
-from unisono.server.schemas import Record
+from unisono.server.schemas import ChatRequest, CompletionRequest, Record
 from unisono.user_files import short_float
 
 R = TypeVar("R", bound=Record)
@@ -41,6 +42,10 @@ OBJECTS = ("logit_bias", "chat_template_kwargs", "stream_options")
 """Fields that are no list. PHP writes an empty object as one."""
 LOGGED = ("user", "safety_identifier")
 """Fields that only the log has."""
+COUNTED = ("prompt", "stop_token_ids", "unisono", "stream_options", "reasoning", "thinking")
+"""Fields within which there are whole numbers."""
+ASKED = {"messages": (ChatRequest, "/v1/chat/completions"), "prompt": (CompletionRequest, "/v1/completions")}
+"""What the two endpoints are asked with: by field, the endpoint's record and path."""
 
 
 async def read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], limits: ServerLimits) -> dict[str, Any]:
@@ -145,6 +150,7 @@ def _no_json(why: str) -> Refusal:
 
 def read_record(record: type[R], body: Mapping[str, Any], table: Mapping[str, Field], *, strict: bool = False) -> R:
     """Validate a request's body. Raises a `Refusal` that names the first wrong, unknown or unsupported field."""
+    _check_endpoint(record, body)
     given = read_fields(body, table, strict=strict)
     given = with_tools(given, strict=strict) if FUNCTIONS in record.model_fields else given
     given = given if strict else {name: _plain(name, value) for name, value in given.items()}
@@ -159,10 +165,29 @@ def read_record(record: type[R], body: Mapping[str, Any], table: Mapping[str, Fi
         raise explained(error, given, known) from None
 
 
+def _check_endpoint(record: type[Record], body: Mapping[str, Any]) -> None:
+    """Refuse what the other endpoint is asked with."""
+    for own, other in (("messages", "prompt"), ("prompt", "messages")):
+        if record is ASKED[own][0] and body.get(other) is not None:
+            words = f"{other} is for {ASKED[other][1]}, and {ASKED[own][1]} takes {own}: send {own}, or ask there"
+            raise Refusal(400, words, param=other, code="unknown_field")
+
+
+def _whole(value: Any, levels: int = 2) -> Any:
+    """A value whose numbers are whole where they can be, down to some levels: JSON has one kind of numbers."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list) and levels and not all(type(each) is int or isinstance(each, str) for each in value):
+        return [_whole(each, levels - 1) for each in value]
+    if isinstance(value, dict) and levels:
+        return {key: each if isinstance(each, dict | list) else _whole(each) for key, each in value.items()}
+    return value
+
+
 def _plain(name: str, value: Any) -> Any:
     """A field's value as it was meant where clients write it in another way."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)  # JSON has one kind of numbers
+    if isinstance(value, float) or name in COUNTED:
+        value = _whole(value)
     if (value == [] and name in OBJECTS) or (value == "" and name in ("reasoning_effort", *LOGGED)):
         return None
     if name == "reasoning_effort" and value == "default":  # Groq's
@@ -249,46 +274,3 @@ def _plain_tool(given: Any, name: str) -> Any:
         if near := nearest(meant, missing):
             raise Refusal(400, f"unknown field {shown(path)}{near}", param=path, code="unknown_field")
     return {"type": given.get("type") or "function", "function": function}
-
-
-def explained(error: ValidationError, given: object, known: list[str], within: str = "", depth: int = 0) -> Refusal:
-    """Turn the first of pydantic's errors into a refusal.
-
-    ``within`` precedes the field's name; ``depth`` is that of the record in ``given``.
-    """
-    problems = error.errors(include_url=False, include_context=False)
-    problems.sort(key=lambda each: each["type"] != "literal_error")  # a wrong kind explains the other errors
-    paths = [_path(each["loc"][depth:], given, lacks=each["type"] == "missing") for each in problems]
-    # Of a union, the type that came closest counts.
-    path = max((each for each in paths if each[: len(paths[0])] == paths[0]), key=len)
-    first = problems[paths.index(path)]
-    name = _named(path, within)
-    if first["type"] == "extra_forbidden":
-        key = str(path[-1])
-        unknown = f"unknown field {shown(name)}" + (nearest(key, known) if len(path) == 1 else "")
-        said = f"{name} is given, but has no place there" if key in known else unknown
-        return Refusal(400, said, param=name, code="unknown_field")
-    if first["type"] == "missing":
-        return Refusal(400, f"the field {name!r} is missing", param=name, code="missing_field")
-    messages = (each["msg"] for each, its in zip(problems, paths, strict=True) if its == path)
-    words = dict.fromkeys(message[:1].lower() + message[1:] for message in messages)
-    return Refusal(400, f"{name} is {shown(first['input'])}: {', or '.join(words)}", param=name, code="invalid_value")
-
-
-def _path(loc: tuple[int | str, ...], given: Any, *, lacks: bool) -> tuple[int | str, ...]:
-    path: list[int | str] = []
-    for place, step in enumerate(loc):
-        inside = isinstance(given, Mapping) and step in given
-        if inside or (isinstance(given, list) and isinstance(step, int) and step < len(given)):
-            given = given[step]
-            path.append(step)
-        elif lacks and isinstance(given, Mapping) and place == len(loc) - 1:
-            path.append(step)
-    return tuple(path)
-
-
-def _named(path: tuple[int | str, ...], within: str) -> str:
-    name = within
-    for step in path:
-        name += f"[{step}]" if isinstance(step, int) else f".{step}" if name else step
-    return name or "the body"

@@ -6,7 +6,9 @@ import json
 from typing import Any
 
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, LARK, REGEX, Constraint
-from unisono.errors import SpecError, shown
+from unisono.config.constraint import KINDS as KINDS_OF_ALL
+from unisono.constraints.grammar import SUBJECT
+from unisono.errors import SpecError, UnisonoError, shown
 from unisono.server.errors import invalid, refusal_of
 from unisono.server.schemas import GenerationFields
 
@@ -71,3 +73,11 @@ def parsed(constraint: object, name: str) -> Constraint | None:
         return Constraint.parse(constraint)
     except SpecError as error:
         raise refusal_of(error, param=name) from None
+
+
+def said_of(error: UnisonoError, name: str) -> UnisonoError:
+    """An error of a constraint whose subject is the field that it comes from: a client has not written its grammar."""
+    words = error.message
+    for subject in map(SUBJECT.format, () if name == OWN else KINDS_OF_ALL):
+        words = words.replace(subject, name, 1)
+    return type(error)(words, hint=error.hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 
 from unisono.errors import (
@@ -15,6 +16,7 @@ from unisono.errors import (
     SpecError,
     UnisonoError,
 )
+from unisono.server.unserved import other_method, way_out
 
 INVALID = "invalid_request_error"
 OVERLOADED = "rate_limit_error"
@@ -100,14 +102,13 @@ def began_too_late() -> Refusal:
     return Refusal(504, "the request took too long to begin", kind="timeout_error", code="timeout")
 
 
-def refusal_of_status(status: int, method: str) -> Refusal:
-    """What is answered where no route does, or where one breaks."""
+def refusal_of_status(status: int, method: str, path: str = "", taken: Iterable[str] = ()) -> Refusal:
+    """What is answered where no route does, or where one breaks; ``taken`` are the methods that a path takes."""
     match status:
         case 404:
-            words = "there is nothing at this path; the API is below /v1, such as /v1/chat/completions and /v1/models"
-            return Refusal(404, words, code="not_found")
+            return Refusal(404, f"there is nothing at this path: {way_out(path)}", code="not_found")
         case 405:
-            return Refusal(405, f"this path does not take {method}", code="method_not_allowed")
+            return Refusal(405, other_method(method, taken), code="method_not_allowed")
         case 499:
             return Refusal(499, "the client has left", code="left")
         case 500:

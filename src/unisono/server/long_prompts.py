@@ -1,7 +1,7 @@
 """Long prompts: in what order they are read, and by whom; see docs/adr/0017.
 
 Short ones never wait for them: they are prepared in another thread. Members' encoders and spellers ask a process
-beside the server for the ids of a long text, `unisono.chat.reading`.
+beside the server for the ids of a long text, `unisono.chat.encoding_process`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from unisono.chat.encoding_process import load, packed, question, size_of
 from unisono.chat.messages import Prompt
 from unisono.chat.prompt_encoder import PromptEncoder
-from unisono.chat.reading import load, packed, question, size_of
 from unisono.engine.encoding import check_length
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
@@ -282,4 +282,4 @@ def _is_long(text: bytes) -> bool:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    return start_module("unisono.chat.reading")
+    return start_module("unisono.chat.encoding_process")

@@ -8,12 +8,12 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from unisono.chat.messages import RESERVED, Message, read_arguments
-from unisono.errors import nearest, shown
-from unisono.server.body import explained
-from unisono.server.errors import Refusal
+from unisono.chat.messages import RESERVED, Message, checked_messages, read_arguments
+from unisono.errors import SpecError, nearest, shown
+from unisono.server.errors import Refusal, invalid, refusal_of
 from unisono.server.fields import OF_MESSAGES, unsupported
 from unisono.server.history import is_thought, plain_history
+from unisono.server.invalid_fields import explained
 from unisono.server.schemas import ROLES, TEXT_PART
 
 KEYS = ("content", "tool_calls", "tool_call_id", "name")
@@ -37,15 +37,17 @@ def read_messages(given: Sequence[Any], *, strict: bool = False) -> tuple[Messag
     A key that is not OpenAI's, and a speaker's name, go to the members' templates as they are, which read them or not;
     ``strict`` refuses what is unknown, and names that a template does not write.
     """
-    named = (
-        [(f"messages[{number}]", message) for number, message in enumerate(given)] if strict else plain_history(given)
-    )
+    numbered = [(f"messages[{number}]", message) for number, message in enumerate(given)]
+    named = numbered if strict else plain_history(given)
     read = tuple(_read_message(message, name, strict) for name, message in named)
     if strict and not read[-1].get("content") and read[-1]["role"] != "tool":
         raise Refusal(
             400, "the last message is empty: give some text to answer", param="messages", code="invalid_prompt"
         )
-    return read
+    try:
+        return checked_messages(read, open_calls=not strict, names=[name for name, _ in named])
+    except SpecError as error:
+        raise refusal_of(error, param="messages") from None
 
 
 def continuing(given: Sequence[Any]) -> str | None:
@@ -63,6 +65,7 @@ def _read_message(given: Any, name: str, strict: bool) -> Message:
         words = f"{name}.role is {shown(role)}{near}; known: {', '.join(ROLES)}"
         raise Refusal(400, words, param=f"{name}.role", code="invalid_value")
     message, extra = _split(given, name, strict)
+    _check_forms(message, name)
     if role == "assistant" and not strict:
         _take_thoughts(message, extra)
     if isinstance(message.get("content"), list):
@@ -91,6 +94,17 @@ def _read_message(given: Any, name: str, strict: bool) -> Message:
     keys = {key: message[key] for key in KEYS if message.get(key) is not None}
     further = {"extra": extra} if extra else {}
     return cast(Message, {"role": "system" if role in SYSTEM else role, **keys, **further})
+
+
+def _check_forms(message: dict[str, Any], name: str) -> None:
+    """Refuse what openai's types let pass, for they are checked when somebody iterates over it."""
+    content, calls = message.get("content"), message.get("tool_calls")
+    if not isinstance(content, str | list | None):
+        more = ", such as the object as JSON" if isinstance(content, dict) else ""
+        words = f"{name}.content is {shown(content)}: it must be text{more}, or a list of parts"
+        raise invalid(f"{name}.content", words)
+    if not isinstance(calls, list | None):
+        raise invalid(f"{name}.tool_calls", f"{name}.tool_calls is {shown(calls)}: it must be a list of calls")
 
 
 def _split(given: dict[str, Any], name: str, strict: bool) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -21,7 +21,7 @@ from unisono.errors import SpecError, shown
 from unisono.server.errors import Refusal
 from unisono.server.hosts import is_local
 from unisono.server.telemetry import Metrics, cut, say
-from unisono.user_files import SETTINGS, read_text
+from unisono.user_files import SETTINGS, read_text, why_unread
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -235,10 +235,8 @@ def read_keys(path: Path) -> Keys:
     try:
         lines = read_text(path, SETTINGS, named=True).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not text"
-        raise SpecError(
-            f"cannot read the key file {str(path)!r}: {why}", hint="name a file with one key per line"
-        ) from None
+        words = f"cannot read the key file {str(path)!r}: {why_unread(error)}"
+        raise SpecError(words, hint="name a file with one key per line") from None
     keys = []
     for number, line in enumerate(lines, 1):
         key = line.strip()

@@ -52,9 +52,9 @@ def ensembles(service: Service) -> Iterator[tuple[str, Member, MemberHealth]]:
 def lost(service: Service) -> str | None:
     """Whose absence keeps requests from being served."""
     names = [
-        f"{model}: member {member.name} is away"
+        f"{model}: member {member.name} is {its.state}"
         for model, member, its in ensembles(service)
-        if its.state == "away" and not member.degrades
+        if its.state in ("away", "refused") and not member.degrades
     ]
     return "; ".join(names) or None
 

@@ -88,11 +88,7 @@ def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> A
 
 
 def _prompt(request: ChatRequest, *, strict: bool) -> Prompt:
-    messages = read_messages(request.messages, strict=strict)
-    try:
-        prompt = Prompt(messages=messages, open_calls=not strict)
-    except SpecError as error:
-        raise refusal_of(error, param="messages") from None
+    prompt = Prompt(messages=read_messages(request.messages, strict=strict), open_calls=not strict)
     if (name := _continues(request)) is not None:
         try:
             prompt = replace(prompt, continue_final_message=True)
@@ -260,7 +256,7 @@ def _most(request: GenerationFields, limits: ServerLimits, least: int) -> tuple[
     if given is None:
         return limits.output, None
     if -1 < given < least or (limits.strict and given < least):
-        raise invalid(name, f"{name} is {given}: give a number greater than or equal to 1, or leave it out")
+        raise invalid(name, f"{name} is {given}: give 1 or more, or leave it out")
     if least <= given <= limits.output:
         return given, None
     if limits.strict:
@@ -278,7 +274,7 @@ def _least(request: GenerationFields, most: int) -> int:
 def _stops(stop: str | list[str] | None, limits: ServerLimits) -> list[str]:
     stops = [stop] if isinstance(stop, str) else stop or []
     if limits.strict and "" in stops:
-        raise invalid("stop", "stop is '': a string should have at least 1 character")
+        raise invalid("stop", "stop is '': it must not be empty")
     return [text for text in stops if text]
 
 

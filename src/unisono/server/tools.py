@@ -115,7 +115,8 @@ def read_calling(
             raise invalid("tool_choice", f"tool_choice is {shown(choice)}, but there are no tools")
         return None
     try:
-        offered = checked_tools([_without_nulls(tool) for tool in tools])
+        called = "functions[{}]" if request.functions else "tools[{}]"
+        offered = checked_tools([_without_nulls(tool) for tool in tools], called, first=0)
         if strict:
             _check_names(offered)
         if choice == "none":

@@ -129,12 +129,16 @@ class WorkerApp:
     async def _route(self, scope: Scope, receive: Receive) -> Answer:
         method, kind, route = self._find(scope["path"])
         if scope["method"] != method:
-            raise refusal_of_status(405, scope["method"])
+            raise refusal_of_status(405, scope["method"], taken=[method])
         return await route(await self._read(scope, receive, kind) if kind else b"")
 
     def _find(self, path: str) -> tuple[str, str, Route]:
         if path not in self._routes:
-            raise Refusal(404, "a worker has nothing at this path; it has /v1/member and others", code="not_found")
+            words = (
+                "a worker has nothing at this path: it serves a member to ensembles, and not the OpenAI API; give its "
+                "address as the url of a member, and ask the ensemble's server (`unisono serve`)"
+            )
+            raise Refusal(404, words, code="not_found")
         return self._routes[path]
 
     async def _read(self, scope: Scope, receive: Receive, kind: str) -> bytes:

@@ -23,6 +23,7 @@ from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.endpoint.weights_print import is_same
 from unisono.backends.fake.backend import FAKE_MODELS, FakeModel, hashed_rule
 from unisono.engine import breaker
+from unisono.engine.absence import health
 from unisono.ensemble import Ensemble
 from unisono.errors import MemberUnavailable
 
@@ -138,7 +139,7 @@ def test_what_is_not_the_engine_that_was_assumed_stays_away_by_name(
             "rows": "start unisono again while it runs",
             "context": "set the member's context to 99",
             "tokenizer": "is not that of the model",
-            "worker": "gives its own",
+            "worker": "leave the key tokenizer out, and start unisono again",
         },
     )
     with Ensemble.load(spec_of(url)) as ensemble:
@@ -152,7 +153,8 @@ def test_what_is_not_the_engine_that_was_assumed_stays_away_by_name(
         with serving or LlamaServerStandIn(served).serve(port):
             time.sleep(0.02)
             assert ensemble.generate(PROMPTS[0], max_new_tokens=4).usage.degraded
-    assert any(words[wrong] in line for line in caplog.messages)
+            assert [health(member, ()).state for member in ensemble._engine.members] == ["ready", "refused"]
+    assert any("stays away" in line and words[wrong] in line for line in caplog.messages)
 
 
 def test_an_engine_that_comes_back_with_other_weights_is_refused() -> None:

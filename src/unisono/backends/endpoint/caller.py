@@ -117,10 +117,10 @@ class Caller(ABC):
         self.losses += 1
         self._lost = reason, now + min(max(_AWAY, _SPARED * (now - began)), _LONGEST_AWAY)
 
-    def failed(self, reason: str, retry_after: float | None = None) -> MemberUnavailable:
-        """What is raised where the endpoint cannot be used for this reason."""
+    def failed(self, reason: str, retry_after: float | None = None, *, refused: bool = False) -> MemberUnavailable:
+        """What is raised where the endpoint cannot be used for this reason; ``refused`` because it is another one."""
         reason = reason.replace(self._key, "…") if self._key else reason
-        return MemberUnavailable(self.member, self.address, reason, retry_after=retry_after)
+        return MemberUnavailable(self.member, self.address, reason, retry_after=retry_after, refused=refused)
 
     def unreached(self, reason: str, retry_after: float | None = None) -> Unreached:
         """The same, where that may pass."""

@@ -255,7 +255,7 @@ class CompletionsAdapter:
 
     async def _check_model(self) -> None:
         if self._known is not None and _fingerprint(await self._look()) != self._known:
-            raise self._client.failed("another model is served there now than when it was loaded")
+            raise self._client.failed("another model is served there now than when it was loaded", refused=True)
         await self._print.check()
 
 

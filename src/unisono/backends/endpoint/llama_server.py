@@ -151,7 +151,7 @@ class LlamaServerAdapter:
 
     async def _check_model(self) -> None:
         if self._known is not None and _fingerprint(*await self._look()) != self._known:
-            raise self._client.failed("another model is served there now than when it was loaded")
+            raise self._client.failed("another model is served there now than when it was loaded", refused=True)
         await self._print.check()
 
     def _refuse_other_models(self, props: dict[str, Any]) -> None:

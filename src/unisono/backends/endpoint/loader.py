@@ -81,7 +81,7 @@ class EndpointLoader:
         progress(0.0, f"asking {self._client.address}")
         told = self.description
         if self.lost is None and self._described().model != told.model:
-            raise self._client.failed("it serves another model now than when its vocabulary was read")
+            raise self._client.failed("it serves another model now than when its vocabulary was read", refused=True)
         progress(1.0, told.engine)
         return self._backend(self._request.slots)
 

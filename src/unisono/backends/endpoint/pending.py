@@ -61,7 +61,8 @@ class PendingAdapter:
         except MemberUnavailable:
             raise
         except UnisonoError as error:  # another model, another tokenizer: what would have been refused at the start
-            raise self._client.failed(error.message) from error
+            more = f"; {error.hint}, and start unisono again" if error.hint else ""
+            raise self._client.failed(error.message + more, refused=True) from error
         self._check(found)
         self._adapter = adapter
         return adapter
@@ -71,10 +72,12 @@ class PendingAdapter:
         if found.rows != self._told.rows:
             raise self._client.failed(
                 f"its model has {found.rows:,} ids, and the tokenizer, by which this ensemble was begun without it, "
-                f"{self._told.rows:,}: start unisono again while it runs"
+                f"{self._told.rows:,}: start unisono again while it runs",
+                refused=True,
             )
         if 0 < found.context < self._context:
             raise self._client.failed(
                 f"it holds {found.context} tokens a text, and this ensemble, which was begun without it, counts on "
-                f"{self._context}: set the member's context to {found.context}, or start unisono again while it runs"
+                f"{self._context}: set the member's context to {found.context}, or start unisono again while it runs",
+                refused=True,
             )

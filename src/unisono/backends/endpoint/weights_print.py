@@ -52,7 +52,8 @@ class WeightsPrint:
         first = self._first = self._first or told
         if not is_same(first, told):
             raise self._client.failed(
-                "it has other weights now than when it was loaded: of a fixed text it says something else"
+                "it has other weights now than when it was loaded: of a fixed text it says something else",
+                refused=True,
             )
         self._losses = losses
 

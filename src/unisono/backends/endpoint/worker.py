@@ -103,7 +103,7 @@ class WorkerAdapter:
     def _check_head(self, head: Mapping[str, Any], number: int, model: str, questions: Sequence[Question]) -> None:
         """Check what an answer is about, as far as it says so."""
         if head.get("model") != model:
-            raise self._client.failed("it answers for another model")
+            raise self._client.failed("it answers for another model", refused=True)
         lengths = [len(question.ids) for question in questions]
         call = head.get("session", self._session), head.get("number", number)
         if head.get("lengths") != lengths or call != (self._session, number):
@@ -179,7 +179,8 @@ class WorkerAdapter:
 
     def _frame(self, answer: Answer) -> Frame:
         if answer.status == 409:
-            raise self._client.failed(reason_of(answer))
+            reason, code = refusal_of(answer)
+            raise self._client.failed(reason, refused=code == "other_model")
         return self._read(answer.content)
 
     def _read(self, content: Buffer) -> Frame:
@@ -199,10 +200,10 @@ def _with_top(question: Question, top: int) -> Question:
     return Question(question.slot, question.ids, question.held, question.wanted, top, question.also)
 
 
-def reason_of(answer: Answer) -> str:
-    """The words of a worker's refusal."""
+def refusal_of(answer: Answer) -> tuple[str, str]:
+    """The words of a worker's refusal, and its code; empty where it gives none."""
     try:
-        told: Any = json.loads(bytes(answer.content))
-        return str(told["error"]["message"])
-    except (ValueError, RecursionError, KeyError, TypeError):
-        return f"it answers with the status {answer.status}"
+        told: Any = json.loads(bytes(answer.content))["error"]
+        return str(told["message"]), str(told.get("code"))
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return f"it answers with the status {answer.status}", ""

@@ -101,7 +101,7 @@ class WorkerTokenizer:
             "POST", "/v1/encode", body, {"content-type": "application/json"}, accepted=(200, 409)
         )
         if answer.status == 409:
-            raise self._client.failed("it has another model now, whose tokenizer is another one")
+            raise self._client.failed("it has another model now, whose tokenizer is another one", refused=True)
         try:
             ids = [each.tolist() for each in read_ids(read_frame(answer.content))]
         except FrameError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unisono.backends import bounded_files, weight_files
-from unisono.backends.base import LoadRequest
+from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.model_facts import check_config, check_layers_held, check_shapes, check_tokenizer
 from unisono.backends.transformers.direction import check_direction_said
 from unisono.backends.transformers.weight_folder import ADAPTER, adapter_alone
@@ -42,9 +42,11 @@ DEFAULT_CONTEXT = 4096
 """For models without a limit (ALiBi and the like)."""
 
 
-def check_folder(request: LoadRequest) -> None:
-    """Check that a folder has a configuration and a tokenizer. Raises `ModelNotFound` or `ModelCorrupt`."""
-    folder, who = request.source.path, f"member {request.name!r}: "
+def check_there(member: str, source: ModelSource) -> None:
+    """Look whether a folder has a configuration and a tokenizer, whatever they hold. Raises `ModelNotFound`."""
+    if source.kind != "folder":
+        return
+    folder, who = source.path, f"member {member!r}: "
     if not folder.is_dir():
         raise ModelNotFound(f"{who}there is no folder {folder}", hint="check the path")
     if not (folder / "config.json").is_file():
@@ -54,6 +56,17 @@ def check_folder(request: LoadRequest) -> None:
             f"{who}{folder} holds no config.json, so it is no model of transformers",
             hint="give the folder that `save_pretrained` or `hf download` wrote, or a .gguf file",
         )
+    if not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
+        raise ModelNotFound(
+            f"{who}{folder} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)})",
+            hint="copy the tokenizer's files into the folder",
+        )
+
+
+def check_folder(request: LoadRequest) -> None:
+    """Check the configuration and the tokenizer of a folder. Raises `ModelNotFound` or `ModelCorrupt`."""
+    check_there(request.name, request.source)
+    folder, who = request.source.path, f"member {request.name!r}: "
     with weight_files.naming(who):
         bounded_files.refuse_specials(folder)
         check_config(weight_files.check_json(folder / "config.json"), folder / "config.json")
@@ -74,11 +87,6 @@ def check_folder(request: LoadRequest) -> None:
             check_tokenizer({"model": {"vocab": ids}}, folder / TOKENIZER)
         templates = sorted(folder.glob("*.jinja"))
         weight_files.check_texts(file for file in templates if file.stat().st_size)  # an empty one is none
-    if not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
-        raise ModelNotFound(
-            f"{who}{folder} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)})",
-            hint="copy the tokenizer's files into the folder",
-        )
 
 
 def not_applied(stated: Mapping[str, Any]) -> str:

@@ -209,7 +209,9 @@ def read_rows(path: Path, recipe: Recipe, definitions: Sequence[str]) -> tuple[l
 def _line(path: Path, number: int, words: bytes) -> Line:
     try:
         values = json.loads(words)
-    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
+    except UnicodeDecodeError as error:
+        raise Line(path, number, {}).fault("it is not UTF-8: save the file as UTF-8") from error
+    except (ValueError, RecursionError) as error:
         raise Line(path, number, {}).fault(f"it is no JSON: {error}") from error
     line = Line(path, number, values)
     if not isinstance(values, dict):

@@ -1,4 +1,4 @@
-"""A process that encodes long prompts for a server: ``python -m unisono.chat.reading``.
+"""A process that encodes long prompts for a server: ``python -m unisono.chat.encoding_process``.
 
 Templates and tokenizers hold the interpreter's lock for as long as they work, and some tokenizers recurse over what a
 client wrote. Here that delays no step of the models, and crashes nothing: the process ends at its limits, and the

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from unisono.chat.encoding_process import PROCESSOR_SECONDS, question, seconds_for, size_of
 from unisono.chat.messages import Prompt
-from unisono.chat.reading import PROCESSOR_SECONDS, question, seconds_for, size_of
 from unisono.server.long_prompts import SHORT
 
 
