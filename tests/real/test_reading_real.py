@@ -12,20 +12,23 @@ from unisono.ensemble import Ensemble
 
 pytestmark = pytest.mark.models
 
-METHODS = (
-    {},
-    {"combine": "geometric"},
-    {"lead": "gemma"},
-    {"gate": "confidence:0.5"},
-    {"combine": "mean weights:entropy"},
-)
-QUESTIONS = {
-    "Question: Which of these gives light?\nAnswer:": (" the sun", " a stone — naïve", " 日本"),
-    "Question: What do plants need to grow?\nAnswer:": (" water and sunlight", " plastic"),
-}
-ASKED = [
-    (prompt, choice) for words, choices in QUESTIONS.items() for prompt in [Prompt(text=words)] for choice in choices
-]
+METHODS = ({"combine": "geometric"}, {"lead": "gemma", "gate": "confidence:0.5"})
+PROMPT = Prompt(text="Question: Which of these gives light?\nAnswer:")
+ASKED = [(PROMPT, choice) for choice in (" the sun", " a stone — naïve 日本")]
+
+
+def test_a_reading_of_one_question_by_one_setting_is_exactly_its_score(load_demo: Callable[..., Ensemble]) -> None:
+    """The passes then have the same shapes, by which llama.cpp's kernels round."""
+    pair = load_demo(backend="llamacpp")
+    models, prepared = pair._models, pair.prepared
+    assert models is not None
+    settings = [(engine, engine.method) for engine in (models.engine(prepared.alone(name)) for name in pair.members)]
+    settings += [(pair._engine, pair.method.but(**keys)) for keys in METHODS[:2]]  # type: ignore[arg-type]
+    for engine, method in settings:
+        [scores] = Reading([engine.setting(method)]).score(ASKED)
+        for one, other in zip(scores, engine.score(ASKED, method=method), strict=True):
+            expected = [each.logp for each in other.pieces]
+            assert [each.logp for each in one.pieces] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.fixture(scope="module")

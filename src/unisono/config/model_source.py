@@ -17,7 +17,7 @@ from unisono.user_files import special
 
 GGUF_MAGIC = b"GGUF"
 OF_ENSEMBLES = (
-    *("name", "weight", "system", "prefix", "marks", "on_failure", "chat_template"),
+    *("name", "weight", "temperature", "calibrate", "system", "prefix", "marks", "on_failure", "chat_template"),
     *("ray", "top", "timeout", "retries"),
 )
 """Keys of a member that the actor which loads its model has no use for."""

@@ -95,23 +95,27 @@ class TextReader:
         return cuttings
 
     def _packs(self, asked: Sequence[tuple[Prompt, str]], cuttings: Sequence[Sequence[Cutting]]) -> Iterator[list[int]]:
-        """Texts that are read together: as there are slots, and as their rows are not too many. Those of one prompt
-        stay together where that is possible.
+        """Texts that are read together: as there are slots, and as their rows are not too many.
+
+        Those of one prompt stay together where that is possible, and so do those of similar length: passes over them
+        have little to fill up.
         """
+        lengths = [max(len(cutting.columns) for cutting in its) for its in cuttings]
+        by_prompt = itertools.groupby(range(len(asked)), key=lambda text: id(asked[text][0]))
+        groups = sorted((list(group) for _, group in by_prompt), key=lambda texts: max(lengths[text] for text in texts))
         pack: list[int] = []
         rows = 0
-        for _, group in itertools.groupby(range(len(asked)), key=lambda text: id(asked[text][0])):
-            texts = list(group)
-            longest = [max(len(cutting.columns) for cutting in cuttings[text]) for text in texts]
-            if pack and (len(pack) + len(texts) > self._slots or rows + sum(longest) > self._most_rows):
+        for texts in groups:
+            total = sum(lengths[text] for text in texts)
+            if pack and (len(pack) + len(texts) > self._slots or rows + total > self._most_rows):
                 yield pack
                 pack, rows = [], 0
-            for text, count in zip(texts, longest, strict=True):
-                if len(pack) == self._slots or (pack and rows + count > self._most_rows):
+            for text in texts:
+                if len(pack) == self._slots or (pack and rows + lengths[text] > self._most_rows):
                     yield pack
                     pack, rows = [], 0
                 pack.append(text)
-                rows += count
+                rows += lengths[text]
         if pack:
             yield pack
 
