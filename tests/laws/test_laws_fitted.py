@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
+from support.command_line import Run
 from support.fakes import PROMPTS, make_fakes, oracle
 from support.methods import FixedDraftLength
 from unisono.backends.fake.backend import FAKE_MODELS
@@ -112,3 +117,15 @@ def test_a_member_that_tells_its_likeliest_ids_only_cannot_be_reshaped(keys: dic
     spec = load_spec({"members": [{"name": "told", "model": "fake:told", **keys}]})
     with pytest.raises(SpecError, match="of a member needs whole distributions, but member 'told' tells"):
         Ensemble.load(spec)
+
+
+def test_doctor_shows_how_members_are_shaped(run: Run, tmp_path: Path) -> None:
+    spec: Any = {"members": [{"name": "a", "model": "fake:a", "temperature": 1.5}, {"name": "b", "model": "fake:b"}]}
+    (tmp_path / "duo.yaml").write_text(yaml.safe_dump(spec))
+    shown = run("doctor", tmp_path / "duo.yaml")
+    assert re.search(r"temperature\s.*1\.5\s", shown.out), shown.out
+    assert "calibrated for" not in shown.out
+    spec["members"][1]["calibrate"] = {"x": 0.5, "y": 0.25}
+    (tmp_path / "duo.yaml").write_text(yaml.safe_dump(spec))
+    told = json.loads(run("doctor", tmp_path / "duo.yaml", "--json").out)
+    assert [each["calibrate"] for each in told["members"]] == [{}, {"x": 0.5, "y": 0.25}]
