@@ -31,7 +31,7 @@ def test_the_public_names_are_these_and_no_others() -> None:
 
 
 def test_neither_the_library_nor_the_help_imports_a_model_library() -> None:
-    heavy = {"torch", "transformers", "tokenizers", "llama_cpp", "gguf", "accelerate", "safetensors"}
+    heavy = {"torch", "transformers", "tokenizers", "llama_cpp", "gguf", "accelerate", "safetensors", "scipy"}
     for module in ("unisono", "unisono.cli.main", "unisono.testing"):
         code = f"import sys, {module}; print(sorted({heavy!r} & sys.modules.keys()))"
         shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

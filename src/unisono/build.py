@@ -7,12 +7,13 @@ import itertools
 import logging
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from unisono.backends.base import Backend, Elsewhere, Loader
 from unisono.backends.prefix_cache import PrefixCache
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Message, Prompt
+from unisono.config.combine import Combine
 from unisono.config.constraint import Constraint
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.method import AUTO, NGRAM, Method
@@ -26,10 +27,14 @@ from unisono.engine.member import Member
 from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.weights import scaled
+from unisono.identity import check_fitted
 from unisono.members import (
     PreparedMember,
     Report,
     Wanted,
+    calibration_of,
+    check_reshaped,
+    columns_of_answers,
     expect_pieces,
     find_models,
     join_member,
@@ -115,6 +120,20 @@ class Prepared:
             members=[replace(member, weight=share) for member, share in zip(self.members, shares, strict=True)],
         )
 
+    def reshaped(self, keys: Mapping[str, Mapping[str, Any]]) -> Prepared:
+        """The same members with other weights, temperatures and calibrations, by name; others are as they were."""
+        given = {member.name: member.model_copy(update=dict(keys.get(member.name, {}))) for member in self.spec.members}
+        members = [replace(member, spec=given[member.spec.name]) for member in self.members]
+        spec = self.spec.model_copy(update={"members": list(given.values())})
+        check_reshaped(members, self.union)
+        return replace(self, spec=spec, members=members).weighted({name: its.weight for name, its in given.items()})
+
+    def ruled(self, rule: str) -> Prepared:
+        """The same with another combine rule, if it has another one."""
+        if rule == self.spec.combine.rule:
+            return self
+        return replace(self, spec=self.spec.model_copy(update={"combine": Combine(rule)}))
+
 
 class Models:
     """Loaded models, and the engines that share them."""
@@ -139,6 +158,7 @@ class Models:
 
         Raises a `SpecError` where the method does not fit the members; the models stay loaded.
         """
+        columns = columns_of_answers([member.spec for member in prepared.members], prepared.union)
         members = [
             Member(
                 member.spec.name,
@@ -151,6 +171,8 @@ class Models:
                 breaker=self._breakers[member.loader],
                 degrades=member.spec.on_failure == "degrade",
                 tokenizer_elsewhere=member.foresighted is not None,
+                temperature=member.spec.temperature,
+                calibration=calibration_of(member.spec, columns),
             )
             for member, its_map in zip(prepared.members, prepared.union.maps, strict=True)
         ]
@@ -285,6 +307,9 @@ def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Re
         report("the union", 0.0, "mapping the vocabularies")
         union = _union_of(members)
         report("the union", 1.0, f"{union.size:,} pieces")
+        check_reshaped(members, union)
+        if spec.fitted is not None:
+            check_fitted(members, spec.fitted.models, whole=False)
         prepared.append(Prepared(spec, members, union, Grammars(union)))
     return prepared
 

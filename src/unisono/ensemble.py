@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, Unpack, cast, overload
 
-from unisono.build import Prepared, prepare
+from unisono.build import Models, Prepared, load_models, prepare
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Message, Prompt
 from unisono.config.ensemble import EnsembleSpec, load_spec
@@ -17,6 +17,7 @@ from unisono.engine.engine import Engine
 from unisono.engine.request import DEFAULT_LIMITS, GenerationOptions, Request
 from unisono.engine.service import Service
 from unisono.errors import ClosedError, SpecError, UnisonoError, deprecated, shown
+from unisono.fitting import Fit, fit, reference_of
 from unisono.members import Report, silent
 from unisono.records import Generation, Limits, Score
 
@@ -32,9 +33,11 @@ class Ensemble:
             print(duo.generate(messages=[{"role": "user", "content": "Why is the sky blue?"}]).text)
     """
 
-    def __init__(self, prepared: Prepared, engine: Engine) -> None:
+    def __init__(self, prepared: Prepared, engine: Engine, models: Models | None = None) -> None:
+        """Write by an engine; ``models`` are those that it was made of, which `fit` needs."""
         self.prepared = prepared
         self._engine = engine
+        self._models = models
         self._client = Client.of(engine)
         self._is_closed = False
 
@@ -52,7 +55,8 @@ class Ensemble:
         which member, what is wrong and the way out.
         """
         prepared = prepare(load_spec(spec), batch=batch, report=report)
-        return cls(prepared, prepared.load(report))
+        models = load_models([prepared], report)
+        return cls(prepared, models.engine(prepared), models)
 
     def __enter__(self) -> Self:
         return self
@@ -205,6 +209,28 @@ class Ensemble:
         room = max(1, self._engine.free)
         waves = [asked[start : start + room] for start in range(0, len(asked), room)]
         return [score for wave in waves for score in self._engine.score(wave, method=method)]
+
+    def fit(self, answers: Iterable[Mapping[str, Any]], *, rule: str | None = None, temperatures: bool = True) -> Fit:
+        """Find the members' weights and temperatures that make reference answers likely; nothing is changed.
+
+        A quarter of the answers is held out, and `Fit.gains` has what that shows: only where `Fit.is_better` is the
+        fitted ensemble better beyond chance. `Fit.members` has what to write into the ensemble's file.
+
+        Args:
+            answers: mappings with ``prompt`` (raw text) or ``messages``, and the ``answer`` that should follow it.
+            rule: ``mean`` or ``geometric``; by default the ensemble's own.
+            temperatures: whether to fit temperatures, or weights alone.
+
+        Raises:
+            SpecError: there are too few answers, or one is no such mapping.
+            PromptError: a member cannot read a prompt or spell an answer; the message names it.
+            BackendMissing: scipy is not installed.
+        """
+        self._check_open()
+        if self._models is None:
+            raise SpecError("an ensemble that was made of an engine cannot be fitted", hint="load it: Ensemble.load(…)")
+        references = [reference_of(f"answer {place}", each) for place, each in enumerate(answers, 1)]
+        return fit(self.prepared, self._models, references, rule=rule, temperatures=temperatures)
 
     def close(self) -> None:
         """Unload all members. Idempotent."""

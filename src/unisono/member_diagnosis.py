@@ -35,6 +35,10 @@ class MemberDiagnosis:
     backend: str
     weight: float
     """Its share of the vote; the members' shares sum to 1."""
+    temperature: float
+    """What its logits are divided by."""
+    calibrate: dict[str, float]
+    """How likely it finds some answers where the question says nothing; by which these are calibrated."""
     family: str
     rows: int
     """Ids of its output, those beyond the tokenizer included."""
@@ -107,6 +111,8 @@ def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         weights_of=member.spec.share_weights_with,
         backend=member.backend,
         weight=member.weight,
+        temperature=member.spec.temperature,
+        calibrate=dict(member.spec.calibrate),
         family=vocabulary.family,
         rows=vocabulary.rows,
         tokens=len(table.texts) + len(table.beyond),

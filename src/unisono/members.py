@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -21,7 +21,9 @@ from unisono.chat.template_probe import probe_answer_form
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.member import MemberSpec
 from unisono.config.model_source import choose_backend, find_model
+from unisono.config.whole import refusal
 from unisono.errors import SpecError, nearest
+from unisono.fusion.calibration import Calibration
 from unisono.vocab.bounded import within_rows
 from unisono.vocab.marks import Mark
 from unisono.vocab.normal_forms import is_uncased
@@ -232,6 +234,38 @@ def expect_pieces(member: PreparedMember, its_map: MemberMap, union: UnionVocabu
         pieces += [spaced for piece in texts if (spaced := b" " + piece) not in canonical]
     decoded = (piece.decode("utf-8", "ignore") for piece in pieces)
     member.foresighted.expect(text for text, piece in zip(decoded, pieces, strict=True) if text.encode() == piece)
+
+
+def columns_of_answers(specs: Sequence[MemberSpec], union: UnionVocabulary) -> dict[bytes, int]:
+    """The columns of the answers that members are calibrated for."""
+    answers = {text.encode() for spec in specs for text in spec.calibrate}
+    return union.columns(answers) if answers else {}
+
+
+def calibration_of(spec: MemberSpec, columns: Mapping[bytes, int]) -> Calibration | None:
+    """A member's calibration, as far as the union has its answers; ``None`` where it has fewer than two."""
+    known = [(columns[text.encode()], prior) for text, prior in spec.calibrate.items() if text.encode() in columns]
+    return Calibration(*zip(*known, strict=True)) if len(known) > 1 else None
+
+
+def check_reshaped(members: Sequence[PreparedMember], union: UnionVocabulary) -> None:
+    """Hold members' ``temperature`` and ``calibrate`` against what they tell, and what the union has.
+
+    Raises:
+        SpecError: a member tells its likeliest ids only, or an answer is no piece.
+    """
+    columns = columns_of_answers([member.spec for member in members], union)
+    for member in members:
+        spec = member.spec
+        if member.facts.truncated and (spec.temperature != 1 or spec.calibrate):
+            words = "calibrate" if spec.temperature == 1 else f"temperature {spec.temperature:g}"
+            raise refusal(f"{words} of a member", [spec.name], "it reshapes all of its masses", "leave it out")
+        for text in spec.calibrate:
+            if text.encode() not in columns:
+                raise SpecError(
+                    f"calibrate of member {spec.name!r} has the answer {text!r}, which is no piece of any member",
+                    hint="give answers that are one piece, with the space before them, such as ' A'",
+                )
 
 
 def template_of(spec: MemberSpec, tokenizer: Tokenizer) -> ChatTemplate | None:

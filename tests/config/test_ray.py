@@ -58,6 +58,7 @@ def test_the_actor_is_told_what_concerns_the_model_and_nothing_else() -> None:
         dtype="bfloat16",
         system="Be short.",
         weight=2.0,
+        temperature=1.5,
         top=20,
         timeout=5.0,
     )

@@ -418,6 +418,8 @@ def test_answers_survive_being_written_down(panel: ModelPool, tmp_path: Path) ->
         ("weights=a:0", "is not MEMBER:NUMBER"),
         ("weights=z:1", "of no member that votes"),
         ("weights=a:1,a:2", "given twice"),
+        ("temperatures=a", "the temperature 'a' is not MEMBER:NUMBER"),
+        ("temperatures=a:1 temperatures=b:2", "the setting 'temperatures' is given twice"),
         ("weights=a:1 weights=b:2", "given twice"),
         ("colour=red", "unknown setting 'colour'"),
     ],

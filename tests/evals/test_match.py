@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from unisono.cli.match import _ceiling
 from unisono.evals.analysis.match import match
 from unisono.evals.records import Answer, Results
 from unisono.vocab.pieces import Vocabulary
@@ -84,3 +85,16 @@ def test_unite_joins_models_that_are_near_in_accuracy_and_length(
 ) -> None:
     [pair] = match(results(a, b, texts=texts), VOCABULARIES, MAIN).pairs
     assert pair.fits_unite is fits
+
+
+def test_the_ceiling_is_counted_by_hand_on_what_all_were_asked() -> None:
+    matching = match(results("RRRxxy", "RRxRx"), VOCABULARIES, MAIN)
+    ceiling = matching.ceiling
+    assert ceiling is not None
+    assert (ceiling.oracle, ceiling.co_failure) == (0.8, pytest.approx(0.2))
+    assert (ceiling.best, ceiling.questions) == (0.6, 5)
+    assert 0 < ceiling.interval.low < 0.2 < ceiling.interval.high < 1
+    assert match(results("RR", ""), VOCABULARIES, MAIN).ceiling is None
+    words = _ceiling(ceiling)
+    assert "no ensemble of these can exceed 80.0% by choosing among their answers" in words
+    assert matching.to_json()["ceiling"]["co_failure"] == pytest.approx(0.2)

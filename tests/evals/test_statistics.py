@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unisono.evals.analysis import statistics
 from unisono.evals.analysis.statistics import Interval, calibration, holm, mcnemar, paired_bootstrap, pareto, wilson
+from unisono.fusion import resampling
 
 stats = pytest.importorskip("scipy.stats", reason="the oracle; it comes with lm-evaluation-harness")
 shares = st.floats(0, 1)
@@ -74,7 +74,7 @@ def test_the_bootstrap_is_the_same_for_the_same_seed_in_any_order_of_questions(m
     first = paired_bootstrap(differences, seed=7)
     assert paired_bootstrap(differences[::-1], seed=7) == first
     assert paired_bootstrap(differences, seed=8, resamples=100) != paired_bootstrap(differences, seed=7, resamples=100)
-    monkeypatch.setattr(statistics, "_AT_ONCE", 1000)  # in many parts
+    monkeypatch.setattr(resampling, "_AT_ONCE", 1000)  # in many parts
     assert paired_bootstrap(differences, seed=7) == first
 
 

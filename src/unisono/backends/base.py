@@ -304,6 +304,18 @@ def check_ids(feeds: Sequence[Feed], rows: int) -> None:
                 raise ValueError(f"slot {feed.slot} is fed the id {odd}, which is not among the model's 0 … {rows - 1}")
 
 
+def common(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many ids two sequences begin with alike."""
+    low, high = 0, min(len(left), len(right))
+    while low < high:  # comparing slices is quicker than comparing ids
+        middle = (low + high + 1) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
 def dense(told: Array | TopLogprobs) -> Array:
     """The logits of a backend that tells whole distributions."""
     if isinstance(told, TopLogprobs):

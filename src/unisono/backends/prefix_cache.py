@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from unisono.backends.base import Array, Backend, Feed, Slot, TopLogprobs
+from unisono.backends.base import Array, Backend, Feed, Slot, TopLogprobs, common
 
 
 class PrefixCache:
@@ -169,14 +169,3 @@ class PrefixCache:
         if slot not in self._open:
             raise ValueError(f"slot {slot} is not open")
         return self._open[slot]
-
-
-def common(left: Sequence[int], right: Sequence[int]) -> int:
-    low, high = 0, min(len(left), len(right))
-    while low < high:  # comparing slices is quicker than comparing ids
-        middle = (low + high + 1) // 2
-        if left[low:middle] == right[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -135,6 +135,10 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
     if any(member.facts.threads for member in members):
         yield row("threads", lambda member: member.facts.threads or "none on the host")
     yield row("vote", lambda member: f"{member.weight:.0%}")
+    if any(member.temperature != 1 for member in members):
+        yield row("temperature", lambda member: f"{member.temperature:g}")
+    if any(member.calibrate for member in members):
+        yield row("calibrated for", lambda member: " ".join(map(repr, member.calibrate)) or "nothing")
     yield row("architecture", lambda member: member.facts.architecture)
     yield row("parameters", lambda member: _count(member.facts.parameters))
     if any(member.facts.tied is not None for member in members):

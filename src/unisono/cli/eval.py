@@ -16,7 +16,7 @@ from unisono.cli.report import REPORT, show_results
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
-    from unisono.config.ensemble import EnsembleSpec, TunedOn
+    from unisono.config.ensemble import EnsembleSpec, FittedOn, TunedOn
     from unisono.evals.baselines import Baseline
     from unisono.evals.model_pool import ModelPool
     from unisono.evals.records import Results, System, Task
@@ -69,6 +69,7 @@ def evaluate(flags: EvalFlags) -> None:
     from unisono.config.ensemble import load_spec
     from unisono.evals.manifest import make_manifest
     from unisono.evals.report import check_report
+    from unisono.identity import check_fitted
 
     spec, variants = load_spec(flags.spec, again=True), flags.variant or []
     if flags.report is not None:
@@ -76,9 +77,13 @@ def evaluate(flags: EvalFlags) -> None:
     baselines = _baselines(flags.baseline or [])
     names = task_names(flags.tasks)
     flags.say("reading the tasks")
-    tuned_on = _tuned_on(spec, variants)
-    tasks = _load_tasks(names, flags, tuned_on)
+    specs = _specs(spec, variants)
+    tuned_on = [each for known in specs for each in known.tuned_on]
+    fitted = [known.fitted for known in specs if known.fitted is not None]
+    tasks = _load_tasks(names, flags, tuned_on, [each for its in fitted for each in its.answers])
     pool = flags.prepare(spec, flags.batch)
+    for each in fitted:
+        check_fitted(pool.prepared.members, each.models, whole=True)
     systems = _systems(pool, variants, baselines, compare=flags.compare)
     text = flags.spec.read_text()
     about = make_manifest(pool, tasks, systems, baselines, spec=text, chat=flags.chat, tuned_on=tuned_on)
@@ -88,15 +93,27 @@ def evaluate(flags: EvalFlags) -> None:
     show_results(_read_results(folder, tasks, asked), flags.report, as_json=flags.as_json, quiet=flags.quiet)
 
 
-def _load_tasks(names: Sequence[str], flags: EvalFlags, tuned_on: Sequence[TunedOn]) -> list[Task]:
-    """The tasks, with a warning where questions that were tuned on cannot be told from others."""
+def _load_tasks(
+    names: Sequence[str], flags: EvalFlags, tuned_on: Sequence[TunedOn], fitted_on: Sequence[FittedOn]
+) -> list[Task]:
+    """The tasks, with a warning where questions that were tuned or fitted on cannot be told from others."""
     from unisono.evals.tasks import load_tasks, may_hold
 
-    tasks = load_tasks(names, data=flags.data, limit=flags.limit, shots=flags.shots, chat=flags.chat, tuned_on=tuned_on)
+    tasks = load_tasks(
+        names,
+        data=flags.data,
+        limit=flags.limit,
+        shots=flags.shots,
+        chat=flags.chat,
+        tuned_on=tuned_on,
+        fitted_on=fitted_on,
+    )
     for task in tasks:
-        for each in tuned_on:
+        seen: list[TunedOn | FittedOn] = [*tuned_on, *fitted_on]
+        for each in seen:
             if may_hold(task, each):
-                say(f"{task.name}: tuned on {each.task} of {each.source}, this is {task.source}: nothing is left out")
+                how = "tuned" if each in tuned_on else "fitted"
+                say(f"{task.name}: {how} on {each.task} of {each.source}, this is {task.source}: nothing is left out")
     return tasks
 
 
@@ -126,12 +143,12 @@ def _baselines(given: Iterable[str]) -> list[Baseline]:
     return list({each.name: each for each in map(make_baseline, words)}.values())
 
 
-def _tuned_on(spec: EnsembleSpec, variants: Iterable[str]) -> list[TunedOn]:
+def _specs(spec: EnsembleSpec, variants: Iterable[str]) -> list[EnsembleSpec]:
+    """The ensemble, and the files among its variants."""
     from unisono.config.ensemble import load_spec
     from unisono.evals.systems import is_file
 
-    others = [load_spec(Path(setting), again=True) for setting in variants if is_file(setting)]
-    return [each for known in (spec, *others) for each in known.tuned_on]
+    return [spec, *(load_spec(Path(setting), again=True) for setting in variants if is_file(setting))]
 
 
 def _systems(pool: ModelPool, variants: Iterable[str], baselines: Sequence[Baseline], *, compare: bool) -> list[System]:

@@ -16,6 +16,7 @@ from unisono.cli.bench import bench
 from unisono.cli.console import say, say_error
 from unisono.cli.doctor import doctor
 from unisono.cli.eval import PASSED_ON, evaluate, lm_eval
+from unisono.cli.fit import fit
 from unisono.cli.flags import Verb
 from unisono.cli.import_gac import import_gac
 from unisono.cli.match import match
@@ -61,6 +62,7 @@ app.command("eval", cls=Verb)(evaluate)
 app.command(cls=Verb)(report)
 app.command("lm-eval", cls=Verb, context_settings=PASSED_ON)(lm_eval)
 app.command(cls=Verb)(tune)
+app.command(cls=Verb)(fit)
 app.command(cls=Verb)(match)
 app.command("import-gac", cls=Verb)(import_gac)
 

@@ -17,7 +17,7 @@ from unisono.cli.questions import QuestionFlags, answer_questions, folder_flag, 
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
-    from unisono.evals.analysis.match import Matching, Pair
+    from unisono.evals.analysis.match import Ceiling, Matching, Pair
 
 USUAL = 50
 PAIRS = (
@@ -103,6 +103,17 @@ def _show(matching: Matching) -> None:
     for titles, rows in ((("model", "right", "characters"), alone), (PAIRS, list(map(_row, matching.pairs)))):
         print_table(console, titles, rows)
         console.print()
+    if matching.ceiling is not None:
+        console.print(_ceiling(matching.ceiling), markup=False, highlight=False, soft_wrap=True)
+
+
+def _ceiling(ceiling: Ceiling) -> str:
+    interval = f"95 % interval {ceiling.interval.low:.1%} to {ceiling.interval.high:.1%}"
+    return (
+        f"all are wrong on {ceiling.co_failure:.1%} of {ceiling.questions:,} questions ({interval}): "
+        f"no ensemble of these can exceed {ceiling.oracle:.1%} by choosing among their answers; the best alone has "
+        f"{ceiling.best:.1%}. One that combines pieces may write what none of them answers."
+    )
 
 
 def _row(pair: Pair) -> tuple[str, ...]:

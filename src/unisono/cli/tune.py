@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unisono.cli.console import loading_report, print_table, table_console
+from unisono.cli.ensemble_file import check_out, write_ensemble
 from unisono.cli.flags import optional, takes_flags
 from unisono.cli.questions import EnsembleFlags, counting_answers, folder_flag, split_names, task_names
 from unisono.errors import SpecError
@@ -62,8 +62,7 @@ def tune(flags: TuneFlags) -> None:
     spec, stages = load_spec(flags.spec, again=True), _stages(flags.stages)
     gates = GATES if flags.gates is None else [_gate(word.strip()) for word in flags.gates.split(",")]
     out = flags.out or flags.spec.with_name(f"{flags.spec.stem}-tuned.yaml")
-    if out.exists() and out.samefile(flags.spec):
-        raise SpecError(f"--out is {str(out)!r}, the ensemble file itself", hint="give another file")
+    check_out(out, flags.spec)
     tasks = _load_tasks(flags)
     pool = flags.prepare(spec, flags.batch)
     folder = flags.folder or Path(f"tune-{flags.spec.stem}")
@@ -142,16 +141,10 @@ def _gate(word: str) -> str:
 
 
 def _write(path: Path, spec: Path, pool: ModelPool, tuned: Tuned) -> None:
-    """Write the ensemble file, with relative paths of models that hold from where it is."""
     import yaml
 
     from unisono.evals.analysis.tune import tuned_spec
 
-    content = tuned_spec(yaml.safe_load(spec.read_text()), pool, tuned)
-    for member in content["members"]:
-        beside = spec.parent / member.get("model", "")
-        if "model" in member and beside.exists() and not Path(member["model"]).is_absolute():
-            member["model"] = os.path.relpath(beside, path.parent)
     best = tuned.best
     mean = ", on the mean of the tasks" if len(best.by_task) > 1 else ""
     head = (
@@ -159,11 +152,7 @@ def _write(path: Path, spec: Path, pool: ModelPool, tuned: Tuned) -> None:
         f"# {best.accuracy:.1%} of {best.questions} questions right{mean} (± {best.error:.1%}, the best of "
         f"{len(tuned.trials)} settings on the same questions: expect less elsewhere), found in {tuned.seconds:.0f} s.\n"
     )
-    body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
-    try:
-        path.write_text(head + body)
-    except OSError as error:
-        raise SpecError(f"cannot write {str(path)!r}: {error.strerror}", hint="choose another --out") from error
+    write_ensemble(path, spec, tuned_spec(yaml.safe_load(spec.read_text()), pool, tuned), head)
 
 
 def _show(tuned: Tuned) -> None:

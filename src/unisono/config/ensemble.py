@@ -36,6 +36,30 @@ class TunedOn(BaseModel):
     """How many of the last questions, in the task's order."""
 
 
+class FittedOn(BaseModel):
+    """Reference answers that members were fitted on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    task: str
+    """The name of a task; empty for a file of prompts and answers."""
+    source: str
+    """The file of the questions and the sum of its content."""
+    questions: list[str]
+    """Their ids; the numbers of lines of a file of prompts and answers."""
+
+
+class Fitted(BaseModel):
+    """How members' weights, temperatures and calibrations were found."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    answers: list[FittedOn] = Field(default_factory=list)
+    """What `unisono fit` looked at, and `unisono eval` therefore leaves out."""
+    models: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """By member, what tells its model from another one."""
+
+
 class EnsembleSpec(BaseModel):
     """An ensemble as a file or a mapping describes it."""
 
@@ -53,6 +77,8 @@ class EnsembleSpec(BaseModel):
     spelling: None = Field(default=None, exclude=True)
     tuned_on: list[TunedOn] = Field(default_factory=list)
     """What `unisono tune` looked at, and `unisono eval` therefore leaves out."""
+    fitted: Fitted | None = None
+    """What `unisono fit` found the members' weights, temperatures and calibrations on."""
     folder: Path = Field(default=Path(), exclude=True)
     """What relative paths of models are relative to: the folder of the spec's file."""
 

@@ -64,6 +64,13 @@ class MemberSpec(BaseModel):
     weight: Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] = 1.0
     """Its share of the vote, relative to the others'; 0 leaves the member out. Only the rule ``contrastive``
     has a use for a negative one, an amateur's."""
+    temperature: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] = 1.0
+    """What its logits are divided by before it votes: above 1 it is less sure of itself, below 1 surer."""
+    calibrate: dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict
+    )
+    """How likely it finds some answers of one piece where the question says nothing: their masses are divided by
+    these at the first piece of a text."""
     dtype: str | None = None
     """Number format of the weights (transformers)."""
     device: str | None = None
@@ -122,6 +129,16 @@ class MemberSpec(BaseModel):
     def owner(self) -> str:
         """The member whose weights it runs on: itself, or the one that ``share_weights_with`` names."""
         return self.share_weights_with or self.name
+
+    @field_validator("calibrate")
+    @classmethod
+    def _calibration_is_of_several(cls, given: dict[str, float]) -> dict[str, float]:
+        if len(given) == 1:
+            raise SpecError(
+                f"calibrate has one answer, {shown(next(iter(given)))}",
+                hint='give all that are chosen among, such as {" A": 0.6, " B": 0.4}',
+            )
+        return given
 
     @model_validator(mode="after")
     def _has_one_model(self) -> MemberSpec:

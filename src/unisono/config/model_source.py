@@ -18,7 +18,7 @@ from unisono.user_files import special
 GGUF_MAGIC = b"GGUF"
 _MODELS = "give a GGUF file, a folder with a Hugging Face model, or a hub id"
 OF_ENSEMBLES = (
-    *("name", "weight", "system", "prefix", "marks", "on_failure", "chat_template"),
+    *("name", "weight", "temperature", "calibrate", "system", "prefix", "marks", "on_failure", "chat_template"),
     *("ray", "top", "timeout", "retries"),
 )
 """Keys of a member that the actor which loads its model has no use for."""

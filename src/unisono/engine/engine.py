@@ -14,6 +14,7 @@ from unisono.config.method import Method
 from unisono.constraints.grammar import Compile
 from unisono.engine.beam import Beam
 from unisono.engine.certifier import Certifier
+from unisono.engine.company import Setting
 from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.foresight import Foresight
 from unisono.engine.given import cut, scored_by
@@ -255,6 +256,15 @@ class Engine:
             for group in groups.values():
                 self.drop(group)
         return [Score(tuple(pieces), scored.prompt_tokens, seconds) for scored, pieces in scores.items()]
+
+    def setting(self, method: Method | None = None) -> Setting:
+        """These members and a method, for `Reading`. Raises a `SpecError` where the method does not fit the members."""
+        plan = Plan(scored_by(method or self.method), self.members, self.union)
+
+        def prepare(prompt: Prompt, plan: Plan) -> PreparedRequest:
+            return self.prepare(GenerationRequest("", prompt, UNLIMITED), plan, may_be_empty=True)
+
+        return Setting(self.members, self.union, plan, self.slots, prepare)
 
     def drop(self, text: SequenceGroup | TextSequence) -> None:
         """Give up a group and free its slots. Dropping one that has ended changes nothing.

@@ -39,7 +39,7 @@ class ForwardOutput:
         if self._kept is None:
             return self._fold(rows, keep=False)
         p_NU, place_by_row = self._kept
-        return _select(p_NU, [place_by_row[row] for row in rows])
+        return select(p_NU, [place_by_row[row] for row in rows])
 
     def top(self, row: int) -> FoldedTop:
         """What a row of a truncated member tells of the union's columns."""
@@ -53,14 +53,14 @@ class ForwardOutput:
         logits_NV = self._logits_NV
         if self._kept is not None or self.places or not isinstance(logits_NV, np.ndarray):
             return None
-        return self._member.softmax(_select(logits_NV, rows))
+        return self._member.softmax(select(logits_NV, rows))
 
     def _fold(self, rows: Sequence[int], *, keep: bool) -> Array:
         places = list(map(self.places.get, rows)) if self.places else ()
-        return self._member.fold(_select(self._logits_NV, rows), places, keep=keep)
+        return self._member.fold(select(self._logits_NV, rows), places, keep=keep)
 
 
-def _select(array: Array, rows: Sequence[int]) -> Array:
+def select(array: Array, rows: Sequence[int]) -> Array:
     """Rows of an array: a view where they are evenly spaced."""
     if len(rows) == 1:
         return array[rows[0] : rows[0] + 1]

@@ -17,7 +17,8 @@ from unisono.engine.breaker import Breaker
 from unisono.engine.calls import Calls
 from unisono.engine.cursor import Reader
 from unisono.fusion.bounds import FoldedTop, TopPlan, plan_top
-from unisono.fusion.fold import Scratch, Softmax, fold, plan_fold, softmax
+from unisono.fusion.calibration import Calibration
+from unisono.fusion.fold import FoldPlan, Scratch, Softmax, fold, plan_fold, softmax
 from unisono.fusion.partial import untold
 from unisono.vocab.marks import OF_CALLS, Mark, Turn
 from unisono.vocab.spelling import Speller
@@ -55,15 +56,20 @@ class Member(Reader):
         breaker: Breaker | None = None,
         degrades: bool = False,
         tokenizer_elsewhere: bool = False,
+        temperature: float = 1.0,
+        calibration: Calibration | None = None,
     ) -> None:
         """Join a loaded model to its map; ``prefixes`` is what its closed slots have read, where that is kept.
 
         Weights of members sum to 1. Members with the same backend share a pass; the engine unloads it, and its
         ``breaker`` is that of the model. Texts go on without a lost member if it ``degrades``. A
-        ``tokenizer_elsewhere`` is asked over the wire, and lost with the model.
+        ``tokenizer_elsewhere`` is asked over the wire, and lost with the model. Its logits are divided by the
+        ``temperature``; a ``calibration`` is applied at the first piece of a text.
         """
         super().__init__(name, backend, prefixes, breaker, degrades=degrades)
         self.weight = weight
+        self.temperature = temperature
+        self.calibration = calibration
         self.encoder = encoder
         self._tokenizer_elsewhere = tokenizer_elsewhere
         self.speller = speller
@@ -73,11 +79,13 @@ class Member(Reader):
         self.certificates = Certificates() if self.is_truncated else None
         """``None`` where it tells all."""
         size, classes = len(member_map.id_U), len(member_map.marks) + 1
-        self.plan = plan_fold(member_map.column_V, size, classes)
+        self.plan = plan_fold(member_map.column_V, size, classes, temperature)
         first = member_map.first_column_V
         maps: dict[Place, Indices | None] = {"opening": first, "inside": member_map.inside_column_V}
         maps.update((turn, its) for turn, its in member_map.turns.items())
-        self._plans = {place: plan_fold(its, size, classes) for place, its in maps.items() if its is not None}
+        self._plans = {
+            place: plan_fold(its, size, classes, temperature) for place, its in maps.items() if its is not None
+        }
         self._marks = speller.vocabulary.marks
         self._mark_by_column = dict(enumerate(member_map.marks, size - classes))
         places = [(None, member_map.column_V), *maps.items()] if self.is_truncated else []
@@ -178,11 +186,12 @@ class Member(Reader):
         if not any(places):
             return fold(logits_BV, self.plan, scratch)
         return array_namespace(logits_BV).concat(
-            [
-                fold(logits_BV[row : row + 1], self.plan if place is None else self._plans[place])
-                for row, place in enumerate(places)
-            ]
+            [fold(logits_BV[row : row + 1], self.plan_at(place)) for row, place in enumerate(places)]
         )
+
+    def plan_at(self, place: Place | None) -> FoldPlan:
+        """How its ids are folded where it may mean something else by them."""
+        return self.plan if place is None else self._plans[place]
 
     def softmax(self, logits_BV: Array) -> Softmax:
         """What rows on the host give the member's own ids; lasts until the next call."""

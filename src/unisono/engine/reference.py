@@ -71,7 +71,7 @@ def plain_steps(
     calls = Calls() if parse is not None and parse.by_seams else None
     ids, inside = encode_for(members, prompt, plan.reasoning, seams=calls is not None)
     text = _PlainText(plan, union, members, ids)
-    text.parse = parse
+    text.parse, text.begins_inside = parse, inside
     answers = prompt.begins_answer and not inside
     off = plan.reasoning.off and calls is None
     first = {member.name: answers and member.opens(off=off) for member in members}
@@ -110,12 +110,19 @@ class _PlainText:
         self.written = b""
         self.losses: dict[str, float] = {}
         self.parse: Parse | None = None
+        self.begins_inside = False
         self._union = union
         self._members = members
         self._ids = ids
         self._columns: list[int] = []
 
     def distribution(self, member: Member, place: Place | None) -> Distribution:
+        p_U = self._distribution(member, place)
+        if member.calibration is None or self._columns or self.begins_inside:
+            return p_U
+        return np.asarray(member.calibration(p_U[None], [0])[0])
+
+    def _distribution(self, member: Member, place: Place | None) -> Distribution:
         ids = self._ids[member.name]
         for turn, column_V in member.map.turns.items():
             if turn == place:
@@ -222,7 +229,7 @@ def plain_distribution(
     column_V = member_map.first_column_V if first else member_map.inside_column_V if inside else None
     column_V = member_map.column_V if column_V is None else column_V
     kept = column_V >= 0
-    mass = np.exp(logits_V[kept] - logits_V[kept].max())
+    mass = np.exp((logits_V[kept] - logits_V[kept].max()) / member.temperature)
     p_U = np.zeros(len(member_map.id_U))
     np.add.at(p_U, column_V[kept], mass / mass.sum())
     return p_U

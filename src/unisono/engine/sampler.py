@@ -91,6 +91,8 @@ class Sampler:
         different passes, or for numbers that are none.
         """
         p_K, voters = [], states[0].voters(position)
+        if any(voter.calibration for voter in voters) and any(state.begins(position) for state in states):
+            return None
         for voter in voters:
             output, rows = None, []
             for state in states:
@@ -159,6 +161,13 @@ def is_blind(state: StepState, position: int, column: int, p_U_K: Sequence[Array
 
 def rows_at(states: Sequence[StepState], member: Member, position: int) -> Array:
     """A member's distributions ``p_BU`` at one position of several sequences, from whichever passes have them."""
+    p_BU = _folded_at(states, member, position)
+    if member.calibration is None:
+        return p_BU
+    return member.calibration(p_BU, [row for row, state in enumerate(states) if state.begins(position)])
+
+
+def _folded_at(states: Sequence[StepState], member: Member, position: int) -> Array:
     found = [state.where(member, position) for state in states]
     output = found[0][0]
     if all(other is output for other, _ in found):
@@ -179,7 +188,7 @@ def told_by(state: StepState, voter: Member, position: int) -> Voter:
         return output.top(row)
     told = Whole(np.array(bring(_of_member([state], position, voter)[0], _HOST)))  # the next fold overwrites it
     if not math.isfinite(float(told.p_U.max())):
-        raise _no_numbers([voter.name])
+        raise no_numbers([voter.name])
     return told
 
 
@@ -256,10 +265,10 @@ def _check_numbers(distributions: Distributions) -> None:
         if not math.isfinite(float(distributions.q_BU[row, column])):
             p_U_by_member = distributions.of(row)
             broken = [name for name, p_U in p_U_by_member.items() if not math.isfinite(float(p_U[column]))]
-            raise _no_numbers(broken or list(p_U_by_member))
+            raise no_numbers(broken or list(p_U_by_member))
 
 
-def _no_numbers(names: Sequence[str]) -> ModelError:
+def no_numbers(names: Sequence[str]) -> ModelError:
     return ModelError(
         f"member {', '.join(map(repr, names))} gave probabilities that are not numbers",
         hint="its weights are damaged, or its dtype overflows: try dtype: float32 or bfloat16",

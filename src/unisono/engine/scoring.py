@@ -105,8 +105,7 @@ class Scoring:
         for column in columns[:-1]:
             state.draft(column)
         for member in self._members:
-            if len(state.cursor(member).ids) > member.backend.facts.context:
-                raise _too_long(member)
+            check_room(member, len(state.cursor(member).ids))
         return state
 
     def _scored(self, distributions: Distributions, row: int, column: int) -> PieceScore:
@@ -117,6 +116,12 @@ class Scoring:
             distributions.likeliest[row] == column,
             tuple(voter.name for voter in distributions.voters),
         )
+
+
+def check_room(member: Member, ids: int) -> None:
+    """Raise a `PromptError` where a member's context does not hold so many ids of a prompt and a text."""
+    if ids > member.backend.facts.context:
+        raise _too_long(member)
 
 
 def _is_full(text: TextSequence, member: Member) -> bool:

@@ -129,6 +129,10 @@ class Voting:
             return "nobody else gives any mass to what the text has to be"
         return None
 
+    def begins(self, position: int) -> bool:
+        """Whether a position is that of the text's first piece, outside of reasoning."""
+        return not self._before and not position and not self._inside_reasoning
+
     def combines(self, position: int) -> bool:
         """Whether all members vote at a position, and their distributions are combined."""
         return self.plan.asks_all or (not self.plan.draw.mixture and self.opens(position))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -23,14 +22,13 @@ from unisono.evals.records import Kind, System, Task
 from unisono.evals.systems import SEED as DRAWS_SEED
 from unisono.evals.systems import to_json
 from unisono.evals.tasks import definitions, may_hold
-from unisono.members import PreparedMember
+from unisono.identity import identity, sum_of
 
 PACKAGES = (
     *("unisono", "lm-eval", "llama-cpp-python", "transformers", "torch", "tokenizers", "numpy"),
     *("datasets", "math-verify", "sympy"),
 )
 TASK = ("name", "metrics", "shots", "version", "source", "examples")
-WEIGHTS = ("*.safetensors", "*.gguf", "*.bin")
 
 
 def make_manifest(
@@ -58,7 +56,7 @@ def make_manifest(
             "cores": os.cpu_count(),
             "python": platform.python_version(),
         },
-        "models": {member.spec.name: _model(member) for member in pool.prepared.members},
+        "models": {member.spec.name: identity(member) for member in pool.prepared.members},
         "chat": chat,
         "seeds": {"draws": DRAWS_SEED, "examples": definitions.SEED, "intervals": statistics.SEED},
         "batch": pool.batch,
@@ -87,24 +85,4 @@ def _versions() -> dict[str, str]:
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-    return found | {"unisono's code": "sha256:" + _sum(sorted(Path(unisono.__file__).parent.rglob("*.py")))}
-
-
-def _model(member: PreparedMember) -> Mapping[str, str]:
-    """A model's name without its local path, and the sha256 of its weights or their commit on the hub."""
-    source, revision = member.source, member.facts.revision
-    path = source.path
-    if path.is_file():
-        return {"name": path.name, "sha256": source.sha256 or _sum([path])}
-    if path.is_dir():
-        files = sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
-        return {"name": path.name, "sha256": _sum(files)}
-    return {"name": source.location, **({} if revision is None else {"revision": revision})}
-
-
-def _sum(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)
-    return digest.hexdigest()
+    return found | {"unisono's code": "sha256:" + sum_of(sorted(Path(unisono.__file__).parent.rglob("*.py")))}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import logging
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -14,6 +16,7 @@ from unisono.chat.messages import Prompt
 from unisono.config.ensemble import EnsembleSpec
 from unisono.engine.client import Client
 from unisono.engine.engine import Engine
+from unisono.engine.reading import Reading
 from unisono.engine.request import Ended, Failed, GenerationRequest
 from unisono.engine.scheduler import RequestId
 from unisono.errors import CapacityError, ModelError, UnisonoError
@@ -21,10 +24,12 @@ from unisono.evals.records import System
 from unisono.members import Report, silent
 from unisono.records import Generation, Limits, Score
 
+log = logging.getLogger(__name__)
+
 QUESTIONS = 8
 """Minimum number of questions that every system answers, and that are written, before the next ones begin."""
-MOST_CHOICES = 5
-"""Minimum number of texts scored at once: the choices of most questions, and a kept prompt."""
+MOST_CHOICES = 8
+"""Minimum number of texts scored at once: the choices of two questions mostly, or of one and a kept prompt."""
 
 
 class ModelPool:
@@ -39,10 +44,18 @@ class ModelPool:
         self.prepared = prepare(spec.measured(), batch=max(batch, MOST_CHOICES), report=report)
         self.batch = batch
         self._models: Models | None = None
-        self._engines: dict[tuple[tuple[str, ...], tuple[float, ...]], Engine] = {}
+        self._engines: dict[str, Engine] = {}
+        self._readings: dict[tuple[str, ...], tuple[list[System], Reading]] = {}
 
     def load_weights(self, report: Report = silent) -> None:
         self._models = load_models([self.prepared], report, keep_prefixes=True)
+
+    @property
+    def models(self) -> Models:
+        """The loaded models. Raises `RuntimeError` before `load_weights`."""
+        if self._models is None:
+            raise RuntimeError("the weights are not loaded")
+        return self._models
 
     def __enter__(self) -> Self:
         return self
@@ -106,6 +119,24 @@ class ModelPool:
                 results += _score(engine, texts[start : start + engine.slots], system)
         return results
 
+    def score_all(
+        self, systems: Sequence[System], asked: Sequence[tuple[Prompt, str]]
+    ) -> list[list[Score | UnisonoError]]:
+        """What `score` gives of each system, from one reading of each member (`unisono.engine.reading`).
+
+        Where that is not possible, or fails, each prompt is read by itself, and then each system.
+        """
+        if not self._is_truncated:
+            try:
+                return [list(scores) for scores in self._reading(systems).score(asked)]
+            except Exception as error:
+                log.debug("a reading of %d texts failed: %s", len(asked), error)
+        groups = [list(group) for _, group in itertools.groupby(asked, key=lambda each: id(each[0]))]
+        if len(groups) == 1 or self._is_truncated:
+            return [self.score(system, asked) for system in systems]
+        found = [self.score_all(systems, group) for group in groups]
+        return [[score for its in found for score in its[place]] for place in range(len(systems))]
+
     def forget(self) -> None:
         """Drop the prefix cache, so that nothing depends on earlier questions."""
         if self._models is not None:
@@ -116,17 +147,31 @@ class ModelPool:
             self._models.unload()
 
     def _engine(self, system: System) -> Engine:
-        weights = tuple((system.weights or {}).get(name, -1.0) for name in system.members)
-        if (system.members, weights) not in self._engines:
-            if self._models is None:
-                raise RuntimeError("the weights are not loaded")
-            self._engines[system.members, weights] = self._models.engine(self._prepared(system))
-        return self._engines[system.members, weights]
+        key = json.dumps([system.members, system.weights, system.reshaped])
+        if key not in self._engines:
+            self._engines[key] = self.models.engine(self._prepared(system))
+        return self._engines[key]
+
+    @property
+    def _is_truncated(self) -> bool:
+        return any(member.facts.truncated for member in self.prepared.members)
+
+    def _reading(self, systems: Sequence[System]) -> Reading:
+        names, systems = tuple(system.name for system in systems), list(systems)
+        if names not in self._readings or self._readings[names][0] != systems:
+            settings = [self._engine(system).setting(system.method) for system in systems]
+            self._readings[names] = systems, Reading(settings)
+        return self._readings[names][1]
 
     def _prepared(self, system: System) -> Prepared:
         if system.is_member:
             return self.prepared.alone(system.members[0])
-        return self.prepared if system.weights is None else self.prepared.weighted(system.weights)
+        if system.weights is None and system.reshaped is None:
+            return self.prepared
+        keys = {name: dict(keys) for name, keys in (system.reshaped or {}).items()}
+        for name, weight in (system.weights or {}).items():
+            keys.setdefault(name, {})["weight"] = weight
+        return self.prepared.reshaped(keys)
 
 
 def _begin(client: Client, request: GenerationRequest) -> RequestId:

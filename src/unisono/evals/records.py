@@ -62,6 +62,8 @@ class Question:
     grade: Callable[[Reply], Grade]
     words: str = ""
     """The bare question, without examples or answer cue, for people and judges; ``""`` when unknown."""
+    reference: str = ""
+    """The right answer as it continues the prompt, delimiter included; ``""`` when unknown."""
 
     @property
     def is_choice(self) -> bool:
@@ -90,6 +92,8 @@ class System:
     method: Method
     weights: Mapping[str, float] | None = None
     """By member; ``None`` for the spec's weights."""
+    reshaped: Mapping[str, Mapping[str, Any]] | None = None
+    """By member, its ``temperature`` and ``calibrate``; ``None`` for the spec's."""
 
     @property
     def is_member(self) -> bool:

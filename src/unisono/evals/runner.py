@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -83,9 +84,13 @@ class _Batch:
     def ask(self, systems: Sequence[System], count: Count) -> None:
         """Run the systems on unanswered questions, as many at once as the pool writes.
 
-        All answer these before the next ones, so the models read each once; a different system begins each time.
+        All answer these before the next ones, so the models read each once; a different system begins each time. Where
+        choices are scored, one reading serves all.
         """
-        batch = 1 if self.questions[0].is_choice else self.pool.batch
+        if self.questions[0].is_choice:
+            self._ask_choices(systems, count)
+            return
+        batch = self.pool.batch
         for start in range(0, len(self.questions), batch):
             some = self.questions[start : start + batch]
             turn = (self.start + start) // batch % len(systems) if systems else 0
@@ -94,6 +99,18 @@ class _Batch:
                 for question, answered in zip(asked, answer_all(self.pool, system, asked), strict=True):
                     self.new[question.id, system.name] = answered
                 count(len(asked))
+
+    def _ask_choices(self, systems: Sequence[System], count: Count) -> None:
+        groups: dict[tuple[str, ...], list[Question]] = {}
+        for question in self.questions:
+            lacking = tuple(system.name for system in systems if self._known(question, system.name) is None)
+            groups.setdefault(lacking, []).append(question)
+        for names, questions in groups.items():
+            asked = [system for system in systems if system.name in names]
+            for system, answers in zip(asked, choose_all(self.pool, asked, questions), strict=True):
+                for question, answered in zip(questions, answers, strict=True):
+                    self.new[question.id, system.name] = answered
+                count(len(questions))
 
     def gather(self, baselines: Sequence[Baseline], count: Count) -> None:
         for baseline in baselines:
@@ -122,21 +139,37 @@ class _Batch:
 
 
 def answer_all(pool: ModelPool, system: System, questions: Sequence[Question]) -> list[Answered]:
+    """Let a system write the answers to questions."""
     if not questions:
         return []
     began = time.perf_counter()
-    if questions[0].is_choice:
-        at_once = 1
-        answered = [
-            _scored(each, system, pool.score(system, [(each.prompt, choice) for choice in each.choices]))
-            for each in questions
-        ]
-    else:
-        at_once = min(pool.batch, len(questions))
-        results = pool.generate(system, [(question.prompt, question.limits) for question in questions])
-        answered = [_written(question, system, result) for question, result in zip(questions, results, strict=True)]
+    at_once = min(pool.batch, len(questions))
+    results = pool.generate(system, [(question.prompt, question.limits) for question in questions])
+    answered = [_written(question, system, result) for question, result in zip(questions, results, strict=True)]
     seconds = (time.perf_counter() - began) / len(questions)
     return [(answer, replace(times, seconds=seconds, at_once=at_once)) for answer, times in answered]
+
+
+def choose_all(pool: ModelPool, systems: Sequence[System], questions: Sequence[Question]) -> list[list[Answered]]:
+    """Let systems score the choices of questions, by one reading: by system, in the questions' order.
+
+    The time of a system is that of its members' passes and of combining, and an equal part of all else.
+    """
+    if not systems or not questions:
+        return [[] for _ in systems]
+    began = time.perf_counter()
+    asked = [(question.prompt, choice) for question in questions for choice in question.choices]
+    answered = []
+    for system, scores in zip(systems, pool.score_all(systems, asked), strict=True):
+        left = iter(scores)
+        answered.append([_scored(each, system, list(itertools.islice(left, len(each.choices)))) for each in questions])
+    spent = time.perf_counter() - began
+    scoring = sum(times.writing for its in answered for _, times in its)
+    rest = max(0.0, spent - scoring) / len(systems) / len(questions)
+    return [
+        [(answer, replace(times, seconds=times.writing + rest, at_once=len(questions))) for answer, times in its]
+        for its in answered
+    ]
 
 
 def _scored(question: Question, system: System, found: Sequence[Score | UnisonoError]) -> Answered:

@@ -15,8 +15,13 @@ from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import ENSEMBLE, System
 
 WEIGHT = "weight"
+OF_VOTES = (WEIGHT, "temperature", "calibrate")
+"""Keys of a member in which a variant may differ: they change its vote, and not its model or what it reads."""
+TEMPERATURES = "temperatures"
+"""The key of a setting that changes the members' temperatures: ``temperatures=smol:1.2,gemma:0.8``."""
 WEIGHTS = "weights"
 """The key of a setting that changes the members' weights: ``weights=smol:2,gemma:1``."""
+_BY_MEMBER = (WEIGHTS, TEMPERATURES)
 FILES = (".yaml", ".yml")
 SEED = 0
 """Default sampling seed, so that an evaluation is reproducible."""
@@ -38,15 +43,23 @@ def variant(pool: ModelPool, setting: str) -> System:
     words = setting.split()
     if is_file(setting):
         return _of_file(pool, Path(setting))
-    given = [word.removeprefix(f"{WEIGHTS}=") for word in words if word.startswith(f"{WEIGHTS}=")]
+    numbers = {
+        key: [word.removeprefix(f"{key}=") for word in words if word.startswith(f"{key}=")] for key in _BY_MEMBER
+    }
     if not words:
         raise SpecError("a variant is empty", hint="the ensemble itself takes part anyway; name what differs from it")
-    if len(given) > 1:
-        raise SpecError(f"the setting {WEIGHTS!r} is given twice in {shown(setting)}", hint="give it once")
-    keys = parse_setting(" ".join(word for word in words if not word.startswith(f"{WEIGHTS}=")), [WEIGHTS])
-    weights = parse_weights(given[0], pool.members) if given else None
+    for key, given in numbers.items():
+        if len(given) > 1:
+            raise SpecError(f"the setting {key!r} is given twice in {shown(setting)}", hint="give it once")
+    keys = parse_setting(" ".join(word for word in words if word.partition("=")[0] not in _BY_MEMBER), _BY_MEMBER)
+    weights, temperatures = (
+        parse_weights(numbers[key][0], pool.members, key) if numbers[key] else None for key in _BY_MEMBER
+    )
+    reshaped = None
+    if temperatures is not None:
+        reshaped = {name: {"temperature": value} for name, value in temperatures.items()}
     base = pool.prepared.spec.method
-    return _fitting(pool, System(" ".join(words), pool.members, base.but(**keys), weights))
+    return _fitting(pool, System(" ".join(words), pool.members, base.but(**keys), weights, reshaped))
 
 
 def is_file(setting: str) -> bool:
@@ -64,21 +77,23 @@ def _of_file(pool: ModelPool, path: Path) -> System:
     base = pool.prepared.spec
     for name in dict.fromkeys(each for member, _ in spec.voters() for each in (member.name, member.owner)):
         _check_same_member(base, spec, name, path)
-    return _fitting(pool, System(path.name, pool.members, spec.method, weights))
+    reshaped = {member.name: {key: getattr(member, key) for key in OF_VOTES[1:]} for member, _ in spec.voters()}
+    same = all(value == getattr(base.member(name), key) for name, its in reshaped.items() for key, value in its.items())
+    return _fitting(pool, System(path.name, pool.members, spec.method, weights, None if same else reshaped))
 
 
 def _check_same_member(base: EnsembleSpec, spec: EnsembleSpec, name: str, path: Path) -> None:
-    """Refuse a file whose member differs in more than its weight: models are loaded and prompted as the base says."""
+    """Refuse a file whose member differs in more than its vote: models are loaded and prompted as the base says."""
     known = {member.name: member for member in base.members}
     own = spec.member(name)
-    keys = [key for key in MemberSpec.model_fields if key not in (WEIGHT, "model")]
+    keys = [key for key in MemberSpec.model_fields if key not in (*OF_VOTES, "model")]
     differing = [key for key in keys if name not in known or getattr(own, key) != getattr(known[name], key)]
     if not differing and _model(base, known[name]) != _model(spec, own):
         differing = ["model"]
     if differing:
         raise SpecError(
             f"in {str(path)!r} the member {name!r} has another {differing[0]} than in the ensemble that is evaluated",
-            hint="a variant differs in weights and in how it writes; evaluate other members in a run of their own",
+            hint="a variant differs in votes and in how it writes; evaluate other members in a run of their own",
         )
 
 
@@ -87,24 +102,24 @@ def _model(spec: EnsembleSpec, member: MemberSpec) -> str | None:
     return str(path.resolve()) if member.model and path.exists() else member.model
 
 
-def parse_weights(text: str, names: Iterable[str]) -> dict[str, float]:
-    """Read ``smol:2,gemma:1``: positive weights for some members. Raises a `SpecError`."""
-    names, weights = tuple(names), dict[str, float]()
+def parse_weights(text: str, names: Iterable[str], key: str = WEIGHTS) -> dict[str, float]:
+    """Read ``smol:2,gemma:1``: positive numbers for some members, of a setting's ``key``. Raises a `SpecError`."""
+    names, weights, what = tuple(names), dict[str, float](), key.removesuffix("s")
     for word in text.split(","):
         name, colon, number = word.partition(":")
         weight = read_number(number) if colon else None
         if isinstance(weight, str) or weight is None or not weight > 0:
             raise SpecError(
-                f"the weight {shown(word)} is not MEMBER:NUMBER",
-                hint=f"write it as in {WEIGHTS}={names[0]}:2, with a number above 0",
+                f"the {what} {shown(word)} is not MEMBER:NUMBER",
+                hint=f"write it as in {key}={names[0]}:2, with a number above 0",
             )
         if name not in names:
             raise SpecError(
-                f"the weight {shown(word)} is of no member that votes{nearest(name, names)}",
+                f"the {what} {shown(word)} is of no member that votes{nearest(name, names)}",
                 hint=f"members that vote: {', '.join(names)}",
             )
         if name in weights:
-            raise SpecError(f"the weight of {name!r} is given twice in {shown(text)}", hint="give it once")
+            raise SpecError(f"the {what} of {name!r} is given twice in {shown(text)}", hint="give it once")
         weights[name] = float(weight)
     return weights
 
@@ -126,6 +141,7 @@ def to_json(system: System) -> Mapping[str, object]:
         "members": list(system.members),
         "method": system.method.to_json(),
         "weights": None if system.weights is None else dict(system.weights),
+        **({} if system.reshaped is None else {"reshaped": {name: dict(its) for name, its in system.reshaped.items()}}),
     }
 
 

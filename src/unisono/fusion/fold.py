@@ -40,6 +40,8 @@ class FoldPlan:
     further: Mapping[int, Sequence[int]]  # the ids of ``additions`` by column, in their order
 
     most: int  # ids of one column
+    temperature: float = 1.0
+    """What logits are divided by before the softmax."""
 
     def to_device_of(self, array: Array) -> FoldPlan:
         """The plan with its indices where ``array`` lies."""
@@ -52,10 +54,11 @@ class FoldPlan:
         return replace(self, dropped=place(self.dropped), source=place(self.source), additions=additions)
 
 
-def plan_fold(column_V: NDArray[np.int32], size: int, classes: int = 1) -> FoldPlan:
+def plan_fold(column_V: NDArray[np.int32], size: int, classes: int = 1, temperature: float = 1.0) -> FoldPlan:
     """Lay out a map from ids to columns (-1 where an id's mass is dropped) for `fold`.
 
-    ``size`` is U, the number of columns; the last ``classes`` are those of marks and END.
+    ``size`` is U, the number of columns; the last ``classes`` are those of marks and END. Logits are divided by the
+    ``temperature``.
     """
     rows, texts = len(column_V), size - classes
     pieces = np.flatnonzero((column_V >= 0) & (column_V < texts))
@@ -71,7 +74,7 @@ def plan_fold(column_V: NDArray[np.int32], size: int, classes: int = 1) -> FoldP
         for column, token in zip(some.tolist(), others.tolist(), strict=True):
             further.setdefault(column, []).append(token)
     most = 1 + max(map(len, further.values()), default=0)  # none: no piece twice, and no END
-    return FoldPlan(size, dropped, source, tuple(additions), column_V, further, most)
+    return FoldPlan(size, dropped, source, tuple(additions), column_V, further, most, temperature)
 
 
 def _rounds(column_V: NDArray[np.int32], ids: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -168,6 +171,8 @@ def _softmax(logits_BV: Array, plan: FoldPlan, p_BV: Array) -> None:
         return
     xp = np if isinstance(p_BV, np.ndarray) else array_namespace(p_BV)
     p_BV[:, :-1] = logits_BV
+    if plan.temperature != 1:
+        p_BV /= plan.temperature
     p_BV[:, plan.dropped] = -xp.inf
     p_BV -= xp.max(p_BV, axis=1, keepdims=True)
     xp.exp(p_BV, out=p_BV)

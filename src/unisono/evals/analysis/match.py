@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from unisono.evals.analysis.statistics import Interval, wilson
 from unisono.evals.records import Results
 from unisono.vocab.pieces import Vocabulary
 
@@ -63,14 +64,40 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What all models together can reach, on the questions that all were asked. Shares are means over the tasks.
+
+    Whoever gives one of the models' answers to each question is right on ``1 - β`` of them at most, where β is the
+    share that all get wrong (Chen, When Does Combining Language Models Help?, arXiv 2606.27288). An ensemble that
+    combines pieces may write an answer that no model gave, so for it this is no proof.
+    """
+
+    oracle: float
+    """Share that at least one model gets right: the accuracy of whoever always knew which to believe."""
+    co_failure: float
+    """β: the share that all get wrong."""
+    interval: Interval
+    """Of β."""
+    best: float
+    """Accuracy of the best model on the same questions."""
+    questions: int
+
+
+@dataclass(frozen=True, slots=True)
 class Matching:
     """All models and pairs, most promising pair first."""
 
     models: tuple[Alone, ...]
     pairs: tuple[Pair, ...]
+    ceiling: Ceiling | None = None
+    """``None`` where no question was asked of all."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"models": [asdict(each) for each in self.models], "pairs": [pair.to_json() for pair in self.pairs]}
+        return {
+            "models": [asdict(each) for each in self.models],
+            "pairs": [pair.to_json() for pair in self.pairs],
+            "ceiling": self.ceiling and asdict(self.ceiling),
+        }
 
 
 def match(results: Results, vocabularies: Mapping[str, Vocabulary], main_metric: Mapping[str, str]) -> Matching:
@@ -95,7 +122,23 @@ def match(results: Results, vocabularies: Mapping[str, Vocabulary], main_metric:
         for first, second in itertools.combinations(vocabularies, 2)
     ]
     models = sorted(alone.values(), key=lambda each: -each.accuracy)
-    return Matching(tuple(models), tuple(sorted(pairs, key=lambda pair: (not pair.fits_unite, pair.both_wrong))))
+    ordered = sorted(pairs, key=lambda pair: (not pair.fits_unite, pair.both_wrong))
+    return Matching(tuple(models), tuple(ordered), _ceiling(marks))
+
+
+def _ceiling(marks: Mapping[str, Mapping[str, Mapping[str, _Mark]]]) -> Ceiling | None:
+    tasks: list[list[tuple[bool, ...]]] = []
+    for task in dict.fromkeys(task for own in marks.values() for task in own):
+        theirs = [own.get(task, {}) for own in marks.values()]
+        shared = [question for question in theirs[0] if all(question in own for own in theirs)]
+        if shared:
+            tasks.append([tuple(own[question].right for own in theirs) for question in shared])
+    oracle = _mean(_share([any(rights) for rights in own]) for own in tasks)
+    if oracle is None:
+        return None
+    count = sum(map(len, tasks))
+    alone = [_mean(_share([rights[place] for rights in own]) for own in tasks) or 0.0 for place in range(len(marks))]
+    return Ceiling(oracle, 1 - oracle, wilson(1 - oracle, count), max(alone), count)
 
 
 class _Mark(NamedTuple):

@@ -10,24 +10,14 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-LEVEL = 0.95
-RESAMPLES = 10_000
+from unisono.fusion.resampling import LEVEL as LEVEL
+from unisono.fusion.resampling import RESAMPLES as RESAMPLES
+from unisono.fusion.resampling import Interval as Interval
+from unisono.fusion.resampling import paired_bootstrap as paired_bootstrap
+
 BINS = 15
 SEED = 0
 """Fixed seed of the bootstrap in reports: the same answers give the same intervals."""
-
-_AT_ONCE = 1_000_000
-"""Numbers that a bootstrap holds in memory at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    low: float
-    high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +52,6 @@ def wilson(mean: float, count: int, level: float = LEVEL) -> Interval:
     reach = z * math.sqrt(mean * (1 - mean) / count + z * z / (4 * count * count)) / shrunk
     # At 0 and 1 the ends are exactly those; rounding must not move them past the mean.
     return Interval(min(mean, max(0.0, centre - reach)), max(mean, min(1.0, centre + reach)))
-
-
-def paired_bootstrap(differences: ArrayLike, seed: int, resamples: int = RESAMPLES, level: float = LEVEL) -> Interval:
-    """The interval of the mean of paired differences, one per question.
-
-    The percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3) over
-    questions; pairs stay together (Koehn, EMNLP 2004). The counts of each distinct difference among n questions drawn
-    with replacement are one multinomial draw.
-    """
-    values, counts = np.unique(np.asarray(differences, np.float64), return_counts=True)
-    questions = counts.sum()
-    generator = np.random.default_rng(seed)
-    at_once = max(1, _AT_ONCE // len(values))
-    means = np.concatenate(
-        [
-            generator.multinomial(questions, counts / questions, size=min(at_once, resamples - start)) @ values
-            for start in range(0, resamples, at_once)
-        ]
-    )
-    low, high = np.quantile(means / questions, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
 
 
 def mcnemar(better: int, worse: int) -> float:

@@ -1,4 +1,4 @@
-"""Learns judges' reliability without labels. The one file that imports scipy.
+"""Learns judges' reliability without labels.
 
 Axes: N items, K judges, D context numbers, the first of them 1.
 """
@@ -10,12 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import expit, xlogy
-from scipy.stats import rankdata
 
 from unisono.evals.baselines.base import Case
 from unisono.evals.baselines.options import options
+from unisono.fusion.minimizing import expit, minimize, rankdata, xlogy
 
 Floats = NDArray[np.float64]
 USUAL = 1.0

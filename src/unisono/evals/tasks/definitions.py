@@ -105,6 +105,7 @@ class Definition:
             target=self._target(document) if row.answer is None else row.answer,
             grade=partial(self._grade, document, context, f"question {row.id!r} of {task}", interpret),
             words=LEADS_TO_ANSWER.sub("", str(self._task.doc_to_text(document))).strip(),
+            reference=self._reference(document, choices),
         )
 
     def _instances(self, document: Any, context: Any) -> list[Any]:
@@ -123,6 +124,15 @@ class Definition:
             choices = self._task.doc_to_choice(document)
             return str(choices[target]).strip() if target < len(choices) else str(target)
         return " / ".join(map(str, target)) if isinstance(target, list) else str(target).strip()
+
+    def _reference(self, document: Any, choices: Sequence[str]) -> str:
+        """The right answer as it continues the prompt, the first of several."""
+        target = self._task.doc_to_target(document)
+        if choices:
+            known = isinstance(target, int) and 0 <= target < len(choices)
+            return choices[target] if known else ""
+        text = str(target[0] if isinstance(target, list) and target else target).strip()
+        return ("" if self._chat else str(self._task.config.target_delimiter)) + text if text else ""
 
     def _grade(self, document: Any, context: Any, what: str, interpret: Interpret | None, reply: Reply) -> Grade:
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from unisono.config.ensemble import TunedOn
+from unisono.config.ensemble import FittedOn, TunedOn
 from unisono.errors import SpecError, nearest, shown
 from unisono.evals import check_installed
 from unisono.evals.records import Question, Task
@@ -31,6 +31,7 @@ def load_tasks(
     shots: int | None = None,
     chat: bool = False,
     tuned_on: Sequence[TunedOn] = (),
+    fitted_on: Sequence[FittedOn] = (),
 ) -> list[Task]:
     """Load tasks with their questions.
 
@@ -44,7 +45,8 @@ def load_tasks(
         last: whether they are the last ones, and half of the task at most: for tuning.
         shots: examples in each prompt; by default the definition's number, or the paper's where it has none.
         chat: whether prompts are messages, which members read through their templates.
-        tuned_on: questions to leave out.
+        tuned_on: questions to leave out: the last ones of tasks.
+        fitted_on: questions to leave out, by their ids.
 
     Raises:
         SpecError: there is no such task, a file is missing or broken, or there are too few questions or examples.
@@ -58,7 +60,7 @@ def load_tasks(
         raise SpecError("no task is named", hint=f"choose of {', '.join(RECIPES)}")
     if data is not None:
         _check_data(wanted, data)
-    lm_eval, cut = load_lm_eval(), Slice(limit, fewer, last, tuned_on)
+    lm_eval, cut = load_lm_eval(), Slice(limit, fewer, last, tuned_on, fitted_on)
     with quiet():
         if data is not None:
             return [_from_files(lm_eval, name, data, cut, shots, chat=chat) for name in wanted]
@@ -71,6 +73,7 @@ class Slice:
     fewer: bool
     last: bool
     tuned_on: Sequence[TunedOn]
+    fitted_on: Sequence[FittedOn] = ()
 
     def of(self, task: str, source: str, ordered: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         """The selected questions of an order. Raises a `SpecError` when there are too few."""
@@ -81,14 +84,18 @@ class Slice:
             return list(ordered[-min(self.limit or half, half) :])
         seen = [each for each in self.tuned_on if (order_of(each.task), each.source) == (order_of(task), source)]
         spared = max((each.last for each in seen), default=0)
-        known = ordered[: max(0, len(ordered) - spared)]
+        fitted = [each for each in self.fitted_on if (order_of(each.task), each.source) == (order_of(task), source)]
+        ids = {identity for each in fitted for identity in each.questions}
+        known = [each for each in ordered[: max(0, len(ordered) - spared)] if each[1] not in ids]
+        spared = len(ordered) - len(known)
+        how = "fitted" if ids and not seen else "tuned"
         if not known:
             raise SpecError(
-                f"the ensemble was tuned on all {len(ordered)} questions of the task {task!r}",
+                f"the ensemble was {how} on all {len(ordered)} questions of the task {task!r}",
                 hint="ask others, or evaluate the ensemble as it was before",
             )
         if self.limit is not None and self.limit > len(known) and not self.fewer:
-            without = f" beside the {spared} that the ensemble was tuned on" if spared else ""
+            without = f" beside the {spared} that the ensemble was {how} on" if spared else ""
             raise SpecError(
                 f"limit is {self.limit}, but the task {task!r} has {len(known)} questions{without}",
                 hint="give a smaller one, or leave it out for all",
@@ -102,7 +109,7 @@ def order_of(task: str) -> str:
     return task if recipe is None else recipe.definition.partition("_{part}")[0]  # groups are called so
 
 
-def may_hold(task: Task, tuned: TunedOn) -> bool:
+def may_hold(task: Task, tuned: TunedOn | FittedOn) -> bool:
     """Whether a task may hold unrecognisable questions that an ensemble was tuned on."""
     if (order_of(task.name), task.source) == (order_of(tuned.task), tuned.source):
         return False  # they are left out

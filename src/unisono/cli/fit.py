@@ -1,0 +1,173 @@
+"""``unisono fit``: the weights, temperatures and calibrations of members that make reference answers likely."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unisono.cli.console import counting, loading_report, print_table, table_console
+from unisono.cli.ensemble_file import check_out, write_ensemble
+from unisono.cli.flags import Spec, optional, takes_flags
+from unisono.cli.questions import QuestionFlags, task_names
+from unisono.errors import SpecError
+
+if TYPE_CHECKING:
+    from unisono.config.ensemble import EnsembleSpec, FittedOn
+    from unisono.evals.model_pool import ModelPool
+    from unisono.evals.records import Task
+    from unisono.fitting import Fit, Gain, Reference
+
+
+MOST = 5_000
+"""Questions that the fitted file names, so that evaluations leave them out."""
+
+
+@dataclass(kw_only=True)
+class FitFlags(QuestionFlags):
+    spec: Spec
+    tasks: Annotated[
+        str | None, optional(metavar="NAMES", help="Fit on the right answers of these tasks, with commas between.")
+    ] = None
+    prompts: Annotated[
+        Path | None,
+        optional(metavar="FILE", help='Fit on a file of JSON lines {"prompt" or "messages": …, "answer": …}.'),
+    ] = None
+    limit: Annotated[
+        int, typer.Option(min=2, help="Read this many questions of each task, its last ones, at most half of it.")
+    ] = 300
+    rule: Annotated[
+        str | None, optional(metavar="RULE", help="Fit mean or geometric. Default: the file's own rule.")
+    ] = None
+    temperatures: Annotated[
+        bool, typer.Option("--temperatures/--no-temperatures", help="Whether to fit temperatures, or weights alone.")
+    ] = True
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Divide out what members prefer among lettered answers, too.")
+    ] = False
+    chat: Annotated[bool, typer.Option("--chat", help="Ask through the members' chat templates.")] = False
+    out: Annotated[
+        Path | None, optional(metavar="FILE", help="Write the fitted ensemble to this file. Default: NAME-fitted.yaml.")
+    ] = None
+
+
+@takes_flags
+def fit(flags: FitFlags) -> None:
+    """Fit members' weights and temperatures on reference answers, and say what a held-out part shows of it."""
+    from unisono.config.ensemble import load_spec
+    from unisono.fitting import check_installed
+
+    spec = load_spec(flags.spec, again=True)
+    out = flags.out or flags.spec.with_name(f"{flags.spec.stem}-fitted.yaml")
+    check_out(out, flags.spec)
+    check_installed()
+    began = time.perf_counter()
+    tasks, references, sources = _references(flags)
+    if (count := sum(len(each.questions) for each in sources)) > MOST:
+        raise SpecError(
+            f"there are {count:,} answers, and an ensemble file records {MOST:,} at most", hint="give a smaller --limit"
+        )
+    pool = flags.prepare(spec)
+    found = _fit(pool, tasks, references, flags)
+    _write(out, flags.spec, spec, pool, found, sources)
+    told = {**found.to_json(), "seconds": round(time.perf_counter() - began, 1), "out": str(out)}
+    if flags.as_json:
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        _show(found)
+    flags.say(f"{out} is the fitted ensemble; `unisono eval` leaves out what it was fitted on")
+
+
+def _references(flags: FitFlags) -> tuple[list[Task], list[Reference], list[FittedOn]]:
+    if (flags.tasks is None) == (flags.prompts is None):
+        both = "both" if flags.tasks is not None else "neither"
+        raise SpecError(f"{both} --tasks and --prompts given", hint="give one of them: where the answers are")
+    from unisono.evals.analysis.references import fitted_on, read_answers, references_of
+
+    if flags.prompts is not None:
+        references, source = read_answers(flags.prompts)
+        return [], references, [source]
+    from unisono.evals.tasks import load_tasks
+
+    flags.say("reading the tasks")
+    names = task_names(flags.tasks or "")
+    tasks = load_tasks(names, data=flags.data, limit=flags.limit, last=True, shots=flags.shots, chat=flags.chat)
+    return tasks, references_of(tasks), fitted_on(tasks)
+
+
+def _fit(pool: ModelPool, tasks: Sequence[Task], references: Sequence[Reference], flags: FitFlags) -> Fit:
+    from unisono.evals.analysis.references import priors
+    from unisono.fitting import check, fit
+
+    check(pool.prepared, references, flags.rule)
+    with pool:
+        with loading_report(quiet=flags.quiet) as loading:
+            pool.load_weights(loading)
+        prepared, before = pool.prepared, None
+        if flags.calibrate:
+            keys = {name: {"calibrate": prior} for name, prior in priors(pool, tasks).items()}
+            prepared, before = prepared.reshaped(keys), prepared
+        with counting(len(references), quiet=flags.quiet) as count:
+            return fit(
+                prepared,
+                pool.models,
+                references,
+                rule=flags.rule,
+                temperatures=flags.temperatures,
+                before=before,
+                count=count,
+            )
+
+
+def _write(out: Path, path: Path, spec: EnsembleSpec, pool: ModelPool, found: Fit, sources: Sequence[FittedOn]) -> None:
+    import yaml
+
+    from unisono.config.method import Method
+    from unisono.identity import marks_of
+
+    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    fitted = {member.name: member for member in found.members}
+    for member in content["members"]:
+        if (its := fitted.get(member["name"])) is None:
+            continue
+        member |= {"weight": its.weight, "temperature": its.temperature}
+        if its.calibrate:
+            member["calibrate"] = dict(its.calibrate)
+    if found.rule != spec.combine.rule or found.rule != Method().combine.rule:
+        content["combine"] = found.rule
+    before = [] if spec.fitted is None else spec.fitted.answers
+    content["fitted"] = {
+        "answers": [each.model_dump() for each in [*(each for each in before if each not in sources), *sources]],
+        "models": {member.spec.name: marks_of(member) for member in pool.prepared.members},
+    }
+    head = f"# {path.name}, fitted on {found.answers} answers, {found.held_out} held out: {found.parameters} numbers.\n"
+    write_ensemble(out, path, content, head + "".join(f"# {_words(gain)}\n" for gain in found.gains))
+
+
+def _words(gain: Gain) -> str:
+    """What the held-out part shows, and nothing more."""
+    sign = "better" if gain.mean > 0 else "worse"
+    interval = f"95 % interval {gain.interval.low:+.4f} to {gain.interval.high:+.4f}"
+    over = f"than {gain.over}" if gain.over != "as it was" else "than it was"
+    shown = "" if gain.is_shown else ": no gain is shown, and it may be no better"
+    return f"held out, {abs(gain.mean):.4f} nats a byte {sign} {over} ({interval}){shown}"
+
+
+def _show(found: Fit) -> None:
+    console = table_console()
+    rows = [
+        (each.name, f"{each.weight:.4g}", f"{each.temperature:.4g}", " ".join(map(repr, each.calibrate)))
+        for each in found.members
+    ]
+    print_table(console, ("member", "weight", "temperature", "calibrated for"), rows)
+    console.print()
+    print_table(console, ("held out", "nats a byte"), [(name, f"{nats:.4f}") for name, nats in found.nats.items()])
+    console.print()
+    fitted = f"{found.rule}: {found.parameters} numbers fitted on {found.answers} answers, {found.held_out} held out"
+    for words in (fitted, *map(_words, found.gains)):
+        console.print(words, markup=False, highlight=False)

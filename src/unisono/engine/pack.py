@@ -1,0 +1,193 @@
+"""Texts that are read together, each in as few ways as its cuttings allow, and scored while the rows are there."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from unisono.backends.base import Array, Feed, common, dense
+from unisono.engine.cursor import Cursor
+from unisono.engine.cutting import Cutting, Job, Line, Listener, Reader
+from unisono.engine.member import Member
+
+LEAST_SHARED = 16  # ids at the beginning of all prompts of a pack that are worth a pass of their own
+
+
+@dataclass(slots=True, eq=False)
+class Way:
+    """One way of writing a text that members read, and the positions that are scored on it."""
+
+    lines: dict[Reader, Line]
+    scored: list[tuple[Cutting, int, int]]
+    """Texts as listeners have them, from a position to before another one. The first one's lines are `lines`."""
+
+    @property
+    def first(self) -> Mapping[Reader, int]:
+        """By reader, the least number of ids before a position that is scored."""
+        ends: dict[Reader, int] = {}
+        for cutting, start, _ in self.scored:
+            for reader, line in cutting.lines.items():
+                ends[reader] = min(ends.get(reader, line.ends[start]), line.ends[start])
+        return ends
+
+    def has(self, cutting: Cutting) -> bool:
+        return all(self.lines.get(reader) == line for reader, line in cutting.lines.items())
+
+
+def ways_of(cuttings: Sequence[Cutting]) -> list[Way]:
+    """The ways in which a text has to be read, those of several members first."""
+    ways: list[Way] = []
+    for cutting in cuttings:
+        count = len(cutting.columns)
+        same = next((way for way in ways if way.has(cutting)), None)
+        if same is not None:
+            same.scored.append((cutting, 0, count))
+            continue
+        start = 0
+        if len(cutting.lines) == 1:
+            [(reader, line)] = cutting.lines.items()
+            known = [(common(line.ids, way.lines[reader].ids), way) for way in ways if reader in way.lines]
+            if known:
+                length, way = max(known, key=lambda each: each[0])
+                start = bisect_right(line.ends, length)
+                way.scored.append((cutting, 0, start))
+        if start < count:
+            ways.append(Way(dict(cutting.lines), [(cutting, start, count)]))
+    return ways
+
+
+Marks = Mapping[tuple[Reader, int], int]
+"""Numbers by member and text."""
+
+
+class Pack:
+    """Texts that are read together: a slot a text and member."""
+
+    def __init__(
+        self, readers: Mapping[Reader, Member], most_rows: int, texts: Sequence[int], cuttings: Sequence[Cutting]
+    ) -> None:
+        self._readers = readers
+        self._most_rows = most_rows
+        by_text = {text: [cutting for cutting in cuttings if cutting.text == text] for text in texts}
+        self._ways = {text: ways_of(its) for text, its in by_text.items()}
+        self._prompts: dict[tuple[Reader, int], list[int]] = {}
+        for text, its in by_text.items():
+            for cutting in its:
+                for reader, line in cutting.lines.items():
+                    self._prompts[reader, text] = line.ids[: line.ends[0]]
+        self._cursors: dict[tuple[Reader, int], Cursor] = {}
+        self._seconds: defaultdict[tuple[Reader, int], float] = defaultdict(float)
+
+    def read(self) -> Mapping[tuple[Reader, int], float]:
+        """Read and score all; return the seconds of passes by member and text, without those over prompts."""
+        is_sound = False
+        try:
+            self._read_prompts()
+            for turn in range(max(len(ways) for ways in self._ways.values())):
+                self._read_ways({text: ways[turn] for text, ways in self._ways.items() if turn < len(ways)})
+            is_sound = True
+        finally:
+            with contextlib.ExitStack() as closing:
+                for (reader, text), cursor in self._cursors.items():
+                    member = self._readers[reader]
+                    closing.callback(member.close, cursor, for_good=not is_sound)
+                    if is_sound:
+                        member.cut(cursor, len(self._prompts[reader, text]))
+        return self._seconds
+
+    def _read_prompts(self) -> None:
+        """Open a slot for every text; prompts are read but for their last id, each once."""
+        for reader, member in self._readers.items():
+            texts = [text for each, text in self._prompts if each == reader]
+            first = dict.fromkeys(tuple(self._prompts[reader, text]) for text in texts)
+            shared = min(_beginning(list(first)), min(map(len, first), default=0) - 1)
+            opened: dict[tuple[int, ...], Cursor] = {}
+            for text in texts:
+                ids = tuple(self._prompts[reader, text])
+                if ids not in opened:
+                    opened[ids] = self._cursors[reader, text] = member.open(list(ids))
+                    alone = len(opened) == 1 and len(first) > 1 and member.prefixes is not None
+                    if alone and shared - opened[ids].read >= LEAST_SHARED:
+                        _read_to(member, [(opened[ids], shared)])
+            _read_to(member, [(cursor, len(ids) - 1) for ids, cursor in opened.items()])
+            for text in texts:
+                if (reader, text) not in self._cursors:
+                    self._cursors[reader, text] = member.copy(opened[tuple(self._prompts[reader, text])])
+
+    def _read_ways(self, ways: Mapping[int, Way]) -> None:
+        """Read one way of each text, in blocks of as many positions as give rows for one pass."""
+        reached: dict[tuple[Reader, int], int] = {}
+        for text, way in ways.items():
+            for reader, first in way.first.items():
+                cursor, line = self._cursors[reader, text], way.lines[reader]
+                self._readers[reader].cut(cursor, min(common(cursor.ids[: cursor.read], line.ids), first - 1))
+                cursor.ids = list(line.ids)
+                reached[reader, text] = first - 1
+        size = max(1, self._most_rows // len(ways))
+        longest = max(stop - start for way in ways.values() for _, start, stop in way.scored[:1])
+        for begin in range(0, longest, size):
+            goals: dict[tuple[Reader, int], int] = {}
+            for text, way in ways.items():
+                _, start, stop = way.scored[0]
+                if start + begin < stop:
+                    last = min(stop, start + begin + size) - 1
+                    goals |= {(reader, text): line.ends[last] for reader, line in way.lines.items()}
+            self._read_block({text: ways[text] for _, text in goals}, reached, goals)
+            reached |= goals
+
+    def _read_block(self, ways: Mapping[int, Way], reached: Marks, goals: Marks) -> None:
+        """Let members read on to ``goals``, and score the positions whose rows lie beyond what was ``reached``."""
+        logits, row_of = self._advance(reached, goals)
+        jobs: defaultdict[Listener, list[Job]] = defaultdict(list)
+        for text, way in ways.items():
+            for cutting, start, stop in way.scored:
+                places = [(line.ends, reader, text) for reader, line in cutting.lines.items()]
+                for position in range(start, stop):
+                    ends = [(its[position], (reader, text)) for its, reader, text in places]
+                    if all(reached[place] < end <= goals[place] for end, place in ends):
+                        rows = [row_of[place] + end - reached[place] - 1 for end, place in ends]
+                        jobs[cutting.listener].append(Job(cutting, position, rows))
+        for listener, its in jobs.items():
+            listener.score(its, [logits[member.model] for member in listener.members])
+
+    def _advance(self, reached: Marks, goals: Marks) -> tuple[dict[int, Array], Marks]:
+        """One pass a model: its rows, and where those of each member and text begin."""
+        logits: dict[int, Array] = {}
+        row_of: dict[tuple[Reader, int], int] = {}
+        by_model: defaultdict[int, list[tuple[Reader, int]]] = defaultdict(list)
+        for reader, text in goals:
+            by_model[reader[1]].append((reader, text))
+        for model, its in by_model.items():
+            its.sort(key=lambda each: self._cursors[each].slot)
+            feeds, rows = [], 0
+            for each in its:
+                cursor, wanted = self._cursors[each], goals[each] - reached[each]
+                row_of[each] = rows
+                rows += wanted
+                if wanted:
+                    feeds.append(Feed(cursor.slot, cursor.ids[cursor.read : goals[each]], wanted))
+            began = time.perf_counter()
+            logits[model] = dense(self._readers[its[0][0]].advance(feeds))
+            spent = (time.perf_counter() - began) / max(1, rows)
+            for each in its:
+                self._seconds[each] += spent * (goals[each] - reached[each])
+                self._cursors[each].read = goals[each]
+        return logits, row_of
+
+
+def _beginning(prompts: Sequence[Sequence[int]]) -> int:
+    """How many ids all prompts begin with."""
+    return min((common(prompts[0], other) for other in prompts), default=0)
+
+
+def _read_to(member: Member, goals: Sequence[tuple[Cursor, int]]) -> None:
+    """Let a member read texts up to a number of ids each, in one pass."""
+    waiting = sorted(((cursor, goal) for cursor, goal in goals if cursor.read < goal), key=lambda each: each[0].slot)
+    if waiting:
+        member.advance([Feed(cursor.slot, cursor.ids[cursor.read : goal], 0) for cursor, goal in waiting])
+        for cursor, goal in waiting:
+            cursor.read = goal

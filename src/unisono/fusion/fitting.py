@@ -1,0 +1,195 @@
+"""Weights and temperatures of members that make given pieces likely: pure functions of what members say of them.
+
+Axes: N pieces, K members, T temperatures at which each was read, C columns that some member finds likely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unisono.fusion.rules import FLOOR
+
+Floats = NDArray[np.float64]
+
+NODES = tuple(2.0 ** (step / 2) for step in range(-4, 5))
+"""Inverse temperatures at which pieces are read: from a quarter to four, so that temperatures are from four down."""
+NONE = -1e3
+"""What stands for the logarithm of no probability."""
+MOST_STEPS = 1000
+ENOUGH = 1e-10  # nats: a step of EM that gains less is the last
+LEAST_WEIGHT = 1e-6
+
+
+class Shape(NamedTuple):
+    """How members are combined."""
+
+    weight_K: Floats
+    """At least 0, with sum 1."""
+    temperature_K: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Likely:
+    """Of each piece, what members say of the columns that some of them find likely; the asked one is the first."""
+
+    logp_NKC: NDArray[np.float32]
+    """At temperature 1; minus infinity for no mass, and `NONE` in places that are not used."""
+    rest_N: NDArray[np.int64]
+    """How many columns there are besides."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observed:
+    """What members say of the pieces of reference answers."""
+
+    logp_NKT: Floats
+    """At the inverse temperatures `NODES`; `NONE` where a member gives no mass."""
+    logz_NKT: Floats
+    """The logarithm of the sum of a member's masses, each raised to the inverse temperature."""
+    share_N: Floats
+    """What a piece counts; sums to the pieces a byte, so that a mean by it is in nats a byte."""
+    likely: Likely | None = None
+    """Where the weights of `geometric` are wanted."""
+
+
+def weights_by_em(p_NK: Floats, share_N: Floats, start_K: Floats | None = None) -> Floats:
+    """The weights under which a mixture makes pieces likeliest (Jelinek and Mercer, 1980; Dempster et al., 1977).
+
+    The likelihood is concave in the weights, so it is the maximum whatever the start. A piece to which nobody gives
+    mass says nothing of weights. Raises a `ValueError` where there is no other.
+    """
+    known = p_NK.sum(axis=1) > 0
+    p_NK, share_N = p_NK[known], share_N[known]
+    if not len(p_NK):
+        raise ValueError("no member gives any piece mass")
+    share_N = share_N / share_N.sum()
+    weight_K = np.full(p_NK.shape[1], 1 / p_NK.shape[1]) if start_K is None else np.maximum(start_K, LEAST_WEIGHT)
+    weight_K = np.asarray(weight_K / weight_K.sum())
+    before = -np.inf
+    for _ in range(MOST_STEPS):
+        part_NK = p_NK * weight_K
+        total_N = part_NK.sum(axis=1)
+        now = float(share_N @ np.log(total_N))
+        if now - before < ENOUGH:
+            break
+        before = now
+        weight_K = share_N @ (part_NK / total_N[:, None])
+    return weight_K
+
+
+class Curves:
+    """What members say of pieces as smooth functions of the inverse temperature."""
+
+    def __init__(self, observed: Observed) -> None:
+        """Lay cubic splines through the nodes, over the logarithm of the inverse temperature."""
+        from unisono.fusion.minimizing import CubicSpline
+
+        places = np.log(NODES)
+        members = range(observed.logp_NKT.shape[1])
+        self._logp_K = [CubicSpline(places, observed.logp_NKT[:, member].T) for member in members]
+        self._logz_K = [CubicSpline(places, observed.logz_NKT[:, member].T) for member in members]
+
+    def logp(self, temperature_K: Floats) -> Floats:
+        """The logarithm of each member's probability of each piece, (N, K)."""
+        return np.stack([at(-np.log(t)) for at, t in zip(self._logp_K, temperature_K, strict=True)], axis=1)
+
+    def slope(self, temperature_K: Floats) -> Floats:
+        """Its derivative by the logarithm of the temperature."""
+        return np.stack([-at(-np.log(t), 1) for at, t in zip(self._logp_K, temperature_K, strict=True)], axis=1)
+
+    def logz(self, temperature_K: Floats) -> Floats:
+        return np.stack([at(-np.log(t)) for at, t in zip(self._logz_K, temperature_K, strict=True)], axis=1)
+
+
+def fit_mean(observed: Observed, *, temperatures: bool) -> Shape:
+    """Weights of `mean`, and temperatures if these are wanted: L-BFGS-B, with EM at its end."""
+    count = observed.logp_NKT.shape[1]
+    at_one = at_node(observed, 1.0)
+    weight_K, temperature_K = weights_by_em(np.exp(at_one), observed.share_N), np.ones(count)
+    if not temperatures:
+        return Shape(weight_K, temperature_K)
+    curves = Curves(observed)
+
+    def loss(point: Floats) -> tuple[float, Floats]:
+        """Nats a byte, and its derivatives by the logits of weights and the logarithms of temperatures."""
+        weight_K, temperature_K = _read(point, count)
+        part_NK = np.exp(np.maximum(curves.logp(temperature_K), NONE)) * weight_K
+        total_N = np.maximum(part_NK.sum(axis=1), np.exp(NONE / 2))
+        part_NK /= total_N[:, None]
+        by_weight_K = observed.share_N @ (part_NK - weight_K)
+        by_temperature_K = observed.share_N @ (part_NK * curves.slope(temperature_K))
+        return -float(observed.share_N @ np.log(total_N)), -np.concatenate([by_weight_K, by_temperature_K])
+
+    found = _minimize(loss, weight_K, count, count, exact=True)
+    _, temperature_K = _read(found, count)
+    p_NK = np.exp(np.maximum(curves.logp(temperature_K), NONE))
+    return Shape(weights_by_em(p_NK, observed.share_N, weight_K), temperature_K)
+
+
+def at_node(observed: Observed, inverse: float) -> Floats:
+    """What members say at one of the nodes, (N, K)."""
+    return observed.logp_NKT[:, :, NODES.index(inverse)]
+
+
+def fit_geometric(observed: Observed, *, temperatures: bool) -> Shape:
+    """Weights of `geometric`, and temperatures if these are wanted.
+
+    The normaliser of a product is summed over the columns that some member finds likely; of the others each is counted
+    as having an equal part of what a member leaves.
+    """
+    assert observed.likely is not None, "likely columns are kept for this rule"
+    count, likely, curves = observed.logp_NKT.shape[1], observed.likely, Curves(observed)
+    logp_NKC = np.where(np.isfinite(likely.logp_NKC), likely.logp_NKC, NONE).astype(np.float64)
+    used_NC = logp_NKC[:, 0] > 2 * NONE
+
+    def loss(point: Floats) -> float:
+        weight_K, temperature_K = _read(point, count)
+        return -float(
+            observed.share_N @ _log_product(logp_NKC, used_NC, likely.rest_N, curves, weight_K, temperature_K)
+        )
+
+    start_K = weights_by_em(np.exp(at_node(observed, 1.0)), observed.share_N)
+    found = _minimize(loss, np.maximum(start_K, 0.05), count, count if temperatures else 0, exact=False)
+    return Shape(*_read(found, count))
+
+
+def _log_product(
+    logp_NKC: Floats,
+    used_NC: NDArray[np.bool_],
+    rest_N: NDArray[np.int64],
+    curves: Curves,
+    weight_K: Floats,
+    temperature_K: Floats,
+) -> Floats:
+    least = np.log(FLOOR)
+    tempered_NKC = logp_NKC / temperature_K[:, None] - curves.logz(temperature_K)[:, :, None]
+    left_NK = np.maximum(1 - (np.exp(tempered_NKC) * used_NC[:, None]).sum(axis=2), FLOOR)
+    each_NK = np.maximum(np.log(left_NK / np.maximum(rest_N, 1)[:, None]), least)
+    score_NC = np.einsum("nkc,k->nc", np.maximum(tempered_NKC, least), weight_K)
+    rest_N1 = (each_NK @ weight_K + np.log(np.maximum(rest_N, 1)))[:, None]
+    all_N1C = np.concatenate([np.where(used_NC, score_NC, NONE), rest_N1], axis=1)
+    top_N = all_N1C.max(axis=1)
+    total_N = top_N + np.log(np.exp(all_N1C - top_N[:, None]).sum(axis=1))
+    return np.asarray(score_NC[:, 0] - total_N)
+
+
+def _read(point: Floats, count: int) -> tuple[Floats, Floats]:
+    """Weights and temperatures of a point of the search."""
+    logit_K = point[:count] - point[:count].max()
+    weight_K = np.exp(logit_K) / np.exp(logit_K).sum()
+    return weight_K, np.exp(point[count:]) if len(point) > count else np.ones(count)
+
+
+def _minimize(loss: Callable[..., object], weight_K: Floats, count: int, temperatures: int, *, exact: bool) -> Floats:
+    from unisono.fusion.minimizing import minimize
+
+    start = np.concatenate([np.log(np.maximum(weight_K, 1e-3)), np.zeros(temperatures)])
+    widest = np.log(NODES[-1])
+    bounds = [(-12.0, 12.0)] * count + [(-widest, widest)] * temperatures
+    found = minimize(loss, start, jac=exact, method="L-BFGS-B", bounds=bounds, options={"maxiter": 200})
+    return np.asarray(found.x)

@@ -1,0 +1,158 @@
+"""unisono fit, in this process, on fake members and small files of questions and answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support.command_line import Run
+from support.eval_data import write_data, write_rows
+from unisono.chat.messages import Prompt
+from unisono.ensemble import Ensemble
+from unisono.errors import SpecError
+from unisono.evals.results import read_results
+from unisono.fitting import Reference, split
+
+pytest.importorskip("scipy.optimize")
+ANSWERS: list[dict[str, object]] = [
+    {"prompt": f"the cat {place}", "answer": f" sat on {'mat' * (place % 3)} {place}"} for place in range(12)
+]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "data")
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Path:
+    write_rows(tmp_path / "answers.jsonl", ANSWERS)
+    return tmp_path / "answers.jsonl"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+@pytest.mark.parametrize("rule", ["mean", "geometric"])
+def test_a_fitted_file_is_an_ensemble_that_says_what_it_was_fitted_on(
+    run: Run, duo: Path, answers: Path, here: Path, rule: str
+) -> None:
+    shown = run("fit", duo, "--prompts", answers, "--rule", rule, "--out", "fitted.yaml", "--json", "-q")
+    assert shown.code == 0, shown.err
+    found = json.loads(shown.out)
+    content = yaml.safe_load((here / "fitted.yaml").read_text())
+    assert content.get("combine", "mean") == found["rule"] == rule
+    assert (found["answers"], found["held_out"], found["parameters"]) == (9, 3, 3)
+    assert set(found["nats"]) == {"a", "b", "as it was", "as fitted"}
+    for member, its in zip(content["members"], found["members"], strict=True):
+        assert (member["weight"], member["temperature"]) == (its["weight"], its["temperature"])
+    assert content["fitted"]["answers"][0]["questions"] == [f"line {line}" for line in range(1, 13)]
+    assert content["fitted"]["answers"][0]["source"].startswith("answers.jsonl sha256:")
+    text = (here / "fitted.yaml").read_text()
+    assert "12 answers" not in text.splitlines()[0]
+    assert "9 answers, 3 held out: 3 numbers" in text.splitlines()[0]
+    with Ensemble.load(here / "fitted.yaml") as fitted, Ensemble.load(duo) as before:
+        prompt, answer = (str(ANSWERS[-1][key]) for key in ("prompt", "answer"))
+        assert fitted.score(answer, prompt)[0].logp != before.score(answer, prompt)[0].logp
+
+
+def test_the_held_out_part_promises_no_more_than_it_shows(run: Run, duo: Path, answers: Path, here: Path) -> None:
+    shown = run("fit", duo, "--prompts", answers, "--no-temperatures", "--out", "fitted.yaml", "-q")
+    assert shown.code == 0, shown.err
+    assert "1 numbers fitted on 9 answers, 3 held out" in shown.out
+    for line in [line for line in shown.out.splitlines() if line.startswith("held out, ")]:
+        low = float(line.partition("interval ")[2].split()[0])
+        assert ("no gain is shown, and it may be no better" in line) == (low <= 0)
+
+
+def test_an_evaluation_leaves_out_what_a_file_was_fitted_on(run: Run, duo: Path, data: Path, here: Path) -> None:
+    words = ("--tasks", "arc_easy,piqa", "--data", data, "-q")
+    shown = run("fit", duo, *words, "--limit", 5, "--out", "fitted.yaml")
+    assert shown.code == 0, shown.err
+    seen = {
+        each["task"]: set(each["questions"])
+        for each in yaml.safe_load(Path("fitted.yaml").read_text())["fitted"]["answers"]
+    }
+    for command in (("eval", "fitted.yaml"), ("eval", duo, "--variant", "fitted.yaml", "--compare")):
+        shown = run(*command, *words, "--out", f"out-{len(command)}")
+        assert shown.code == 0, shown.err
+        results = read_results(here / f"out-{len(command)}").answers
+        asked = {(answer.task, answer.question) for answer in results}
+        assert len(asked) == 14
+        assert not {(task, question) for task, its in seen.items() for question in its} & asked
+        assert all(answer.error is None for answer in results)
+    shown = run("eval", "fitted.yaml", *words, "--limit", 8)
+    assert "has 7 questions beside the 5 that the ensemble was fitted on" in shown.err
+    again = run("fit", "fitted.yaml", *words, "--limit", 4, "--out", "again.yaml")
+    assert again.code == 0, again.err
+    assert len(yaml.safe_load(Path("again.yaml").read_text())["fitted"]["answers"]) == 4
+
+
+def test_a_file_whose_member_is_another_model_now_is_refused(run: Run, duo: Path, answers: Path, here: Path) -> None:
+    assert run("fit", duo, "--prompts", answers, "--out", "fitted.yaml", "-q").code == 0
+    content = yaml.safe_load(Path("fitted.yaml").read_text())
+    content["fitted"]["models"]["b"]["bytes"] = "12345"
+    Path("fitted.yaml").write_text(yaml.safe_dump(content))
+    shown = run("run", "fitted.yaml", "x", "--raw", "-q")
+    assert shown.code == 2
+    assert "fitted on another model of member 'b': its bytes was 12345" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (ANSWERS[:1], "there is 1 reference answer: too few to fit"),
+        ([], "has no lines"),
+        ([{"prompt": "x"}], "line 1: answer is None, not a text"),
+        ([{"prompt": "x", "answer": ""}], "line 1: answer is '', not a text"),
+        ([{"answer": "x"}], "line 1 has neither prompt and messages"),
+        ([{"prompt": 3, "answer": "x"}], "line 1: prompt is 3, not a text"),
+        ([*ANSWERS, {"prompt": "x", "answer": "\x01 é \ud800"}], "the reference line 13"),
+    ],
+)
+def test_answers_that_cannot_be_fitted_on_are_named(
+    run: Run, duo: Path, here: Path, lines: list[dict[str, Any]], words: str
+) -> None:
+    Path("bad.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shown = run("fit", duo, "--prompts", "bad.jsonl", "--out", "fitted.yaml", "-q")
+    assert shown.code == 2
+    assert words in shown.err
+    assert not Path("fitted.yaml").exists()
+
+
+def test_what_cannot_be_fitted_is_named(run: Run, duo: Path, answers: Path, data: Path, here: Path) -> None:
+    words = ("--prompts", answers, "-q")
+    assert "neither --tasks and --prompts given" in run("fit", duo).err
+    assert "both --tasks and --prompts given" in run("fit", duo, *words, "--tasks", "piqa").err
+    assert "--out is" in run("fit", duo, *words, "--out", duo).err
+    assert "the rule 'max' cannot be fitted" in run("fit", duo, *words, "--rule", "max").err
+    shown = run("fit", duo, "--tasks", "piqa", "--data", data, "--limit", 5, "--calibrate", "-q")
+    assert "there are 5 reference answers" in shown.err
+    duo.write_text("members:\n  - {name: a, model: 'fake:a'}\n")
+    assert "the ensemble has one member" in run("fit", duo, *words).err
+
+
+def test_python_fits_without_changing_the_ensemble(duo: Path) -> None:
+    with Ensemble.load(duo) as ensemble:
+        before = ensemble.score(" sat", "the cat")
+        found = ensemble.fit(ANSWERS)
+        assert [member.name for member in found.members] == ["a", "b"]
+        assert ensemble.score(" sat", "the cat") == before
+        assert found.to_json()["is_better"] == found.is_better
+        with pytest.raises(SpecError, match="answer 1 is 3, not a mapping"):
+            ensemble.fit([3])  # type: ignore[list-item]
+
+
+def test_the_last_quarter_of_each_task_is_held_out() -> None:
+    references = [Reference(str(n), Prompt(text="x"), "y", task) for task in ("t", "u") for n in range(8)]
+    fitted_on, held_out = split(references)
+    assert [(each.task, each.id) for each in held_out] == [("t", "6"), ("t", "7"), ("u", "6"), ("u", "7")]
+    assert len(fitted_on) == 12
