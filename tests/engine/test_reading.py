@@ -39,6 +39,7 @@ SETTINGS = (
     "gate=entropy:1.5",
     "gate=every:3 lead=c",
     "gate=first:2 combine=max",
+    "gate=certain",
     "gate=always boundary=true",
     "sampling=0.7,member_temperature:0.5,member_repetition_penalty:1.3",
 )

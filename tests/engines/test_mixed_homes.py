@@ -64,7 +64,7 @@ def test_three_homes_write_the_text_of_one(llama_server: str, worker: str) -> No
     uncertain = sum(there.usage.uncertain or 0 for there in elsewhere)
     pieces = sum(there.usage.pieces for there in elsewhere)
     print(f"{sum(equal)} of {len(equal)} texts equal; {uncertain} of {pieces} pieces uncertain")
-    assert sum(equal) >= 0.8 * len(equal)
+    assert sum(equal) >= 0.5 * len(equal)
     assert uncertain <= 0.02 * pieces
     assert uncertain == sum(step.certain is False for there in elsewhere for step in there.steps or ())
 

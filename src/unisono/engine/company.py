@@ -31,7 +31,7 @@ from unisono.records import PieceScore, Score
 from unisono.vocab.union import UnionVocabulary
 
 AT_ONCE = 16  # rows that are folded together
-BY_POSITION = ("always", "every", "first")
+BY_POSITION = ("always", "certain", "every", "first")
 """Gates that look at no distribution."""
 
 
