@@ -199,9 +199,11 @@ def test_the_gate_that_is_certain_writes_the_text_of_all(run: Run, duo: Path) ->
     certain, always = json.loads(run(*words, "--gate", "certain").out), json.loads(run(*words).out)
     assert certain["text"] == always["text"]
     assert certain["usage"]["unasked"]["b"] > 0
-    refused = run(*words, "--gate", "certain", "--combine", "mean sharpen:0.2")
-    assert refused.code == 2
-    assert "the gate 'certain' does not go with sharpen 0.2" in re.sub(r"[\s│]+", " ", refused.err)
+    for rule in ("mean sharpen:0.2", "mean truncate:2", "mean weights:entropy", "geometric weights:consistency"):
+        asked = (*words, "--combine", rule)
+        all_asked, always = json.loads(run(*asked, "--gate", "certain").out), json.loads(run(*asked).out)
+        assert all_asked["text"] == always["text"]
+        assert not all_asked["usage"].get("unasked")
 
 
 def test_the_closing_line_of_an_empty_text_is_written_too() -> None:

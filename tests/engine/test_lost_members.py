@@ -340,3 +340,19 @@ def test_where_a_member_is_lost_that_was_asked_in_turn_all_who_are_there_are_ask
         lost += sum(bool(step.absent) for step in steps)
     assert lost
     assert any(text.usage.unasked for text in texts)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("speculate", ["a:3", "ngram:4"])
+def test_what_was_heard_in_turn_outlasts_the_loss_of_another(seed: int, speculate: str) -> None:
+    """A position was certain without a member that is asked about it after all, when another is lost."""
+    method = Method(gate="certain").but(speculate=speculate)  # type: ignore[arg-type]
+    engine = engine_of(("c",), clock=Clock(1.0), weights=(5, 2, 2))
+    lose_at_random(engine, "c", 0.5, seed)
+    texts = written(engine, PROMPTS, method)
+    FAKE_MODELS["c"].away = None
+    for prompt, text in zip(PROMPTS, texts, strict=True):
+        absent = [step.absent for step in text.steps or ()]
+        free = engine_of((), weights=(5, 2, 2))
+        plain = list(plain_steps(free.members, free.union, prompt, len(absent), method, absent=absent))
+        assert [step.piece for step in text.steps or ()] == [step.piece for step in plain]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from unisono.engine.reference import plain_steps
 from unisono.engine.request import Failed, GenerationRequest
 from unisono.engine.sequence import SequenceGroup
 from unisono.engine.service import Service
+from unisono.engine.voting import Voting
 from unisono.errors import MemberUnavailable
 from unisono.fusion.logits_processors import Allowed
 from unisono.records import Limits
@@ -211,3 +213,31 @@ def test_a_mixture_waits_for_a_lost_member_only_where_nobody_there_can_write_wha
     begun(engine, Method().but(draw="mixture seed:1"))
     with pytest.raises(MemberUnavailable, match="nobody else gives any mass"):
         finish(engine)
+
+
+@pytest.mark.parametrize("blind", ["a", "b", "c"])
+def test_a_mixture_draws_by_weight_among_those_who_can(blind: str) -> None:
+    """Of three equal members one can write nothing that is allowed: the other two are drawn as often."""
+    engine = engine_of((), Clock(), weights=(1, 1, 1))
+    text = engine.add(PROMPTS[0], LIMIT, method=Method().but(draw="mixture"))
+    drawn = Counter[str]()
+    for text.seed in range(600):
+        text.blind = frozenset()
+        [member] = Voting(text, tuple(engine.members)).voters(0)
+        if member.name == blind:
+            text.blind = frozenset({blind})
+            [member] = Voting(text, tuple(engine.members)).voters(0)
+        drawn[member.name] += 1
+    assert blind not in drawn
+    assert min(drawn.values()) > 240  # 300 are to be expected: 5 standard deviations
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_mixture_whose_last_able_member_is_lost_says_so(seed: int) -> None:
+    engine = engine_of(("b",), Clock(), weights=(1, 1, 1))
+    group = begun(engine, Method().but(draw=f"mixture seed:{seed}"))
+    [text] = group.sequences
+    lose(engine, "b", lambda: text.pieces == 3)
+    with pytest.raises(MemberUnavailable, match="nobody else gives any mass"):
+        finish(engine)
+    assert text.pieces == 3

@@ -285,17 +285,19 @@ def test_marks_and_places_are_certain_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "words"),
-    [
-        ({"combine": "mean truncate:3"}, "truncate 3"),
-        ({"combine": "mean sharpen:0.2"}, "sharpen 0.2"),
-        ({"combine": "geometric weights:entropy"}, "'entropy'"),
-        ({"combine": "mean weights:consistency"}, "'consistency'"),
-        ({"boundary": True}, "boundary"),
-    ],
+    "combine", ["mean truncate:3", "mean sharpen:0.2", "geometric weights:entropy", "mean weights:consistency"]
 )
-def test_what_leaves_nothing_to_be_certain_of_is_refused_by_name(method: dict[str, Any], words: str) -> None:
-    with pytest.raises(SpecError, match="certain") as refusal:
-        Method().but(gate="certain", **method)
-    assert words in str(refusal.value)
-    assert refusal.value.hint
+def test_what_leaves_nothing_to_be_certain_of_asks_all(combine: str) -> None:
+    method = Method().but(gate="certain", combine=combine)
+    engine = engine_of((5, 2, 2))
+    texts = written(engine, PROMPTS, 12, 8, method)
+    always = written(engine_of((5, 2, 2)), PROMPTS, 12, 8, method.but(gate="always"))
+    assert [[step.piece for step in text.steps] for text in texts] == [
+        [step.piece for step in text.steps] for text in always
+    ]
+    assert all(len(step.voted) == 3 for text in texts for step in text.steps)
+
+
+def test_a_boundary_would_change_the_text_and_is_refused() -> None:
+    with pytest.raises(SpecError, match="boundary"):
+        Method().but(gate="certain", boundary=True)

@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -402,7 +403,8 @@ def test_a_connection_that_is_lost_leaves_the_line() -> None:
         turns, connections = Turns(), Connections(ServerLimits(), Metrics())
         config = uvicorn.Config(Mock(), ws="none", lifespan="off", log_config=None)
         config.load()
-        protocol = HttpProtocol(connections, turns, Turns(), config=config, server_state=ServerState(), app_state={})
+        state: dict[str, Any] = {"server_state": ServerState(), "app_state": {}}
+        protocol = HttpProtocol(connections, turns, Turns(), Turns(), config=config, **state)
         protocol.connection_made(
             Mock(asyncio.Transport, get_extra_info=lambda _: None, get_write_buffer_size=lambda: 0)
         )

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, Self, Unpack
 from urllib.parse import quote_from_bytes
 
-from unisono.config.certain import check_certain
 from unisono.config.combine import Combine
 from unisono.config.compact import Number, numbers_of, read_form, read_named, renamed
 from unisono.config.gate import Gate
@@ -140,7 +139,6 @@ class Method:
 
     def _check_keys(self) -> None:
         sampling, combine = self.sampling, self.combine
-        check_certain(self.gate, combine)
         if sampling.mixture and combine != Combine():
             raise SpecError(
                 f"{sampling.written} draws from the weighted mean of all members, but combine is {str(combine)!r}",

@@ -46,8 +46,9 @@ class Foresight:
         self._times.is_timing = True
         everybody = {state: group for group, its_states in states.items() for state in its_states}
         groups = {state: group for state, group in everybody.items() if state.foresees}
-        # A model whose texts may come to ask it one after another would lose the rows of the first.
-        keep = len({(state.plan, state.foresees, state.drafter) for state in everybody}) > 1
+        # A model whose texts may come to ask it one after another would lose the rows of the first; so it would where
+        # a member is lost, and those who are there are asked about positions that were foreseen.
+        keep = self._runner.loses or len({(state.plan, state.foresees, state.drafter) for state in everybody}) > 1
         for state in groups:
             self._begin(state)
         waiting: defaultdict[SequenceGroup, set[Member]] = defaultdict(set)
@@ -64,8 +65,10 @@ class Foresight:
     def _begin(self, state: StepState) -> None:
         """Note what is certain before anybody is asked: by a grammar, or by who has drafted."""
         for position in state.pending():
-            if choice := self._certifier.forced(state, position):
-                state.foreseen[position] = choice
+            choice = self._certifier.forced(state, position)
+            if choice is None:  # nobody knows whether what is drafted behind it will be allowed
+                break
+            state.foreseen[position] = choice
         if state.drafter is not None:
             self._look(state)
 

@@ -38,7 +38,9 @@ class Plan:
         """Reshapes each member's distribution before they are combined; ``None`` for nothing."""
         self.member_bias = Bias(self.draw.member_bias, union)
         self.is_gated = self.gate.reads_lead
-        self.foresees = self.gate.is_certain and len(members) > 1 and _takes_the_largest(self.draw)
+        self.foresees = (
+            self.gate.is_certain and len(members) > 1 and _takes_the_largest(self.draw) and _is_bounded(self.combine)
+        )
         """Whether members are asked in turn, until those that are left cannot change the choice."""
         self.asks_all = not self.is_gated and not self.draw.mixture and not self.foresees
         self.weighs_prompt = self.combine.reads_losses
@@ -64,6 +66,11 @@ _PLAIN = (Combine(), Gate(), None, Sampling())
 def _takes_the_largest(draw: Sampling) -> bool:
     """Whether the largest of the combined masses is taken, times what no member has a say in."""
     return draw.is_greedy and draw.beam_width == 1 and not draw.changes("repetition_penalty")
+
+
+def _is_bounded(combine: Combine) -> bool:
+    """Whether some members' masses bound what all make: not where weights, or what is kept, follow from all."""
+    return combine.weights in ("fixed", "perplexity") and combine.truncate is None and combine.sharpen is None
 
 
 class Bias:

@@ -154,7 +154,8 @@ class _PlainText:
             voters = members if opens else [self.plan.lead]
             if opens and self.plan.draw.mixture:
                 weights = np.asarray([member.weight for member in drawable])
-                voters = [drawable[draw_from(weights, self._numbers(Purpose.MEMBER))]]
+                again = sum(member.weight > 0 for member in members) - len(drawable)
+                voters = [drawable[draw_from(weights, self._numbers(Purpose.MEMBER, again))]]
             p_U_K = [self.of_member(self.distribution(each, places[each.name])) for each in voters]
             if not (opens and self.plan.draw.mixture and len(drawable) > 1 and self._is_blind(p_U_K[0])):
                 return voters, p_U_K
@@ -213,8 +214,8 @@ class _PlainText:
     def _shaped(self, q_U: Distribution, draw: Sampling, bias: Bias) -> Distribution:
         return np.asarray(shape(q_U[None], [draw], [Counter(self._columns)], [bias.at(self.written)])[0])
 
-    def _numbers(self, purpose: Purpose) -> RandomNumbers:
-        return RandomNumbers(self.plan.draw.seed or 0, len(self._columns), purpose)
+    def _numbers(self, purpose: Purpose, again: int = 0) -> RandomNumbers:
+        return RandomNumbers(self.plan.draw.seed or 0, len(self._columns), purpose, again)
 
 
 def plain_distribution(

@@ -34,7 +34,7 @@ class Runner:
         self._draft_length = draft_length
         devices = {member.backend.facts.device for member in members}
         self._slow = SlowPasses()
-        self._loses = any(member.degrades for member in members)
+        self.loses = any(member.degrades for member in members)
         self._pool = ThreadPoolExecutor(len(devices)) if len(devices) > 1 else None
 
     def close(self) -> None:
@@ -74,9 +74,9 @@ class Runner:
         """Run every voter that was not run yet.
 
         The output has to last (``keep``) where a beam copies slots while states are settled; and where one of a
-        mixture's members may be lost, as others are drawn and run then.
+        mixture's members, or one of those that are asked in turn, may be lost, as others are run then.
         """
-        keep = keep or (self._loses and any(state.plan.draw.mixture for state in states))
+        keep = keep or (self.loses and any(state.plan.draw.mixture or state.plan.foresees for state in states))
         fresh = [state for state in states if state.plan.asks_all and not state.outputs and not state.absent]
         others = [] if len(fresh) == len(states) else [state for state in states if state not in fresh]
         everybody = [(state, 0, len(state.drafted)) for state in fresh]
@@ -86,7 +86,7 @@ class Runner:
             batches.append(MemberBatch(member, everybody + spans, keep))
         self.run(batches)
         if lost := [state for state in others + fresh if state.absent and any(map(state.span, self.members))]:
-            self.run_voters(lost, keep=keep)  # of a mixture another member was drawn
+            self.run_voters(lost, keep=keep)  # others are asked: see above
 
     def _run(self, passes: Iterable[tuple[Member, Callable[[], None]]]) -> None:
         """Run passes: those of one device one after the other, devices side by side."""

@@ -93,8 +93,8 @@ class Speculator:
                 self.draft_length.chances[member.name].learn(mass, column == choice)
 
     def learn_step(self, states: Sequence[StepState], seconds: float) -> None:
-        """Note what a step gave and took; one that read prompts tells nothing."""
-        if not any(state.opening for state in states):
+        """Note what a step gave and took; one that read prompts tells nothing, and so does one that asked nobody."""
+        if any(state.outputs for state in states) and not any(state.opening for state in states):
             pieces = sum(state.settled for state in states)
             self.draft_length.learn_step(len(states), pieces, seconds, self._plain_seconds(states))
 

@@ -127,7 +127,11 @@ class Stepper:
             rest = alive
             if foreseen := [state for state in alive if position in state.foreseen]:
                 rest = [state for state in rest if state not in foreseen]
-                self._take_certified(foreseen, position, [state.foreseen[position] for state in foreseen])
+                choices = [state.foreseen[position] for state in foreseen]
+                for certificates in (voter.certificates for choice in choices for voter in choice.asked):
+                    if certificates is not None:
+                        certificates.certain += 1
+                self._take_certified(foreseen, position, choices)
             if self._certifier is not None and (told := [state for state in rest if state.is_certified(position)]):
                 rest = [state for state in rest if state not in told]
                 self._take_certified(told, position, self._certifier.choose(told, position))

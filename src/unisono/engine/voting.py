@@ -142,9 +142,11 @@ class Voting:
 
     def _draw_member(self, position: int) -> Member:
         if position not in self._drawn:
-            members = self._drawable(() if position else self.text.blind)
+            blind = frozenset() if position else self.text.blind
+            members = self._drawable(blind) or self._drawable(())  # who can is away: nobody else is waited for
             weights = np.asarray([member.weight for member in members])
-            self._drawn[position] = members[draw_from(weights, self.numbers(position, Purpose.MEMBER))]
+            numbers = RandomNumbers(self.text.seed, self._before + position, Purpose.MEMBER, again=len(blind))
+            self._drawn[position] = members[draw_from(weights, numbers)]
         return self._drawn[position]
 
     def _drawable(self, blind: Collection[str]) -> list[Member]:

@@ -41,8 +41,9 @@ class RandomNumbers:
     generator's key, and the position, the number of pieces before, are below 2^64.
     """
 
-    def __init__(self, seed: int, position: int, purpose: Purpose) -> None:
-        self._words = np.random.Philox(key=seed, counter=(position << 64) + (purpose << 128))
+    def __init__(self, seed: int, position: int, purpose: Purpose, again: int = 0) -> None:
+        """``again`` counts what was drawn there for the same purpose, and then left."""
+        self._words = np.random.Philox(key=seed, counter=(position << 64) + (purpose << 128) + (again << 192))
 
     def below(self, part: float, whole: float) -> bool:
         """Whether the next number, as a share of ``whole``, is less than ``part``: so it is by ``part / whole``."""

@@ -65,8 +65,12 @@ class _Flow(FlowControl):
 class HttpProtocol(H11Protocol):
     """A connection of uvicorn that `Connections` knows."""
 
-    def __init__(self, connections: Connections, turns: Turns, refusals: Turns, **options: Any) -> None:
-        """``turns`` are those of what has arrived, ``refusals`` of the answers to what is refused."""
+    def __init__(
+        self, connections: Connections, turns: Turns, refusals: Turns, malformed: Turns, **options: Any
+    ) -> None:
+        """``turns`` are those of what has arrived, ``refusals`` of the answers to what is refused, and ``malformed`` to
+        what is no HTTP, whose clients may have left unseen.
+        """
         super().__init__(**options)
         self.conn = self._strict = StrictConnection(self._begins, self._complete, self._rests)
         self.logger = LOGGER
@@ -76,6 +80,7 @@ class HttpProtocol(H11Protocol):
         """Whether the next request has arrived, and waits for its turn to be read."""
         self._app = self.app
         self._refusals = refusals
+        self._malformed = malformed
         self._turn: Turn | None = None
         """What the refusal of a request waits for."""
         self._refused = False
@@ -102,7 +107,7 @@ class HttpProtocol(H11Protocol):
         self._turns.leave(self._go_on)
         self._turns.leave(self._read_on)
         self._refused = False
-        self._refusals.leave(self._answer_malformed)
+        self._malformed.leave(self._answer_malformed)
         self._waits_no_more()
         super().connection_lost(exc)
 
@@ -195,7 +200,7 @@ class HttpProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         self._connections.malformed()
         self._refused = True
-        self._refusals.take(self._answer_malformed)
+        self._malformed.take(self._answer_malformed)
 
     def _answer_malformed(self) -> None:
         self._refused = False
@@ -307,7 +312,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
-                http=partial(HttpProtocol, self.connections, Turns(), Turns()),  # type: ignore[arg-type]
+                http=partial(HttpProtocol, self.connections, Turns(), Turns(), Turns()),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="on",
                 log_config=None,
