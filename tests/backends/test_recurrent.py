@@ -15,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from support.covering import covering  # noqa: E402
 from support.recurrent_models import (  # noqa: E402
     RECURRENT,
     STEPPED,
@@ -108,8 +109,9 @@ def test_a_member_alone_is_its_own_generate(saved: Callable[[str], tuple[Path, A
 PAIRS = (("Mamba", "LFM2"), ("Falcon-H1", "RWKV"), ("Qwen3-Next", "Mamba-2"), ("Granite 4", "Jamba"))
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids="+".join)
-@pytest.mark.parametrize("gate", ["always", "confidence:0.3", "every:3"])
+@pytest.mark.parametrize(
+    ("pair", "gate"), covering(PAIRS, ["always", "confidence:0.3", "every:3"], together=1), ids=str
+)
 def test_gated_and_drafted_texts_are_those_of_the_plain_loop(
     saved: Callable[[str], tuple[Path, Any]], pair: tuple[str, str], gate: str
 ) -> None:

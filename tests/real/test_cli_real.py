@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from support.covering import some
 from unisono.build import prepare
 from unisono.config.ensemble import load_spec
 
@@ -156,6 +157,7 @@ def test_every_command_of_the_pages_runs(tmp_path: Path, page: str) -> None:
     own = re.compile(r"(echo .*\| *)?unisono (?!serve )")
     lines = [line for block in blocks for line in block.splitlines() if own.match(line)]
     assert len(lines) >= 3
+    lines = lines if page == "README.md" else list(some(lines, 3))
     program = tmp_path / "unisono"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "from unisono.cli.main import main; main()" "$@"\n')
     program.chmod(0o755)

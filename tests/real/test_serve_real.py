@@ -20,6 +20,7 @@ from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from served import Served, free_port, serve
+from support.covering import some
 from support.demo import demo_spec
 from support.tool_templates import TAGGED
 from unisono.build import prepare
@@ -222,7 +223,7 @@ async def _killed(served: Served, number: int, pieces: int) -> list[tuple[str, s
     return await load
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", some([signal.SIGKILL, signal.SIGTERM], 2))
 def test_a_server_that_is_ended_under_load_tells_nothing_wrong_and_starts_anew(number: signal.Signals) -> None:
     port = free_port()
     with serve(SPEC, "--grace", "1", port=port) as served:
