@@ -111,7 +111,7 @@ def test_a_file_whose_member_is_another_model_now_is_refused(run: Run, duo: Path
     [
         (ANSWERS[:1], "there is 1 reference answer: too few to fit"),
         ([], "has no lines"),
-        ([{"prompt": "x"}], "line 1: answer is None, not a text"),
+        ([{"prompt": "x"}], "line 1: answer is null, not a text"),
         ([{"prompt": "x", "answer": ""}], "line 1: answer is '', not a text"),
         ([{"answer": "x"}], "line 1 has neither prompt and messages"),
         ([{"prompt": 3, "answer": "x"}], "line 1: prompt is 3, not a text"),
