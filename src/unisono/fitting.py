@@ -30,6 +30,8 @@ HELD_OUT = 4
 """One of so many answers is held out."""
 FEWEST = 8
 """Answers, of which two are held out."""
+SHOWN_FROM = 10
+"""Held-out answers that can show a gain: that of three lies above zero by chance every ninth time."""
 AT_ONCE = 16  # answers that are read before the next ones are encoded
 SEED = 0
 LEAST = 0.001
@@ -80,10 +82,12 @@ class Gain:
     over: str
     mean: float
     interval: Interval
+    held_out: int
+    """How many answers show it."""
 
     @property
     def is_shown(self) -> bool:
-        return self.interval.low > 0
+        return self.held_out >= SHOWN_FROM and self.interval.low > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +311,7 @@ def _gain(losses: Mapping[str, Sequence[float]], over: str, references: Sequence
     differences = [
         weight * (other - fitted) for weight, other, fitted in zip(weights, losses[over], losses[FITTED], strict=True)
     ]
-    return Gain(over, float(np.mean(differences)), paired_bootstrap(differences, SEED))
+    return Gain(over, float(np.mean(differences)), paired_bootstrap(differences, SEED), len(references))
 
 
 def _mean(losses: Sequence[float], references: Sequence[Reference]) -> float:

@@ -12,10 +12,12 @@ import yaml
 from support.command_line import Run
 from support.eval_data import write_data, write_rows
 from unisono.chat.messages import Prompt
+from unisono.cli.fit import _words
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.evals.results import read_results
-from unisono.fitting import Reference, split
+from unisono.fitting import Gain, Reference, split
+from unisono.fusion.resampling import Interval
 
 pytest.importorskip("scipy.optimize")
 ANSWERS: list[dict[str, object]] = [
@@ -68,9 +70,20 @@ def test_the_held_out_part_promises_no_more_than_it_shows(run: Run, duo: Path, a
     shown = run("fit", duo, "--prompts", answers, "--no-temperatures", "--out", "fitted.yaml", "-q")
     assert shown.code == 0, shown.err
     assert "1 numbers fitted on 9 answers, 3 held out" in shown.out
-    for line in [line for line in shown.out.splitlines() if line.startswith("held out, ")]:
-        low = float(line.partition("interval ")[2].split()[0])
-        assert ("no gain is shown, and it may be no better" in line) == (low <= 0)
+    lines = [line for line in shown.out.splitlines() if line.startswith("held out, ")]
+    assert len(lines) == 2
+    assert all("no gain is shown, as 3 held-out answers are too few (10 can show one)" in line for line in lines)
+
+
+def test_a_gain_is_shown_by_an_interval_above_zero_over_ten_answers_at_least() -> None:
+    above, around = Interval(0.1, 0.2), Interval(-0.1, 0.2)
+    shown = [Gain("as it was", 0.1, *its) for its in ((above, 10), (above, 9), (around, 100))]
+    assert [each.is_shown for each in shown] == [True, False, False]
+    assert [_words(each).partition(")")[2] for each in shown] == [
+        "",
+        ": no gain is shown, as 9 held-out answers are too few (10 can show one)",
+        ": no gain is shown, and it may be no better",
+    ]
 
 
 def test_an_evaluation_leaves_out_what_a_file_was_fitted_on(run: Run, duo: Path, data: Path, here: Path) -> None:

@@ -151,10 +151,14 @@ def _write(out: Path, path: Path, spec: EnsembleSpec, pool: ModelPool, found: Fi
 
 def _words(gain: Gain) -> str:
     """What the held-out part shows, and nothing more."""
+    from unisono.fitting import SHOWN_FROM
+
     sign = "better" if gain.mean > 0 else "worse"
     interval = f"95 % interval {gain.interval.low:+.4f} to {gain.interval.high:+.4f}"
     over = f"than {gain.over}" if gain.over != "as it was" else "than it was"
     shown = "" if gain.is_shown else ": no gain is shown, and it may be no better"
+    if gain.held_out < SHOWN_FROM:
+        shown = f": no gain is shown, as {gain.held_out} held-out answers are too few ({SHOWN_FROM} can show one)"
     return f"held out, {abs(gain.mean):.4f} nats a byte {sign} {over} ({interval}){shown}"
 
 
