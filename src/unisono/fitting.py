@@ -7,6 +7,8 @@ was, as it is fitted, and by each member alone: what is promised is what that sh
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -131,7 +133,7 @@ def fit(
     Args:
         prepared: the ensemble as it is; calibrations that it has are kept, and temperatures multiplied.
         models: its loaded models.
-        references: answers; those of one task stand together, in an order that means nothing.
+        references: answers; those of a task in an order that means nothing.
         rule: ``mean`` or ``geometric``; ``None`` for the ensemble's own.
         temperatures: whether to fit the members' temperatures, or the weights alone.
         before: the ensemble as it was before it was calibrated, where it was.
@@ -173,14 +175,44 @@ def _priors(prepared: Prepared, before: Prepared | None) -> int:
 
 
 def split(references: Sequence[Reference]) -> tuple[list[Reference], list[Reference]]:
-    """What is fitted on, and what is held out: the last quarter of each task, one answer at least."""
+    """What is fitted on, and what is held out: the last quarter of each task, one answer at least.
+
+    Answers to equal prompts stay together. Those of no task are first put in an order that means nothing. Raises a
+    `SpecError` where all have the same prompt.
+    """
     fitted_on: list[Reference] = []
     held_out: list[Reference] = []
-    for its in by_task(references).values():
-        kept = max(1, len(its) // HELD_OUT)
-        fitted_on += its[:-kept]
-        held_out += its[-kept:]
+    for task, its in by_task(references).items():
+        groups = _by_prompt(its)
+        if len(groups) == 1:
+            what = f"of the task {task!r}" if task else "that are given"
+            raise SpecError(
+                f"all answers {what} follow the same prompt: none can be held out", hint="give several prompts"
+            )
+        order = list(groups) if task else sorted(groups)
+        kept = _kept([(key, len(groups[key])) for key in order], max(1, len(its) // HELD_OUT))
+        for key in order:
+            (held_out if key in kept else fitted_on).extend(groups[key])
     return fitted_on, held_out
+
+
+def _by_prompt(references: Sequence[Reference]) -> dict[str, list[Reference]]:
+    """Answers by a sum of their prompts, in the order of the first."""
+    groups: defaultdict[str, list[Reference]] = defaultdict(list)
+    for each in references:
+        asked = json.dumps([each.prompt.text, each.prompt.messages], sort_keys=True, default=repr)
+        groups[hashlib.sha256(asked.encode()).hexdigest()].append(each)
+    return groups
+
+
+def _kept(counts: Sequence[tuple[str, int]], most: int) -> set[str]:
+    """Of prompts with numbers of answers, the last that have so many at most; the smallest where none has so few."""
+    kept: set[str] = set()
+    for key, count in reversed(counts):
+        if count <= most:
+            kept.add(key)
+            most -= count
+    return kept or {min(counts, key=lambda each: each[1])[0]}
 
 
 def by_task(references: Iterable[Reference]) -> dict[str, list[Reference]]:
@@ -226,6 +258,7 @@ def check(prepared: Prepared, references: Sequence[Reference], rule: str | None 
             "and to see what it is worth",
             hint=f"give {FEWEST} or more; a few hundred are good",
         )
+    split(references)
     check_installed()
     return found
 

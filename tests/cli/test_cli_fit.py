@@ -165,7 +165,27 @@ def test_python_fits_without_changing_the_ensemble(duo: Path) -> None:
 
 
 def test_the_last_quarter_of_each_task_is_held_out() -> None:
-    references = [Reference(str(n), Prompt(text="x"), "y", task) for task in ("t", "u") for n in range(8)]
+    references = [Reference(str(n), Prompt(text=f"x {n}"), "y", task) for task in ("t", "u") for n in range(8)]
     fitted_on, held_out = split(references)
     assert [(each.task, each.id) for each in held_out] == [("t", "6"), ("t", "7"), ("u", "6"), ("u", "7")]
     assert len(fitted_on) == 12
+
+
+def test_answers_of_no_task_are_parted_whatever_their_order_and_equal_prompts_never() -> None:
+    references = [Reference(str(n), Prompt(text=f"x {n // 3}"), "y") for n in range(60)]
+    fitted_on, held_out = split(references)
+    assert len(held_out) == 15
+    assert not {each.prompt.text for each in fitted_on} & {each.prompt.text for each in held_out}
+    assert {each.id for each in held_out} != {str(n) for n in range(45, 60)}
+    assert {each.id for each in split(references[::-1])[1]} == {each.id for each in held_out}
+    uneven = [*(Reference(str(n), Prompt(text="x"), "y") for n in range(9)), *references[:6]]
+    assert [len(its) for its in split(uneven)] == [12, 3]
+    chats = [Reference("", Prompt(messages=[{"role": "user", "content": words}]), "y") for words in "abab"]
+    assert [len(its) for its in split(chats)] == [2, 2]
+
+
+def test_answers_to_one_prompt_cannot_be_parted(run: Run, duo: Path, here: Path) -> None:
+    write_rows(here / "same.jsonl", [{"prompt": "x", "answer": f" y {place}"} for place in range(9)])
+    shown = run("fit", duo, "--prompts", "same.jsonl", "-q")
+    assert shown.code == 2
+    assert "all answers that are given follow the same prompt: none can be held out" in shown.err
