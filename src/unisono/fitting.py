@@ -13,19 +13,24 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from unisono.build import Models, Prepared
 from unisono.chat.messages import Prompt
+from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.config.combine import Combine
 from unisono.engine.company import Company
+from unisono.engine.given import cut
 from unisono.engine.observation import Observer, Seen
 from unisono.engine.reading import Reading, TextReader
 from unisono.errors import BackendMissing, PromptError, SpecError, UnisonoError, shown
 from unisono.fusion.fitting import NODES, NONE, Likely, Observed, Shape, fit_geometric, fit_mean
 from unisono.fusion.resampling import Interval, paired_bootstrap
+from unisono.records import is_unicode
+from unisono.vocab.spelling import Speller
+from unisono.vocab.union import MemberMap
 
 RULES = ("mean", "geometric")
 HELD_OUT = 4
@@ -66,7 +71,14 @@ def reference_of(name: str, given: object) -> Reference:
         raise SpecError(f"{name} has {'neither' if prompt is None else 'both'} prompt and messages", hint=FORM)
     if prompt is not None and not isinstance(prompt, str):
         raise SpecError(f"{name}: prompt is {shown(prompt)}, not a text", hint=FORM)
-    return Reference(name, Prompt(prompt, given.get("messages")), answer)
+    try:
+        asked = Prompt(prompt, given.get("messages"))
+    except SpecError as error:
+        raise SpecError(f"{name}: {error.message}", hint=error.hint) from error
+    for key in ("prompt", "messages", "answer"):
+        if not is_unicode(json.dumps(given.get(key), ensure_ascii=False, default=repr)):
+            raise SpecError(f"{name}: {key} has a lone surrogate, which is no Unicode text", hint="take it out")
+    return Reference(name, asked, answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +275,27 @@ def check(prepared: Prepared, references: Sequence[Reference], rule: str | None 
     return found
 
 
+class _Cutter(NamedTuple):
+    encoder: PromptEncoder
+    speller: Speller
+    map: MemberMap
+
+
+def check_answers(prepared: Prepared, references: Sequence[Reference]) -> None:
+    """Cut all answers as they will be read, without any weights. Raises a `PromptError` that names an answer."""
+    ensembles = [prepared, *(prepared.alone(member.spec.name) for member in prepared.members)]
+    for each in ensembles:
+        weights = {member.spec.name: member.weight for member in each.members}
+        place = list(weights).index(each.spec.method.lead_among(weights))
+        lead = each.members[place]
+        cutter = _Cutter(lead.encoder, lead.speller, each.union.maps[place])
+        for reference in references:
+            try:
+                cut(cutter, reference.prompt, reference.answer)
+            except PromptError as error:
+                raise _of(reference, error) from error
+
+
 def check_installed() -> None:
     """Raise a `BackendMissing` where scipy is not installed."""
     import importlib.util
@@ -385,6 +418,10 @@ def _named(references: Sequence[Reference], read: Callable[[Sequence[tuple[Promp
             try:
                 read([(each.prompt, each.answer)])
             except UnisonoError as own:
-                where = f"{each.task} {each.id}".strip()
-                raise type(own)(f"the reference {where}: {own.message}", hint=own.hint) from error
+                raise _of(each, own) from error
         raise
+
+
+def _of(reference: Reference, error: UnisonoError) -> UnisonoError:
+    where = f"{reference.task} {reference.id}".strip()
+    return type(error)(f"the reference {where}: {error.message}", hint=error.hint)

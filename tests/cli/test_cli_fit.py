@@ -18,6 +18,7 @@ from unisono.errors import SpecError
 from unisono.evals.results import read_results
 from unisono.fitting import Gain, Reference, split
 from unisono.fusion.resampling import Interval
+from unisono.vocab.spelling import Speller
 
 pytest.importorskip("scipy.optimize")
 ANSWERS: list[dict[str, object]] = [
@@ -128,7 +129,11 @@ def test_a_file_whose_member_is_another_model_now_is_refused(run: Run, duo: Path
         ([{"prompt": "x", "answer": ""}], "line 1: answer is '', not a text"),
         ([{"answer": "x"}], "line 1 has neither prompt and messages"),
         ([{"prompt": 3, "answer": "x"}], "line 1: prompt is 3, not a text"),
-        ([*ANSWERS, {"prompt": "x", "answer": "\x01 é \ud800"}], "the reference line 13"),
+        ([*ANSWERS, {"prompt": "x", "answer": "é \ud800"}], "'bad.jsonl', line 13: answer has a lone surrogate"),
+        ([*ANSWERS, {"prompt": "\udfff", "answer": "x"}], "'bad.jsonl', line 13: prompt has a lone surrogate"),
+        ([{"messages": [{"role": "user", "content": "\ud800"}], "answer": "x"}], "line 1: messages has a lone surrog"),
+        ([{"messages": [{"role": 3}], "answer": "x"}], "'bad.jsonl', line 1: message 1"),
+        ([{"messages": "hi", "answer": "x"}], "'bad.jsonl', line 1: messages is str"),
     ],
 )
 def test_answers_that_cannot_be_fitted_on_are_named(
@@ -189,3 +194,16 @@ def test_answers_to_one_prompt_cannot_be_parted(run: Run, duo: Path, here: Path)
     shown = run("fit", duo, "--prompts", "same.jsonl", "-q")
     assert shown.code == 2
     assert "all answers that are given follow the same prompt: none can be held out" in shown.err
+
+
+def test_an_answer_that_cannot_be_spelled_is_named_before_any_weights_are_loaded(
+    run: Run, duo: Path, answers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("own_encoding", "longest_match", "is_exact"):
+        real = getattr(Speller, name)
+        lacking = lambda *given, real=real: None if b"7" in given[-1] else real(*given)  # noqa: E731
+        monkeypatch.setattr(Speller, name, lacking)
+    monkeypatch.setattr("unisono.evals.model_pool.load_models", None)
+    shown = run("fit", duo, "--prompts", answers, "-q")
+    assert shown.code == 2
+    assert "the reference line 8: the text to score, ' sat on mat 7', holds a piece" in shown.err

@@ -102,9 +102,10 @@ def _references(flags: FitFlags) -> tuple[list[Task], list[Reference], list[Fitt
 
 def _fit(pool: ModelPool, tasks: Sequence[Task], references: Sequence[Reference], flags: FitFlags) -> Fit:
     from unisono.evals.analysis.references import priors
-    from unisono.fitting import check, fit
+    from unisono.fitting import check, check_answers, fit
 
     check(pool.prepared, references, flags.rule)
+    check_answers(pool.prepared, references)
     with pool:
         with loading_report(quiet=flags.quiet) as loading:
             pool.load_weights(loading)
