@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import yaml
 
 from support.command_line import Run
 from support.eval_data import write_data, write_rows
+from unisono.build import prepare
 from unisono.chat.messages import Prompt
 from unisono.cli.fit import _words
+from unisono.config.ensemble import load_spec
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.evals.results import read_results
 from unisono.fitting import Gain, Reference, split
 from unisono.fusion.resampling import Interval
+from unisono.identity import check_fitted, marks_of
+from unisono.members import PreparedMember
 from unisono.vocab.spelling import Speller
 
 pytest.importorskip("scipy.optimize")
@@ -110,14 +115,47 @@ def test_an_evaluation_leaves_out_what_a_file_was_fitted_on(run: Run, duo: Path,
     assert len(yaml.safe_load(Path("again.yaml").read_text())["fitted"]["answers"]) == 4
 
 
-def test_a_file_whose_member_is_another_model_now_is_refused(run: Run, duo: Path, answers: Path, here: Path) -> None:
+def test_a_file_whose_member_is_another_model_now_is_refused_until_it_is_fitted_again(
+    run: Run, duo: Path, answers: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run("fit", duo, "--prompts", answers, "--out", "fitted.yaml", "-q").code == 0
     content = yaml.safe_load(Path("fitted.yaml").read_text())
-    content["fitted"]["models"]["b"]["bytes"] = "12345"
+    content["fitted"]["models"]["b"]["revision"] = "12345"
     Path("fitted.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setattr("unisono.identity._exact", lambda member: {"revision": "67890"})
     shown = run("run", "fitted.yaml", "x", "--raw", "-q")
     assert shown.code == 2
-    assert "fitted on another model of member 'b': its bytes was 12345" in shown.err
+    assert "fitted on another model of member 'b': its revision was 12345, and is 67890" in shown.err
+    again = run("fit", "fitted.yaml", "--prompts", answers, "--out", "again.yaml", "-q")
+    assert again.code == 0, again.err
+    assert "revision" not in yaml.safe_load(Path("again.yaml").read_text())["fitted"]["models"]["b"]
+
+
+def test_a_model_on_another_device_or_in_another_dtype_is_the_same(duo: Path, tmp_path: Path) -> None:
+    member = prepare(load_spec(duo)).members[0]
+
+    def told(location: str = "hub/model", **facts: Any) -> PreparedMember:
+        source = replace(member.source, location=location)
+        return replace(member, source=source, facts=replace(member.facts, parameters=7, **facts))
+
+    before = {"a": marks_of(told(weight_bytes=14, dtype="float16"))}
+    check_fitted([told(weight_bytes=28, dtype="float32", device="cuda")], before, whole=False)
+    with pytest.raises(SpecError, match="its parameters was 7, and is 8"):
+        check_fitted([replace(told(), facts=replace(told().facts, parameters=8))], before, whole=False)
+    revised = {"a": marks_of(told(revision="1"))}
+    check_fitted([replace(told(), facts=replace(told(revision="1").facts, parameters=8))], revised, whole=False)
+    with pytest.raises(SpecError, match="its revision was 1, and is 2"):
+        check_fitted([told(revision="2")], revised, whole=True)
+    (tmp_path / "model.safetensors").write_bytes(b"1234")
+    folder = {"a": marks_of(told(str(tmp_path)))}
+    assert folder["a"]["size"] == "4"
+    (tmp_path / "model.safetensors").write_bytes(b"4321")
+    check_fitted([told(str(tmp_path))], folder, whole=False)
+    with pytest.raises(SpecError, match="its sha256 was"):
+        check_fitted([told(str(tmp_path))], folder, whole=True)
+    (tmp_path / "model.safetensors").write_bytes(b"43210")
+    with pytest.raises(SpecError, match="its size was 4, and is 5"):
+        check_fitted([told(str(tmp_path))], folder, whole=False)
 
 
 @pytest.mark.parametrize(

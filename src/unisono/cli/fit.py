@@ -72,7 +72,7 @@ def fit(flags: FitFlags) -> None:
         raise SpecError(
             f"there are {count:,} answers, and an ensemble file records {MOST:,} at most", hint="give a smaller --limit"
         )
-    pool = flags.prepare(spec)
+    pool = flags.prepare(spec.model_copy(update={"fitted": None}))  # another model is fitted again
     found = _fit(pool, tasks, references, flags)
     _write(out, flags.spec, spec, pool, found, sources)
     told = {**found.to_json(), "seconds": round(time.perf_counter() - began, 1), "out": str(out)}
