@@ -14,6 +14,7 @@ from support.command_line import Run
 from support.eval_data import write_data, write_rows
 from unisono.build import prepare
 from unisono.chat.messages import Prompt
+from unisono.cli.ensemble_file import write_ensemble
 from unisono.cli.fit import _words
 from unisono.config.ensemble import load_spec
 from unisono.ensemble import Ensemble
@@ -245,3 +246,57 @@ def test_an_answer_that_cannot_be_spelled_is_named_before_any_weights_are_loaded
     shown = run("fit", duo, "--prompts", answers, "-q")
     assert shown.code == 2
     assert "the reference line 8: the text to score, ' sat on mat 7', holds a piece" in shown.err
+
+
+def test_no_fit_begins_whose_file_could_not_be_written(run: Run, duo: Path, answers: Path, here: Path) -> None:
+    (here / "notes.txt").write_text("mine: {members of the club}")
+    (here / "link.yaml").symlink_to(answers)
+    for out, words in (
+        (answers, "the file of the prompts itself"),
+        ("link.yaml", "the file of the prompts itself"),
+        (duo, "the ensemble file itself"),
+        (here, "a folder"),
+        ("none/fitted.yaml", "in a folder that does not exist"),
+        ("notes.txt", "which is no ensemble file, and would be lost"),
+    ):
+        shown = run("fit", duo, "--prompts", answers, "--out", out, "-q")
+        assert shown.code == 2
+        assert f"--out is {str(out)!r}, {words}" in shown.err
+    assert (here / "notes.txt").read_text() == "mine: {members of the club}"
+
+
+def test_what_was_found_is_shown_where_it_cannot_be_written(
+    run: Run, duo: Path, answers: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "fitted.yaml").write_text("members: []")
+
+    def fail(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    shown = run("fit", duo, "--prompts", answers, "--out", "fitted.yaml", "-q")
+    assert shown.code == 2
+    assert "3 numbers fitted on 9 answers" in shown.out
+    assert "cannot write 'fitted.yaml': No space left on device" in shown.err
+    assert [(file.name, file.read_text()) for file in here.iterdir()] == [("fitted.yaml", "members: []")]
+
+
+def test_relative_paths_hold_from_where_a_file_is_written_across_links(tmp_path: Path) -> None:
+    for folder in ("deep/er/specs", "deep/models", "elsewhere/far/off"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "deep" / "models" / "m.gguf").touch()
+    (tmp_path / "specs").symlink_to(tmp_path / "deep" / "er" / "specs")
+    (tmp_path / "off").symlink_to(tmp_path / "elsewhere" / "far" / "off")
+    members = [
+        {"name": "a", "model": "../../models/m.gguf"},
+        {"name": "b", "url": "http://127.0.0.1:1", "tokenizer": "../../models"},
+        {"name": "c", "model": "org/name"},
+    ]
+    spec = tmp_path / "specs" / "duo.yaml"
+    spec.write_text(yaml.safe_dump({"members": members}))
+    out = tmp_path / "off" / "fitted.yaml"
+    write_ensemble(out, spec, yaml.safe_load(spec.read_text()), "# found\n")
+    found = load_spec(out)
+    assert (found.folder / (found.members[0].model or "")).samefile(tmp_path / "deep" / "models" / "m.gguf")
+    assert (found.folder / (found.members[1].tokenizer or "")).samefile(tmp_path / "deep" / "models")
+    assert found.members[2].model == "org/name"

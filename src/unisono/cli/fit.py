@@ -64,7 +64,7 @@ def fit(flags: FitFlags) -> None:
 
     spec = load_spec(flags.spec, again=True)
     out = flags.out or flags.spec.with_name(f"{flags.spec.stem}-fitted.yaml")
-    check_out(out, flags.spec)
+    check_out(out, flags.spec, flags.prompts)
     check_installed()
     began = time.perf_counter()
     tasks, references, sources = _references(flags)
@@ -74,12 +74,12 @@ def fit(flags: FitFlags) -> None:
         )
     pool = flags.prepare(spec.model_copy(update={"fitted": None}))  # another model is fitted again
     found = _fit(pool, tasks, references, flags)
-    _write(out, flags.spec, spec, pool, found, sources)
     told = {**found.to_json(), "seconds": round(time.perf_counter() - began, 1), "out": str(out)}
     if flags.as_json:
         print(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         _show(found)
+    _write(out, flags.spec, spec, pool, found, sources)
     flags.say(f"{out} is the fitted ensemble; `unisono eval` leaves out what it was fitted on")
 
 
