@@ -21,6 +21,7 @@ from unisono.build import Models, Prepared
 from unisono.chat.messages import Prompt
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.config.combine import Combine
+from unisono.config.sampling import MEMBER, SHAPING
 from unisono.engine.company import Company
 from unisono.engine.given import cut
 from unisono.engine.observation import Observer, Seen
@@ -257,6 +258,12 @@ def check(prepared: Prepared, references: Sequence[Reference], rule: str | None 
         raise SpecError(
             f"combine is {str(method.combine)!r}, of which only the rule can be fitted",
             hint=f"leave its other keys out, or choose --rule {RULES[0]} for a file that says combine: {RULES[0]}",
+        )
+    if own := [MEMBER + name for name in SHAPING if name != "logit_bias" and method.sampling.changes(MEMBER + name)]:
+        raise SpecError(
+            f"sampling has {', '.join(own)}, which is no part of what is fitted: the weights would be those of other "
+            "votes",
+            hint=f"leave {'it' if len(own) == 1 else 'them'} out; fitting finds members' temperatures",
         )
     if told := [member.spec.name for member in prepared.members if member.facts.truncated]:
         raise SpecError(

@@ -193,6 +193,9 @@ def test_what_cannot_be_fitted_is_named(run: Run, duo: Path, answers: Path, data
     assert "the rule 'max' cannot be fitted" in run("fit", duo, *words, "--rule", "max").err
     shown = run("fit", duo, "--tasks", "piqa", "--data", data, "--limit", 5, "--calibrate", "-q")
     assert "there are 5 reference answers" in shown.err
+    before = duo.read_text()
+    duo.write_text(before + "sampling: {member_top_k: 3, member_temperature: 0.5, top_p: 0.9, temperature: 1}\n")
+    assert "sampling has member_temperature, member_top_k, which is no part" in run("fit", duo, *words).err
     duo.write_text("members:\n  - {name: a, model: 'fake:a'}\n")
     assert "the ensemble has one member" in run("fit", duo, *words).err
 
