@@ -42,6 +42,8 @@ SHOWN_FROM = 10
 """Held-out answers that can show a gain: that of three lies above zero by chance every ninth time."""
 AT_ONCE = 16  # answers that are read before the next ones are encoded
 SEED = 0
+COOLEST, HOTTEST = 0.01, 100.0
+"""What a member's temperature may be."""
 LEAST = 0.001
 """The least weight that is written: a member of less would be no member, and could not lead."""
 AS_IT_WAS, FITTED = "as it was", "as fitted"  # no member can have such a name
@@ -360,7 +362,8 @@ def _members(prepared: Prepared, shape: Shape) -> tuple[FittedMember, ...]:
     found = []
     for place, member in enumerate(prepared.members):
         weight = max(LEAST, round(float(shape.weight_K[place]), 4))
-        temperature = round(min(100.0, member.spec.temperature * float(shape.temperature_K[place])), 4)
+        temperature = round(member.spec.temperature * float(shape.temperature_K[place]), 4)
+        temperature = min(HOTTEST, max(COOLEST, temperature))
         found.append(FittedMember(member.spec.name, weight, temperature, dict(member.spec.calibrate)))
     return tuple(found)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -20,7 +21,8 @@ from unisono.config.ensemble import load_spec
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.evals.results import read_results
-from unisono.fitting import Gain, Reference, split
+from unisono.fitting import Gain, Reference, _members, split
+from unisono.fusion.fitting import Shape
 from unisono.fusion.resampling import Interval
 from unisono.identity import check_fitted, marks_of
 from unisono.members import PreparedMember
@@ -303,3 +305,32 @@ def test_relative_paths_hold_from_where_a_file_is_written_across_links(tmp_path:
     assert (found.folder / (found.members[0].model or "")).samefile(tmp_path / "deep" / "models" / "m.gguf")
     assert (found.folder / (found.members[1].tokenizer or "")).samefile(tmp_path / "deep" / "models")
     assert found.members[2].model == "org/name"
+
+
+def test_what_is_for_tasks_is_refused_with_prompts(run: Run, duo: Path, answers: Path, data: Path, here: Path) -> None:
+    for words in (("--limit", 5), ("--data", data), ("--shots", 1), ("--chat",), ("--calibrate",)):
+        shown = run("fit", duo, "--prompts", answers, *words)
+        assert shown.code == 2
+        assert f"{words[0]} given with --prompts" in shown.err
+    shown = run("fit", duo, "--prompts", answers, "--out", "fitted.yaml")
+    assert f"fitted.yaml is the fitted ensemble; evaluate it on questions that are not in {answers}" in shown.err
+
+
+def test_answers_of_earlier_fits_count_among_those_that_a_file_can_record(
+    run: Run, duo: Path, answers: Path, here: Path
+) -> None:
+    many = [f"arc_easy.{place}" for place in range(4_990)]
+    earlier = {"answers": [{"task": "arc_easy", "source": "x", "questions": many}], "models": {}}
+    (here / "fitted.yaml").write_text(yaml.safe_dump({**yaml.safe_load(duo.read_text()), "fitted": earlier}))
+    shown = run("fit", "fitted.yaml", "--prompts", answers, "-q")
+    assert shown.code == 2
+    assert "there are 12 answers beside the 4,990 that the file was fitted on before" in shown.err
+
+
+@pytest.mark.parametrize(("was", "found", "expected"), [(0.02, 0.25, 0.01), (90, 4, 100), (1.5, 2, 3)])
+def test_fitted_temperatures_are_those_that_a_file_may_have(
+    duo: Path, was: float, found: float, expected: float
+) -> None:
+    prepared = prepare(load_spec(duo)).reshaped({"a": {"temperature": was}})
+    members = _members(prepared, Shape(np.array([0.5, 0.5]), np.array([found, 1.0])))
+    assert [each.temperature for each in members] == [expected, 1]
