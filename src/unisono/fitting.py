@@ -336,22 +336,22 @@ def _observe(
                 if cutting.listener is company:
                     totals[name] -= share * _logp(company.finish(cutting, seconds)[0].logp)
         count(len(some))
-    return _observed(seen, shares, observer.union.size), min(totals, key=lambda name: totals[name])
+    return _observed(seen, shares), min(totals, key=lambda name: totals[name])
 
 
 def _alone(prepared: Prepared, models: Models, name: str) -> Company:
     return Company({0: models.engine(prepared.alone(name)).setting()})
 
 
-def _observed(seen: Sequence[Seen], shares: Sequence[float], columns: int) -> Observed:
+def _observed(seen: Sequence[Seen], shares: Sequence[float]) -> Observed:
     likely = None
-    tops = [each.likely_KC for each in seen if each.likely_KC is not None]
-    if tops:
-        widest = max(top.shape[1] for top in tops)
-        logp_NKC = np.full((len(tops), tops[0].shape[0], widest), 4 * NONE, np.float32)
-        for row, top in enumerate(tops):
-            logp_NKC[row, :, : top.shape[1]] = top
-        likely = Likely(logp_NKC, np.asarray([columns - top.shape[1] for top in tops]))
+    if kept := [each.likely for each in seen if each.likely is not None]:
+        widest = max(len(logw_C) for _, logw_C in kept)
+        logp_NKC = np.full((len(kept), len(kept[0][0]), widest), NONE, np.float32)
+        logw_NC = np.full((len(kept), widest), -np.inf, np.float32)
+        for row, (logp_KC, logw_C) in enumerate(kept):
+            logp_NKC[row, :, : len(logw_C)], logw_NC[row, : len(logw_C)] = logp_KC, logw_C
+        likely = Likely(logp_NKC, logw_NC)
     logp_NKT, logz_NKT = (np.stack([getattr(each, name) for each in seen]) for name in ("logp_KT", "logz_KT"))
     assert logp_NKT.shape[2] == len(NODES)
     return Observed(logp_NKT, logz_NKT, np.asarray(shares), likely)

@@ -13,11 +13,12 @@ from unisono.engine.cutting import Cutting, Job
 from unisono.engine.forward_output import select
 from unisono.engine.member import Member
 from unisono.fusion.calibration import Calibration
-from unisono.fusion.fitting import NODES, NONE
+from unisono.fusion.fitting import NODES, NONE, draw_columns
 from unisono.fusion.fold import FoldPlan, bring, fold
 from unisono.fusion.weights import top_columns
 
 KEPT = 32  # likely columns of each member
+SEED = 0
 _HOST = np.empty(0, np.float32)
 Rows = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -37,6 +38,7 @@ class Observer:
             setting.prepare,
         )
         self._keep_likely = keep_likely
+        self._generator = np.random.default_rng(SEED)
         self._seen: dict[Cutting, list[Seen | None]] = {}
 
     def finish(self, cutting: Cutting) -> list[Seen]:
@@ -56,8 +58,8 @@ class Observer:
                 if self._keep_likely:
                     p_KU.append(self._folded(job, member, logits_1V).copy())
             its = self._seen.setdefault(job.cutting, [None] * len(job.cutting.columns))
-            likely_KC = _likely(p_KU, job.column) if self._keep_likely else None
-            its[job.position] = Seen(np.stack(at_KT), np.stack(sum_KT), likely_KC)
+            likely = _likely(p_KU, job.column, self._generator) if self._keep_likely else None
+            its[job.position] = Seen(np.stack(at_KT), np.stack(sum_KT), likely)
 
     def _special(self, job: Job, member: Member, logits_1V: Rows) -> tuple[Floats, Floats] | None:
         """At a first piece that a member reads in its own way, or whose answers are calibrated."""
@@ -86,10 +88,10 @@ class Observer:
 class Seen:
     """What members say of one piece; see `unisono.fusion.fitting.Observed`."""
 
-    __slots__ = ("likely_KC", "logp_KT", "logz_KT")
+    __slots__ = ("likely", "logp_KT", "logz_KT")
 
-    def __init__(self, logp_KT: Floats, logz_KT: Floats, likely_KC: Rows | None) -> None:
-        self.logp_KT, self.logz_KT, self.likely_KC = logp_KT, logz_KT, likely_KC
+    def __init__(self, logp_KT: Floats, logz_KT: Floats, likely: tuple[Rows, Rows] | None) -> None:
+        self.logp_KT, self.logz_KT, self.likely = logp_KT, logz_KT, likely
 
 
 def _plain(logits_V: Rows, plan: FoldPlan, column: int) -> tuple[Floats, Floats]:
@@ -137,9 +139,14 @@ def _log_sum(x_NT: Floats) -> Floats:
     return np.asarray(np.logaddexp.reduce(x_NT, axis=0, initial=-np.inf))
 
 
-def _likely(p_KU: Sequence[Rows], column: int) -> Rows:
-    """What members say of the asked column and of the others that some of them find likely, each once."""
+def _likely(p_KU: Sequence[Rows], column: int, generator: np.random.Generator) -> tuple[Rows, Rows]:
+    """What members say of the asked column, of others that some find likely, and of drawn ones; see `Likely`."""
     tops = np.unique(np.concatenate([top_columns(p_U, KEPT) for p_U in p_KU]))
-    columns = np.concatenate([[column], tops[tops != column]]).astype(np.int64)
+    kept = np.concatenate([[column], tops[tops != column]]).astype(np.int64)
+    rest_U = np.asarray(np.mean(p_KU, axis=0, dtype=np.float64))
+    rest_U[kept] = 0
+    drawn, logw_D = draw_columns(rest_U, generator)
+    columns = np.concatenate([kept, drawn])
     with np.errstate(divide="ignore"):
-        return np.asarray(np.log(np.stack([p_U[columns] for p_U in p_KU])))
+        logp_KC = np.maximum(np.log(np.stack([p_U[columns] for p_U in p_KU])), np.float32(NONE))
+    return logp_KC, np.concatenate([np.zeros(len(kept)), logw_D]).astype(np.float32)
