@@ -21,11 +21,12 @@ from unisono.config.ensemble import load_spec
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.evals.results import read_results
-from unisono.fitting import Gain, Reference, _members, split
+from unisono.fitting import Gain, _members
 from unisono.fusion.fitting import Shape
 from unisono.fusion.resampling import Interval
 from unisono.identity import check_fitted, marks_of
 from unisono.members import PreparedMember
+from unisono.reference_answers import Reference, split
 from unisono.vocab.spelling import Speller
 
 pytest.importorskip("scipy.optimize")

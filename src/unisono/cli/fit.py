@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec, FittedOn
     from unisono.evals.model_pool import ModelPool
     from unisono.evals.records import Task
-    from unisono.fitting import Fit, Gain, Reference
+    from unisono.fitting import Fit, Gain
+    from unisono.reference_answers import Reference
 
 
 LIMIT = 300

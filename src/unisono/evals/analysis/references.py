@@ -15,8 +15,8 @@ from unisono.config.ensemble import FittedOn
 from unisono.errors import SpecError, shown
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Question, Task
-from unisono.fitting import FORM, Reference, reference_of
 from unisono.records import Score
+from unisono.reference_answers import FORM, Reference, reference_of
 from unisono.user_files import DATA, read_bytes
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
