@@ -17,9 +17,10 @@ from unisono.engine.engine import Engine
 from unisono.engine.request import DEFAULT_LIMITS, GenerationOptions, Request
 from unisono.engine.service import Service
 from unisono.errors import ClosedError, SpecError, UnisonoError, deprecated, shown
-from unisono.fitting import Fit, fit, reference_of
+from unisono.fitting import Fit, check, check_answers, fit
 from unisono.members import Report, silent
 from unisono.records import Generation, Limits, Score
+from unisono.reference_answers import reference_of
 
 MOST_TEXTS = 10_000
 
@@ -230,6 +231,8 @@ class Ensemble:
         if self._models is None:
             raise SpecError("an ensemble that was made of an engine cannot be fitted", hint="load it: Ensemble.load(…)")
         references = [reference_of(f"answer {place}", each) for place, each in enumerate(answers, 1)]
+        check(self.prepared, references, rule)
+        check_answers(self.prepared, references)
         return fit(self.prepared, self._models, references, rule=rule, temperatures=temperatures)
 
     def close(self) -> None:

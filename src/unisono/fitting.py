@@ -8,61 +8,40 @@ was, as it is fitted, and by each member alone: what is promised is what that sh
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from unisono.build import Models, Prepared
 from unisono.chat.messages import Prompt
+from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.config.combine import Combine
+from unisono.config.sampling import MEMBER, SHAPING
 from unisono.engine.company import Company
+from unisono.engine.given import cut
 from unisono.engine.observation import Observer, Seen
 from unisono.engine.reading import Reading, TextReader
 from unisono.errors import BackendMissing, PromptError, SpecError, UnisonoError, shown
 from unisono.fusion.fitting import NODES, NONE, Likely, Observed, Shape, fit_geometric, fit_mean
 from unisono.fusion.resampling import Interval, paired_bootstrap
+from unisono.reference_answers import Reference, by_task, split
+from unisono.vocab.spelling import Speller
+from unisono.vocab.union import MemberMap
 
 RULES = ("mean", "geometric")
-HELD_OUT = 4
-"""One of so many answers is held out."""
 FEWEST = 8
 """Answers, of which two are held out."""
+SHOWN_FROM = 10
+"""Held-out answers that can show a gain: that of three lies above zero by chance every ninth time."""
 AT_ONCE = 16  # answers that are read before the next ones are encoded
 SEED = 0
+COOLEST, HOTTEST = 0.01, 100.0
+"""What a member's temperature may be."""
 LEAST = 0.001
 """The least weight that is written: a member of less would be no member, and could not lead."""
 AS_IT_WAS, FITTED = "as it was", "as fitted"  # no member can have such a name
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Reference:
-    """An answer that the ensemble should have given."""
-
-    id: str
-    prompt: Prompt
-    answer: str
-    task: str = ""
-    """Answers of a task count together as much as those of another one."""
-
-
-FORM = 'give {"prompt": TEXT or "messages": […], "answer": TEXT}'
-
-
-def reference_of(name: str, given: object) -> Reference:
-    """Read an answer with what it follows; ``name`` is what errors call it. Raises a `SpecError`."""
-    if not isinstance(given, Mapping):
-        raise SpecError(f"{name} is {shown(given)}, not a mapping", hint=FORM)
-    answer, prompt = given.get("answer"), given.get("prompt")
-    if not isinstance(answer, str) or not answer:
-        raise SpecError(f"{name}: answer is {shown(answer)}, not a text", hint=FORM)
-    if (prompt is None) == (given.get("messages") is None):
-        raise SpecError(f"{name} has {'neither' if prompt is None else 'both'} prompt and messages", hint=FORM)
-    if prompt is not None and not isinstance(prompt, str):
-        raise SpecError(f"{name}: prompt is {shown(prompt)}, not a text", hint=FORM)
-    return Reference(name, Prompt(prompt, given.get("messages")), answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +59,12 @@ class Gain:
     over: str
     mean: float
     interval: Interval
+    held_out: int
+    """How many answers show it."""
 
     @property
     def is_shown(self) -> bool:
-        return self.interval.low > 0
+        return self.held_out >= SHOWN_FROM and self.interval.low > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +108,7 @@ def fit(
     Args:
         prepared: the ensemble as it is; calibrations that it has are kept, and temperatures multiplied.
         models: its loaded models.
-        references: answers; those of one task stand together, in an order that means nothing.
+        references: answers; those of a task in an order that means nothing.
         rule: ``mean`` or ``geometric``; ``None`` for the ensemble's own.
         temperatures: whether to fit the members' temperatures, or the weights alone.
         before: the ensemble as it was before it was calibrated, where it was.
@@ -168,24 +149,6 @@ def _priors(prepared: Prepared, before: Prepared | None) -> int:
     return sum(max(0, count - 1) for count in added)
 
 
-def split(references: Sequence[Reference]) -> tuple[list[Reference], list[Reference]]:
-    """What is fitted on, and what is held out: the last quarter of each task, one answer at least."""
-    fitted_on: list[Reference] = []
-    held_out: list[Reference] = []
-    for its in by_task(references).values():
-        kept = max(1, len(its) // HELD_OUT)
-        fitted_on += its[:-kept]
-        held_out += its[-kept:]
-    return fitted_on, held_out
-
-
-def by_task(references: Iterable[Reference]) -> dict[str, list[Reference]]:
-    tasks: defaultdict[str, list[Reference]] = defaultdict(list)
-    for reference in references:
-        tasks[reference.task].append(reference)
-    return tasks
-
-
 def apply(prepared: Prepared, members: Sequence[FittedMember], rule: str) -> Prepared:
     """An ensemble as it is fitted."""
     keys = {
@@ -210,6 +173,12 @@ def check(prepared: Prepared, references: Sequence[Reference], rule: str | None 
             f"combine is {str(method.combine)!r}, of which only the rule can be fitted",
             hint=f"leave its other keys out, or choose --rule {RULES[0]} for a file that says combine: {RULES[0]}",
         )
+    if own := [MEMBER + name for name in SHAPING if name != "logit_bias" and method.sampling.changes(MEMBER + name)]:
+        raise SpecError(
+            f"sampling has {', '.join(own)}, which is no part of what is fitted: the weights would be those of other "
+            "votes",
+            hint=f"leave {'it' if len(own) == 1 else 'them'} out; fitting finds members' temperatures",
+        )
     if told := [member.spec.name for member in prepared.members if member.facts.truncated]:
         raise SpecError(
             f"member {told[0]!r} tells its likeliest ids only: other pieces of an answer have no probability",
@@ -222,8 +191,30 @@ def check(prepared: Prepared, references: Sequence[Reference], rule: str | None 
             "and to see what it is worth",
             hint=f"give {FEWEST} or more; a few hundred are good",
         )
+    split(references)
     check_installed()
     return found
+
+
+class _Cutter(NamedTuple):
+    encoder: PromptEncoder
+    speller: Speller
+    map: MemberMap
+
+
+def check_answers(prepared: Prepared, references: Sequence[Reference]) -> None:
+    """Cut all answers as they will be read, without any weights. Raises a `PromptError` that names an answer."""
+    ensembles = [prepared, *(prepared.alone(member.spec.name) for member in prepared.members)]
+    for each in ensembles:
+        weights = {member.spec.name: member.weight for member in each.members}
+        place = list(weights).index(each.spec.method.lead_among(weights))
+        lead = each.members[place]
+        cutter = _Cutter(lead.encoder, lead.speller, each.union.maps[place])
+        for reference in references:
+            try:
+                cut(cutter, reference.prompt, reference.answer)
+            except PromptError as error:
+                raise _of(reference, error) from error
 
 
 def check_installed() -> None:
@@ -257,22 +248,22 @@ def _observe(
                 if cutting.listener is company:
                     totals[name] -= share * _logp(company.finish(cutting, seconds)[0].logp)
         count(len(some))
-    return _observed(seen, shares, observer.union.size), min(totals, key=lambda name: totals[name])
+    return _observed(seen, shares), min(totals, key=lambda name: totals[name])
 
 
 def _alone(prepared: Prepared, models: Models, name: str) -> Company:
     return Company({0: models.engine(prepared.alone(name)).setting()})
 
 
-def _observed(seen: Sequence[Seen], shares: Sequence[float], columns: int) -> Observed:
+def _observed(seen: Sequence[Seen], shares: Sequence[float]) -> Observed:
     likely = None
-    tops = [each.likely_KC for each in seen if each.likely_KC is not None]
-    if tops:
-        widest = max(top.shape[1] for top in tops)
-        logp_NKC = np.full((len(tops), tops[0].shape[0], widest), 4 * NONE, np.float32)
-        for row, top in enumerate(tops):
-            logp_NKC[row, :, : top.shape[1]] = top
-        likely = Likely(logp_NKC, np.asarray([columns - top.shape[1] for top in tops]))
+    if kept := [each.likely for each in seen if each.likely is not None]:
+        widest = max(len(logw_C) for _, logw_C in kept)
+        logp_NKC = np.full((len(kept), len(kept[0][0]), widest), NONE, np.float32)
+        logw_NC = np.full((len(kept), widest), -np.inf, np.float32)
+        for row, (logp_KC, logw_C) in enumerate(kept):
+            logp_NKC[row, :, : len(logw_C)], logw_NC[row, : len(logw_C)] = logp_KC, logw_C
+        likely = Likely(logp_NKC, logw_NC)
     logp_NKT, logz_NKT = (np.stack([getattr(each, name) for each in seen]) for name in ("logp_KT", "logz_KT"))
     assert logp_NKT.shape[2] == len(NODES)
     return Observed(logp_NKT, logz_NKT, np.asarray(shares), likely)
@@ -283,7 +274,8 @@ def _members(prepared: Prepared, shape: Shape) -> tuple[FittedMember, ...]:
     found = []
     for place, member in enumerate(prepared.members):
         weight = max(LEAST, round(float(shape.weight_K[place]), 4))
-        temperature = round(min(100.0, member.spec.temperature * float(shape.temperature_K[place])), 4)
+        temperature = round(member.spec.temperature * float(shape.temperature_K[place]), 4)
+        temperature = min(HOTTEST, max(COOLEST, temperature))
         found.append(FittedMember(member.spec.name, weight, temperature, dict(member.spec.calibrate)))
     return tuple(found)
 
@@ -307,7 +299,7 @@ def _gain(losses: Mapping[str, Sequence[float]], over: str, references: Sequence
     differences = [
         weight * (other - fitted) for weight, other, fitted in zip(weights, losses[over], losses[FITTED], strict=True)
     ]
-    return Gain(over, float(np.mean(differences)), paired_bootstrap(differences, SEED))
+    return Gain(over, float(np.mean(differences)), paired_bootstrap(differences, SEED), len(references))
 
 
 def _mean(losses: Sequence[float], references: Sequence[Reference]) -> float:
@@ -348,6 +340,10 @@ def _named(references: Sequence[Reference], read: Callable[[Sequence[tuple[Promp
             try:
                 read([(each.prompt, each.answer)])
             except UnisonoError as own:
-                where = f"{each.task} {each.id}".strip()
-                raise type(own)(f"the reference {where}: {own.message}", hint=own.hint) from error
+                raise _of(each, own) from error
         raise
+
+
+def _of(reference: Reference, error: UnisonoError) -> UnisonoError:
+    where = f"{reference.task} {reference.id}".strip()
+    return type(error)(f"the reference {where}: {error.message}", hint=error.hint)

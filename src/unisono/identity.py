@@ -10,8 +10,10 @@ from unisono.errors import SpecError
 from unisono.members import PreparedMember
 
 WEIGHTS = ("*.safetensors", "*.gguf", "*.bin")
-_CHEAP = ("sha256", "revision", "bytes")
-"""What is known of a model without reading its weights, where it is known at all."""
+_EXACT = ("sha256", "revision")
+"""What tells a model from all others."""
+_ROUGH = ("size", "parameters")
+"""What is known of models without reading their weights, on whatever device and in whatever dtype they are held."""
 
 
 def identity(member: PreparedMember) -> dict[str, str]:
@@ -21,8 +23,7 @@ def identity(member: PreparedMember) -> dict[str, str]:
     if path.is_file():
         return {"name": path.name, "sha256": source.sha256 or sum_of([path])}
     if path.is_dir():
-        files = sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
-        return {"name": path.name, "sha256": sum_of(files)}
+        return {"name": path.name, "sha256": sum_of(_files(path))}
     return {"name": source.location, **({} if revision is None else {"revision": revision})}
 
 
@@ -35,8 +36,8 @@ def sum_of(files: Sequence[Path]) -> str:
 
 
 def marks_of(member: PreparedMember) -> dict[str, str]:
-    """What a file of fitted members keeps of a model: its `identity`, and the size of its weights."""
-    return {**identity(member), "bytes": str(member.facts.weight_bytes)}
+    """What a file of fitted members keeps of a model: its `identity`, and how large it is."""
+    return {**_rough(member), **identity(member)}
 
 
 def check_fitted(members: Sequence[PreparedMember], fitted: Mapping[str, Mapping[str, str]], *, whole: bool) -> None:
@@ -49,9 +50,10 @@ def check_fitted(members: Sequence[PreparedMember], fitted: Mapping[str, Mapping
         before = fitted.get(member.spec.name)
         if before is None:
             continue
-        now = marks_of(member) if whole else _cheap(member)
-        for key in _CHEAP:
-            if key in now and before.get(key, now[key]) != now[key]:
+        now = marks_of(member) if whole else {**_rough(member), **_exact(member)}
+        known = [key for key in _EXACT if key in now and key in before] or [key for key in _ROUGH if key in now]
+        for key in known:
+            if before.get(key, now[key]) != now[key]:
                 raise SpecError(
                     f"the file was fitted on another model of member {member.spec.name!r}: its {key} was "
                     f"{before[key]}, and is {now[key]}",
@@ -59,6 +61,19 @@ def check_fitted(members: Sequence[PreparedMember], fitted: Mapping[str, Mapping
                 )
 
 
-def _cheap(member: PreparedMember) -> dict[str, str]:
-    known = {"sha256": member.source.sha256, "revision": member.facts.revision, "bytes": str(member.facts.weight_bytes)}
+def _exact(member: PreparedMember) -> dict[str, str]:
+    known = {"sha256": member.source.sha256, "revision": member.facts.revision}
     return {key: value for key, value in known.items() if value is not None}
+
+
+def _rough(member: PreparedMember) -> dict[str, str]:
+    """The size of a model's files; of one that has none here, the number of its parameters, where that is known."""
+    path, parameters = member.source.path, member.facts.parameters
+    files = [path] if path.is_file() else _files(path) if path.is_dir() else []
+    if files:
+        return {"size": str(sum(file.stat().st_size for file in files))}
+    return {} if parameters is None else {"parameters": str(parameters)}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from support.command_line import Run
 from support.eval_data import write_data, write_rows
+from unisono.build import prepare
 from unisono.chat.messages import Prompt
+from unisono.cli.ensemble_file import write_ensemble
+from unisono.cli.fit import _words
+from unisono.config.ensemble import load_spec
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.evals.results import read_results
-from unisono.fitting import Reference, split
+from unisono.fitting import Gain, _members
+from unisono.fusion.fitting import Shape
+from unisono.fusion.resampling import Interval
+from unisono.identity import check_fitted, marks_of
+from unisono.members import PreparedMember
+from unisono.reference_answers import Reference, split
+from unisono.vocab.spelling import Speller
 
 pytest.importorskip("scipy.optimize")
 ANSWERS: list[dict[str, object]] = [
@@ -68,9 +80,20 @@ def test_the_held_out_part_promises_no_more_than_it_shows(run: Run, duo: Path, a
     shown = run("fit", duo, "--prompts", answers, "--no-temperatures", "--out", "fitted.yaml", "-q")
     assert shown.code == 0, shown.err
     assert "1 numbers fitted on 9 answers, 3 held out" in shown.out
-    for line in [line for line in shown.out.splitlines() if line.startswith("held out, ")]:
-        low = float(line.partition("interval ")[2].split()[0])
-        assert ("no gain is shown, and it may be no better" in line) == (low <= 0)
+    lines = [line for line in shown.out.splitlines() if line.startswith("held out, ")]
+    assert len(lines) == 2
+    assert all("no gain is shown, as 3 held-out answers are too few (10 can show one)" in line for line in lines)
+
+
+def test_a_gain_is_shown_by_an_interval_above_zero_over_ten_answers_at_least() -> None:
+    above, around = Interval(0.1, 0.2), Interval(-0.1, 0.2)
+    shown = [Gain("as it was", 0.1, *its) for its in ((above, 10), (above, 9), (around, 100))]
+    assert [each.is_shown for each in shown] == [True, False, False]
+    assert [_words(each).partition(")")[2] for each in shown] == [
+        "",
+        ": no gain is shown, as 9 held-out answers are too few (10 can show one)",
+        ": no gain is shown, and it may be no better",
+    ]
 
 
 def test_an_evaluation_leaves_out_what_a_file_was_fitted_on(run: Run, duo: Path, data: Path, here: Path) -> None:
@@ -96,14 +119,47 @@ def test_an_evaluation_leaves_out_what_a_file_was_fitted_on(run: Run, duo: Path,
     assert len(yaml.safe_load(Path("again.yaml").read_text())["fitted"]["answers"]) == 4
 
 
-def test_a_file_whose_member_is_another_model_now_is_refused(run: Run, duo: Path, answers: Path, here: Path) -> None:
+def test_a_file_whose_member_is_another_model_now_is_refused_until_it_is_fitted_again(
+    run: Run, duo: Path, answers: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run("fit", duo, "--prompts", answers, "--out", "fitted.yaml", "-q").code == 0
     content = yaml.safe_load(Path("fitted.yaml").read_text())
-    content["fitted"]["models"]["b"]["bytes"] = "12345"
+    content["fitted"]["models"]["b"]["revision"] = "12345"
     Path("fitted.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setattr("unisono.identity._exact", lambda member: {"revision": "67890"})
     shown = run("run", "fitted.yaml", "x", "--raw", "-q")
     assert shown.code == 2
-    assert "fitted on another model of member 'b': its bytes was 12345" in shown.err
+    assert "fitted on another model of member 'b': its revision was 12345, and is 67890" in shown.err
+    again = run("fit", "fitted.yaml", "--prompts", answers, "--out", "again.yaml", "-q")
+    assert again.code == 0, again.err
+    assert "revision" not in yaml.safe_load(Path("again.yaml").read_text())["fitted"]["models"]["b"]
+
+
+def test_a_model_on_another_device_or_in_another_dtype_is_the_same(duo: Path, tmp_path: Path) -> None:
+    member = prepare(load_spec(duo)).members[0]
+
+    def told(location: str = "hub/model", **facts: Any) -> PreparedMember:
+        source = replace(member.source, location=location)
+        return replace(member, source=source, facts=replace(member.facts, parameters=7, **facts))
+
+    before = {"a": marks_of(told(weight_bytes=14, dtype="float16"))}
+    check_fitted([told(weight_bytes=28, dtype="float32", device="cuda")], before, whole=False)
+    with pytest.raises(SpecError, match="its parameters was 7, and is 8"):
+        check_fitted([replace(told(), facts=replace(told().facts, parameters=8))], before, whole=False)
+    revised = {"a": marks_of(told(revision="1"))}
+    check_fitted([replace(told(), facts=replace(told(revision="1").facts, parameters=8))], revised, whole=False)
+    with pytest.raises(SpecError, match="its revision was 1, and is 2"):
+        check_fitted([told(revision="2")], revised, whole=True)
+    (tmp_path / "model.safetensors").write_bytes(b"1234")
+    folder = {"a": marks_of(told(str(tmp_path)))}
+    assert folder["a"]["size"] == "4"
+    (tmp_path / "model.safetensors").write_bytes(b"4321")
+    check_fitted([told(str(tmp_path))], folder, whole=False)
+    with pytest.raises(SpecError, match="its sha256 was"):
+        check_fitted([told(str(tmp_path))], folder, whole=True)
+    (tmp_path / "model.safetensors").write_bytes(b"43210")
+    with pytest.raises(SpecError, match="its size was 4, and is 5"):
+        check_fitted([told(str(tmp_path))], folder, whole=False)
 
 
 @pytest.mark.parametrize(
@@ -111,11 +167,15 @@ def test_a_file_whose_member_is_another_model_now_is_refused(run: Run, duo: Path
     [
         (ANSWERS[:1], "there is 1 reference answer: too few to fit"),
         ([], "has no lines"),
-        ([{"prompt": "x"}], "line 1: answer is None, not a text"),
+        ([{"prompt": "x"}], "line 1: answer is null, not a text"),
         ([{"prompt": "x", "answer": ""}], "line 1: answer is '', not a text"),
         ([{"answer": "x"}], "line 1 has neither prompt and messages"),
         ([{"prompt": 3, "answer": "x"}], "line 1: prompt is 3, not a text"),
-        ([*ANSWERS, {"prompt": "x", "answer": "\x01 é \ud800"}], "the reference line 13"),
+        ([*ANSWERS, {"prompt": "x", "answer": "é \ud800"}], "'bad.jsonl', line 13: answer has a lone surrogate"),
+        ([*ANSWERS, {"prompt": "\udfff", "answer": "x"}], "'bad.jsonl', line 13: prompt has a lone surrogate"),
+        ([{"messages": [{"role": "user", "content": "\ud800"}], "answer": "x"}], "line 1: messages has a lone surrog"),
+        ([{"messages": [{"role": 3}], "answer": "x"}], "'bad.jsonl', line 1: message 1"),
+        ([{"messages": "hi", "answer": "x"}], "'bad.jsonl', line 1: messages is str"),
     ],
 )
 def test_answers_that_cannot_be_fitted_on_are_named(
@@ -136,6 +196,9 @@ def test_what_cannot_be_fitted_is_named(run: Run, duo: Path, answers: Path, data
     assert "the rule 'max' cannot be fitted" in run("fit", duo, *words, "--rule", "max").err
     shown = run("fit", duo, "--tasks", "piqa", "--data", data, "--limit", 5, "--calibrate", "-q")
     assert "there are 5 reference answers" in shown.err
+    before = duo.read_text()
+    duo.write_text(before + "sampling: {member_top_k: 3, member_temperature: 0.5, top_p: 0.9, temperature: 1}\n")
+    assert "sampling has member_temperature, member_top_k, which is no part" in run("fit", duo, *words).err
     duo.write_text("members:\n  - {name: a, model: 'fake:a'}\n")
     assert "the ensemble has one member" in run("fit", duo, *words).err
 
@@ -152,7 +215,123 @@ def test_python_fits_without_changing_the_ensemble(duo: Path) -> None:
 
 
 def test_the_last_quarter_of_each_task_is_held_out() -> None:
-    references = [Reference(str(n), Prompt(text="x"), "y", task) for task in ("t", "u") for n in range(8)]
+    references = [Reference(str(n), Prompt(text=f"x {n}"), "y", task) for task in ("t", "u") for n in range(8)]
     fitted_on, held_out = split(references)
     assert [(each.task, each.id) for each in held_out] == [("t", "6"), ("t", "7"), ("u", "6"), ("u", "7")]
     assert len(fitted_on) == 12
+
+
+def test_answers_of_no_task_are_parted_whatever_their_order_and_equal_prompts_never() -> None:
+    references = [Reference(str(n), Prompt(text=f"x {n // 3}"), "y") for n in range(60)]
+    fitted_on, held_out = split(references)
+    assert len(held_out) == 15
+    assert not {each.prompt.text for each in fitted_on} & {each.prompt.text for each in held_out}
+    assert {each.id for each in held_out} != {str(n) for n in range(45, 60)}
+    assert {each.id for each in split(references[::-1])[1]} == {each.id for each in held_out}
+    uneven = [*(Reference(str(n), Prompt(text="x"), "y") for n in range(9)), *references[:6]]
+    assert [len(its) for its in split(uneven)] == [12, 3]
+    chats = [Reference("", Prompt(messages=[{"role": "user", "content": words}]), "y") for words in "abab"]
+    assert [len(its) for its in split(chats)] == [2, 2]
+
+
+def test_answers_to_one_prompt_cannot_be_parted(run: Run, duo: Path, here: Path) -> None:
+    write_rows(here / "same.jsonl", [{"prompt": "x", "answer": f" y {place}"} for place in range(9)])
+    shown = run("fit", duo, "--prompts", "same.jsonl", "-q")
+    assert shown.code == 2
+    assert "all answers that are given follow the same prompt: none can be held out" in shown.err
+
+
+def test_an_answer_that_cannot_be_spelled_is_named_before_any_weights_are_loaded(
+    run: Run, duo: Path, answers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("own_encoding", "longest_match", "is_exact"):
+        real = getattr(Speller, name)
+        lacking = lambda *given, real=real: None if b"7" in given[-1] else real(*given)  # noqa: E731
+        monkeypatch.setattr(Speller, name, lacking)
+    monkeypatch.setattr("unisono.evals.model_pool.load_models", None)
+    shown = run("fit", duo, "--prompts", answers, "-q")
+    assert shown.code == 2
+    assert "the reference line 8: the text to score, ' sat on mat 7', holds a piece" in shown.err
+
+
+def test_no_fit_begins_whose_file_could_not_be_written(run: Run, duo: Path, answers: Path, here: Path) -> None:
+    (here / "notes.txt").write_text("mine: {members of the club}")
+    (here / "link.yaml").symlink_to(answers)
+    for out, words in (
+        (answers, "the file of the prompts itself"),
+        ("link.yaml", "the file of the prompts itself"),
+        (duo, "the ensemble file itself"),
+        (here, "a folder"),
+        ("none/fitted.yaml", "in a folder that does not exist"),
+        ("notes.txt", "which is no ensemble file, and would be lost"),
+    ):
+        shown = run("fit", duo, "--prompts", answers, "--out", out, "-q")
+        assert shown.code == 2
+        assert f"--out is {str(out)!r}, {words}" in shown.err
+    assert (here / "notes.txt").read_text() == "mine: {members of the club}"
+
+
+def test_what_was_found_is_shown_where_it_cannot_be_written(
+    run: Run, duo: Path, answers: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "fitted.yaml").write_text("members: []")
+
+    def fail(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    shown = run("fit", duo, "--prompts", answers, "--out", "fitted.yaml", "-q")
+    assert shown.code == 2
+    assert "3 numbers fitted on 9 answers" in shown.out
+    assert "cannot write 'fitted.yaml': No space left on device" in shown.err
+    assert [(file.name, file.read_text()) for file in here.iterdir()] == [("fitted.yaml", "members: []")]
+
+
+def test_relative_paths_hold_from_where_a_file_is_written_across_links(tmp_path: Path) -> None:
+    for folder in ("deep/er/specs", "deep/models", "elsewhere/far/off"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "deep" / "models" / "m.gguf").touch()
+    (tmp_path / "specs").symlink_to(tmp_path / "deep" / "er" / "specs")
+    (tmp_path / "off").symlink_to(tmp_path / "elsewhere" / "far" / "off")
+    members = [
+        {"name": "a", "model": "../../models/m.gguf"},
+        {"name": "b", "url": "http://127.0.0.1:1", "tokenizer": "../../models"},
+        {"name": "c", "model": "org/name"},
+    ]
+    spec = tmp_path / "specs" / "duo.yaml"
+    spec.write_text(yaml.safe_dump({"members": members}))
+    out = tmp_path / "off" / "fitted.yaml"
+    write_ensemble(out, spec, yaml.safe_load(spec.read_text()), "# found\n")
+    found = load_spec(out)
+    assert (found.folder / (found.members[0].model or "")).samefile(tmp_path / "deep" / "models" / "m.gguf")
+    assert (found.folder / (found.members[1].tokenizer or "")).samefile(tmp_path / "deep" / "models")
+    assert found.members[2].model == "org/name"
+
+
+def test_what_is_for_tasks_is_refused_with_prompts(run: Run, duo: Path, answers: Path, data: Path, here: Path) -> None:
+    for words in (("--limit", 5), ("--data", data), ("--shots", 1), ("--chat",), ("--calibrate",)):
+        shown = run("fit", duo, "--prompts", answers, *words)
+        assert shown.code == 2
+        assert f"{words[0]} given with --prompts" in shown.err
+    shown = run("fit", duo, "--prompts", answers, "--out", "fitted.yaml")
+    assert f"fitted.yaml is the fitted ensemble; evaluate it on questions that are not in {answers}" in shown.err
+
+
+def test_answers_of_earlier_fits_count_among_those_that_a_file_can_record(
+    run: Run, duo: Path, answers: Path, here: Path
+) -> None:
+    many = [f"arc_easy.{place}" for place in range(4_990)]
+    earlier = {"answers": [{"task": "arc_easy", "source": "x", "questions": many}], "models": {}}
+    (here / "fitted.yaml").write_text(yaml.safe_dump({**yaml.safe_load(duo.read_text()), "fitted": earlier}))
+    shown = run("fit", "fitted.yaml", "--prompts", answers, "-q")
+    assert shown.code == 2
+    assert "there are 12 answers beside the 4,990 that the file was fitted on before" in shown.err
+
+
+@pytest.mark.parametrize(("was", "found", "expected"), [(0.02, 0.25, 0.01), (90, 4, 100), (1.5, 2, 3)])
+def test_fitted_temperatures_are_those_that_a_file_may_have(
+    duo: Path, was: float, found: float, expected: float
+) -> None:
+    prepared = prepare(load_spec(duo)).reshaped({"a": {"temperature": was}})
+    members = _members(prepared, Shape(np.array([0.5, 0.5]), np.array([found, 1.0])))
+    assert [each.temperature for each in members] == [expected, 1]

@@ -75,6 +75,7 @@ def test_what_a_member_prefers_without_a_question_is_divided_out() -> None:
         for its in choose_all(pool, [*make.members(pool), make.ensemble(pool)], task().questions):
             assert [answer.answer for answer, _ in its] == ["X", "Y", "Z"] * 2
             assert all(answer.error is None for answer, _ in its)
+        assert priors(pool, [task()]) == found, "calibrating twice equals once"
 
 
 def test_what_cannot_be_calibrated_is_named() -> None:
@@ -87,7 +88,7 @@ def test_what_cannot_be_calibrated_is_named() -> None:
         with pytest.raises(SpecError, match="no question is answered by a letter"):
             priors(pool, [texts])
         other = replace(task(), questions=[*task().questions, replace(question(7, "X"), choices=("X", "Y"))])
-        with pytest.raises(SpecError, match=r"\['X', 'Y', 'Z'\] and \['X', 'Y'\]"):
+        with pytest.raises(SpecError, match=r'\["X", "Y", "Z"\] and \["X", "Y"\]'):
             priors(pool, [other])
 
 

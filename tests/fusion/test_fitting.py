@@ -8,15 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from unisono.engine.observation import _likely
 from unisono.fusion.fitting import (
+    DRAWN,
     NODES,
     NONE,
     Curves,
     Likely,
     Observed,
     at_node,
+    draw_columns,
     fit_geometric,
     fit_mean,
+    log_product,
     weights_by_em,
 )
 from unisono.fusion.rules import geometric
@@ -39,7 +43,9 @@ def observed(logits_NKU: Floats, column_N: NDArray[np.int64]) -> Observed:
     order = np.stack([[c, *(u for u in range(logits_NKU.shape[2]) if u != c)] for c in column_N])
     logp_NKC = np.take_along_axis(np.log(p_NKU), order[:, None, :], axis=2).astype(np.float32)
     share_N = np.full(len(column_N), 1 / len(column_N))
-    return Observed(logp_NKT, logz_NKT, share_N, Likely(logp_NKC, np.zeros(len(column_N), np.int64)))
+    return Observed(
+        logp_NKT, logz_NKT, share_N, Likely(logp_NKC, np.zeros((len(column_N), logp_NKC.shape[2]), np.float32))
+    )
 
 
 def drawn(seed: int, weight_K: Floats, temperature_K: Floats, count: int = 4000) -> Observed:
@@ -114,3 +120,42 @@ def test_pieces_that_a_member_lacks_leave_the_fit_finite() -> None:
     assert np.isfinite(shape.weight_K).all()
     assert np.isfinite(shape.temperature_K).all()
     assert shape.weight_K[1] > 0.5
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 2.0])
+@pytest.mark.parametrize("alike", [True, False])
+def test_the_normaliser_of_a_product_is_that_of_the_rule_over_a_long_tail(*, alike: bool, temperature: float) -> None:
+    generator = np.random.default_rng(7)
+    count, width = 20, 20_000
+    shared_NU = generator.standard_normal((count, width))
+    own_NKU = generator.standard_normal((count, 2, width))
+    logits_NKU = 1.5 * (shared_NU[:, None] + 0.2 * own_NKU if alike else own_NKU)
+    logits_NKU[:, :, :5] += 6
+    p_NKU, column_N = softmax(logits_NKU), generator.integers(0, 5, count)
+    kept = [
+        _likely([p_U.astype(np.float32) for p_U in p_KU], c, generator) for p_KU, c in zip(p_NKU, column_N, strict=True)
+    ]
+    widest = max(len(logw_C) for _, logw_C in kept)
+    logp_NKC, logw_NC = np.full((count, 2, widest), NONE), np.full((count, widest), -np.inf)
+    for row, (logp_KC, logw_C) in enumerate(kept):
+        logp_NKC[row, :, : len(logw_C)], logw_NC[row, : len(logw_C)] = logp_KC, logw_C
+    logz_NKT = np.stack([np.log((p_NKU**node).sum(axis=2)) for node in NODES], axis=2)
+    curves = Curves(Observed(logz_NKT, logz_NKT, np.ones(count)))
+    weight_K, temperature_K = np.array([0.6, 0.4]), np.full(2, temperature)
+    found_N = log_product(Likely(logp_NKC, logw_NC), curves, weight_K, temperature_K)
+    own = softmax(logits_NKU / temperature)
+    exact_N = np.log(geometric([own[:, 0].copy(), own[:, 1].copy()], [0.6, 0.4])[np.arange(count), column_N])
+    np.testing.assert_allclose(found_N, exact_N, atol=0.15)
+    assert found_N.mean() == pytest.approx(exact_N.mean(), abs=0.03)
+
+
+def test_drawn_columns_stand_for_all() -> None:
+    generator = np.random.default_rng(1)
+    p_U = generator.random(5_000) ** 8
+    p_U[::2] = 0
+    columns, logw_N = draw_columns(p_U, generator)
+    assert len(columns) <= DRAWN
+    assert (p_U[columns] > 0).all()
+    assert (np.exp(logw_N) * p_U[columns]).sum() == pytest.approx(p_U.sum(), rel=0.1)
+    few, logw_N = draw_columns(p_U[:300], generator)
+    assert (few.tolist(), logw_N.tolist()) == (np.flatnonzero(p_U[:300]).tolist(), [0] * 150)

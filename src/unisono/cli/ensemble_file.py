@@ -8,27 +8,70 @@ from pathlib import Path
 from typing import Any
 
 from unisono.errors import SpecError
+from unisono.user_files import SETTINGS, read_text
+
+PATHS = ("model", "tokenizer")
+"""Keys of a member that may be relative paths."""
 
 
-def check_out(out: Path, spec: Path) -> None:
-    """Refuse to write over the file that is read. Raises a `SpecError`."""
-    if out.exists() and out.samefile(spec):
-        raise SpecError(f"--out is {str(out)!r}, the ensemble file itself", hint="give another file")
+def check_out(out: Path, spec: Path, prompts: Path | None = None) -> None:
+    """Refuse a file that cannot be written, that is read, or that is no ensemble file. Raises a `SpecError`."""
+    name = repr(str(out))
+    if out.is_dir():
+        raise SpecError(f"--out is {name}, a folder", hint="give a file")
+    for read, what in ((spec, "the ensemble file itself"), (prompts, "the file of the prompts itself")):
+        if read is not None and out.exists() and read.exists() and out.samefile(read):
+            raise SpecError(f"--out is {name}, {what}", hint="give another file")
+    folder = out.resolve().parent
+    if not folder.is_dir():
+        raise SpecError(f"--out is {name}, in a folder that does not exist", hint=f"make it first: mkdir -p {folder}")
+    if not os.access(folder, os.W_OK):
+        raise SpecError(f"--out is {name}, in a folder that cannot be written to", hint="choose another --out")
+    if out.exists() and not _is_ensemble(out):
+        raise SpecError(f"--out is {name}, which is no ensemble file, and would be lost", hint="give another file")
 
 
 def write_ensemble(path: Path, spec: Path, content: Mapping[str, Any], head: str) -> None:
     """Write an ensemble file under a comment, with relative paths of models that hold from where it is.
 
-    Raises a `SpecError` where it cannot be written.
+    A file that was there is replaced when all is written. Raises a `SpecError` where it cannot be.
     """
     import yaml
 
+    target, folder = path.resolve(), spec.resolve().parent
     for member in content["members"]:
-        beside = spec.parent / member.get("model", "")
-        if "model" in member and beside.exists() and not Path(member["model"]).is_absolute():
-            member["model"] = os.path.relpath(beside, path.parent)
+        for key in PATHS:
+            if isinstance(given := member.get(key), str):
+                member[key] = _moved(given, folder, target.parent)
     body = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=1000)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        path.write_text(head + body)
+        try:
+            beside.write_text(head + body, encoding="utf-8")
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
         raise SpecError(f"cannot write {str(path)!r}: {error.strerror}", hint="choose another --out") from error
+
+
+def _moved(given: str, old: Path, new: Path) -> str:
+    """A relative path as seen from another folder; what is no path that leads somewhere stays what it is."""
+    there = old / given
+    if Path(given).is_absolute() or not there.exists():
+        return given
+    plain = there.resolve() if there.name == ".." else there.parent.resolve() / there.name  # a link keeps its name
+    moved = os.path.relpath(plain, new)
+    return given if os.path.normpath(given) == moved else moved
+
+
+def _is_ensemble(path: Path) -> bool:
+    """Whether a file is an ensemble file, or empty."""
+    import yaml
+
+    try:
+        text = read_text(path, SETTINGS)
+        content = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return False
+    return not text.strip() or (isinstance(content, dict) and "members" in content)

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec, FittedOn
     from unisono.evals.model_pool import ModelPool
     from unisono.evals.records import Task
-    from unisono.fitting import Fit, Gain, Reference
+    from unisono.fitting import Fit, Gain
+    from unisono.reference_answers import Reference
 
 
+LIMIT = 300
+"""Questions of each task."""
 MOST = 5_000
 """Questions that the fitted file names, so that evaluations leave them out."""
 
@@ -39,8 +42,9 @@ class FitFlags(QuestionFlags):
         optional(metavar="FILE", help='Fit on a file of JSON lines {"prompt" or "messages": …, "answer": …}.'),
     ] = None
     limit: Annotated[
-        int, typer.Option(min=2, help="Read this many questions of each task, its last ones, at most half of it.")
-    ] = 300
+        int | None,
+        optional(min=2, help="Read this many questions of each task, its last ones, at most half. Default: 300."),
+    ] = None
     rule: Annotated[
         str | None, optional(metavar="RULE", help="Fit mean or geometric. Default: the file's own rule.")
     ] = None
@@ -64,23 +68,34 @@ def fit(flags: FitFlags) -> None:
 
     spec = load_spec(flags.spec, again=True)
     out = flags.out or flags.spec.with_name(f"{flags.spec.stem}-fitted.yaml")
-    check_out(out, flags.spec)
+    check_out(out, flags.spec, flags.prompts)
     check_installed()
     began = time.perf_counter()
     tasks, references, sources = _references(flags)
-    if (count := sum(len(each.questions) for each in sources)) > MOST:
-        raise SpecError(
-            f"there are {count:,} answers, and an ensemble file records {MOST:,} at most", hint="give a smaller --limit"
-        )
-    pool = flags.prepare(spec)
+    sources = _recorded(flags, spec, sources)
+    pool = flags.prepare(spec.model_copy(update={"fitted": None}))  # another model is fitted again
     found = _fit(pool, tasks, references, flags)
-    _write(out, flags.spec, spec, pool, found, sources)
     told = {**found.to_json(), "seconds": round(time.perf_counter() - began, 1), "out": str(out)}
     if flags.as_json:
         print(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         _show(found)
-    flags.say(f"{out} is the fitted ensemble; `unisono eval` leaves out what it was fitted on")
+    _write(out, flags.spec, spec, pool, found, sources)
+    if flags.prompts is None:
+        flags.say(f"{out} is the fitted ensemble; `unisono eval` leaves out what it was fitted on")
+    else:
+        flags.say(f"{out} is the fitted ensemble; evaluate it on questions that are not in {flags.prompts}")
+
+
+def _recorded(flags: FitFlags, spec: EnsembleSpec, sources: Sequence[FittedOn]) -> list[FittedOn]:
+    """What the fitted file says that it was fitted on: what it was before, too. Raises a `SpecError` for too much."""
+    before = [] if spec.fitted is None else [each for each in spec.fitted.answers if each not in sources]
+    earlier, now = (sum(len(each.questions) for each in its) for its in (before, sources))
+    if earlier + now > MOST:
+        beside = f" beside the {earlier:,} that the file was fitted on before" if earlier else ""
+        fewer = "give a smaller --limit" if flags.prompts is None else "give a file of fewer lines"
+        raise SpecError(f"there are {now:,} answers{beside}, and an ensemble file records {MOST:,} at most", hint=fewer)
+    return [*before, *sources]
 
 
 def _references(flags: FitFlags) -> tuple[list[Task], list[Reference], list[FittedOn]]:
@@ -90,21 +105,40 @@ def _references(flags: FitFlags) -> tuple[list[Task], list[Reference], list[Fitt
     from unisono.evals.analysis.references import fitted_on, read_answers, references_of
 
     if flags.prompts is not None:
+        _check_prompts_alone(flags)
         references, source = read_answers(flags.prompts)
         return [], references, [source]
     from unisono.evals.tasks import load_tasks
 
     flags.say("reading the tasks")
     names = task_names(flags.tasks or "")
-    tasks = load_tasks(names, data=flags.data, limit=flags.limit, last=True, shots=flags.shots, chat=flags.chat)
+    limit = LIMIT if flags.limit is None else flags.limit
+    tasks = load_tasks(names, data=flags.data, limit=limit, last=True, shots=flags.shots, chat=flags.chat)
     return tasks, references_of(tasks), fitted_on(tasks)
+
+
+def _check_prompts_alone(flags: FitFlags) -> None:
+    """Raise a `SpecError` for a flag that says how tasks are read."""
+    of_tasks = {
+        "--limit": flags.limit is not None,
+        "--data": flags.data is not None,
+        "--shots": flags.shots is not None,
+        "--chat": flags.chat,
+        "--calibrate": flags.calibrate,
+    }
+    if given := [name for name, is_given in of_tasks.items() if is_given]:
+        raise SpecError(
+            f"{', '.join(given)} given with --prompts, whose answers are read as they are, and all of them",
+            hint=f"{given[0]} is for --tasks: leave it out",
+        )
 
 
 def _fit(pool: ModelPool, tasks: Sequence[Task], references: Sequence[Reference], flags: FitFlags) -> Fit:
     from unisono.evals.analysis.references import priors
-    from unisono.fitting import check, fit
+    from unisono.fitting import check, check_answers, fit
 
     check(pool.prepared, references, flags.rule)
+    check_answers(pool.prepared, references)
     with pool:
         with loading_report(quiet=flags.quiet) as loading:
             pool.load_weights(loading)
@@ -140,9 +174,8 @@ def _write(out: Path, path: Path, spec: EnsembleSpec, pool: ModelPool, found: Fi
             member["calibrate"] = dict(its.calibrate)
     if found.rule != spec.combine.rule or found.rule != Method().combine.rule:
         content["combine"] = found.rule
-    before = [] if spec.fitted is None else spec.fitted.answers
     content["fitted"] = {
-        "answers": [each.model_dump() for each in [*(each for each in before if each not in sources), *sources]],
+        "answers": [each.model_dump() for each in sources],
         "models": {member.spec.name: marks_of(member) for member in pool.prepared.members},
     }
     head = f"# {path.name}, fitted on {found.answers} answers, {found.held_out} held out: {found.parameters} numbers.\n"
@@ -151,10 +184,14 @@ def _write(out: Path, path: Path, spec: EnsembleSpec, pool: ModelPool, found: Fi
 
 def _words(gain: Gain) -> str:
     """What the held-out part shows, and nothing more."""
+    from unisono.fitting import SHOWN_FROM
+
     sign = "better" if gain.mean > 0 else "worse"
     interval = f"95 % interval {gain.interval.low:+.4f} to {gain.interval.high:+.4f}"
     over = f"than {gain.over}" if gain.over != "as it was" else "than it was"
     shown = "" if gain.is_shown else ": no gain is shown, and it may be no better"
+    if gain.held_out < SHOWN_FROM:
+        shown = f": no gain is shown, as {gain.held_out} held-out answers are too few ({SHOWN_FROM} can show one)"
     return f"held out, {abs(gain.mean):.4f} nats a byte {sign} {over} ({interval}){shown}"
 
 

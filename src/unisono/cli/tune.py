@@ -67,13 +67,13 @@ def tune(flags: TuneFlags) -> None:
     pool = flags.prepare(spec, flags.batch)
     folder = flags.folder or Path(f"tune-{flags.spec.stem}")
     tuned = _search(folder, pool, tasks, stages, gates, flags)
-    _write(out, flags.spec, pool, tuned)
     found = json.dumps(tuned.to_json(), indent=2, ensure_ascii=False)
     (folder / SEARCH).write_text(found + "\n")
     if flags.as_json:
         print(found)
     else:
         _show(tuned)
+    _write(out, flags.spec, pool, tuned)
     flags.say(f"{out} is the tuned ensemble; compare it with the old one: {_comparing_command(out, flags)}")
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Protocol
 
 from unisono.chat.messages import Prompt
+from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.config.method import Method
 from unisono.config.reasoning import Reasoning
 from unisono.config.sampling import MEMBER, Sampling
 from unisono.engine.member import Member
 from unisono.errors import PromptError, SpecError, shown
 from unisono.records import is_unicode
-from unisono.vocab.union import ABSENT
+from unisono.vocab.spelling import Speller
+from unisono.vocab.union import ABSENT, MemberMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,18 @@ def scored_by(method: Method) -> Method:
 _GREEDY = {key.name: getattr(Sampling(), key.name) for key in fields(Sampling)}
 
 
-def cut(lead: Member, prompt: Prompt, text: str) -> list[int]:
+class Cutter(Protocol):
+    """What of a member cuts texts: a `Member`, or one whose weights are not loaded."""
+
+    @property
+    def encoder(self) -> PromptEncoder: ...
+    @property
+    def speller(self) -> Speller: ...
+    @property
+    def map(self) -> MemberMap: ...
+
+
+def cut(lead: Cutter, prompt: Prompt, text: str) -> list[int]:
     """The columns of the pieces into which the lead's tokenizer cuts a text that follows a prompt.
 
     A raw prompt and the text are encoded together, so that the cut between them is the tokenizer's own, as far as
@@ -115,7 +129,7 @@ def cut(lead: Member, prompt: Prompt, text: str) -> list[int]:
     return columns
 
 
-def _ids(lead: Member, prompt: Prompt, data: bytes) -> Sequence[int]:
+def _ids(lead: Cutter, prompt: Prompt, data: bytes) -> Sequence[int]:
     if prompt.text is not None:
         before = lead.encoder.encode(prompt, may_be_empty=True)
         whole = lead.encoder.encode(Prompt(text=prompt.text + data.decode()))

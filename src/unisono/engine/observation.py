@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +12,16 @@ from unisono.engine.company import Setting
 from unisono.engine.cutting import Cutting, Job
 from unisono.engine.forward_output import select
 from unisono.engine.member import Member
-from unisono.fusion.fitting import NODES, NONE
+from unisono.fusion.calibration import Calibration
+from unisono.fusion.fitting import NODES, NONE, draw_columns
 from unisono.fusion.fold import FoldPlan, bring, fold
 from unisono.fusion.weights import top_columns
 
 KEPT = 32  # likely columns of each member
+SEED = 0
 _HOST = np.empty(0, np.float32)
 Rows = NDArray[np.float32]
+Floats = NDArray[np.float64]
 
 
 class Observer:
@@ -36,6 +38,7 @@ class Observer:
             setting.prepare,
         )
         self._keep_likely = keep_likely
+        self._generator = np.random.default_rng(SEED)
         self._seen: dict[Cutting, list[Seen | None]] = {}
 
     def finish(self, cutting: Cutting) -> list[Seen]:
@@ -49,30 +52,34 @@ class Observer:
             at_KT, sum_KT, p_KU = [], [], []
             for place, member in enumerate(self.members):
                 logits_1V = np.asarray(bring(select(logits_K[place], [job.rows[place]]), _HOST))
-                found = self._special(job, member, logits_1V) or _at_nodes(logits_1V[0], member.plan, job.column)
-                at_KT.append(found[0])
-                sum_KT.append(found[1])
+                at_T, sum_T = self._special(job, member, logits_1V) or _plain(logits_1V[0], member.plan, job.column)
+                at_KT.append(at_T)
+                sum_KT.append(sum_T)
                 if self._keep_likely:
-                    p_KU.append(self._folded(job, member, logits_1V, 1.0).copy())
+                    p_KU.append(self._folded(job, member, logits_1V).copy())
             its = self._seen.setdefault(job.cutting, [None] * len(job.cutting.columns))
-            likely_KC = _likely(p_KU, job.column) if self._keep_likely else None
-            its[job.position] = Seen(np.stack(at_KT), np.stack(sum_KT), likely_KC)
+            likely = _likely(p_KU, job.column, self._generator) if self._keep_likely else None
+            its[job.position] = Seen(np.stack(at_KT), np.stack(sum_KT), likely)
 
-    def _special(self, job: Job, member: Member, logits_1V: Rows) -> tuple[Rows, Rows] | None:
-        """At a first piece that a member reads in its own way, all of it is folded at each temperature."""
-        if job.position or (member.name not in job.cutting.openings and member.calibration is None):
+    def _special(self, job: Job, member: Member, logits_1V: Rows) -> tuple[Floats, Floats] | None:
+        """At a first piece that a member reads in its own way, or whose answers are calibrated."""
+        first, calibration = member.name in job.cutting.openings, member.calibration
+        if job.position or not (first or calibration):
             return None
-        p_TU = [self._folded(job, member, logits_1V, inverse) for inverse in NODES]
-        p_U = p_TU[NODES.index(1.0)]
-        with np.errstate(divide="ignore"):
-            at_T = np.maximum(np.log([p[job.column] for p in p_TU]), NONE)
-            sum_T = np.log([float((p_U**inverse).sum()) for inverse in NODES])
-        return at_T, sum_T
+        plan = member.plan_at(member.place(None, inside=False, first=first))
+        columns = [job.column, *(calibration.columns if calibration else ())]
+        logp_CT, _ = _at_nodes(logits_1V[0], plan, columns)
+        at_T = logp_CT[0]
+        if calibration is not None and job.column in calibration.columns:
+            at_T = _calibrated(logp_CT[1:], calibration)[calibration.columns.index(job.column)]
+        p_U = self._folded(job, member, logits_1V).astype(np.float64)
+        sum_T = np.log([float((p_U**inverse).sum()) for inverse in NODES])
+        return np.where(np.isfinite(at_T), at_T, NONE), sum_T
 
-    def _folded(self, job: Job, member: Member, logits_1V: Rows, inverse: float) -> Rows:
+    def _folded(self, job: Job, member: Member, logits_1V: Rows) -> Rows:
         first = not job.position and member.name in job.cutting.openings
         plan = member.plan_at(member.place(None, inside=False, first=first))
-        p_BU = fold(logits_1V, replace(plan, temperature=plan.temperature / inverse))
+        p_BU = fold(logits_1V, plan)
         if member.calibration is not None and not job.position:
             p_BU = member.calibration(p_BU, [0])
         return np.asarray(p_BU[0])
@@ -81,38 +88,65 @@ class Observer:
 class Seen:
     """What members say of one piece; see `unisono.fusion.fitting.Observed`."""
 
-    __slots__ = ("likely_KC", "logp_KT", "logz_KT")
+    __slots__ = ("likely", "logp_KT", "logz_KT")
 
-    def __init__(self, logp_KT: Rows, logz_KT: Rows, likely_KC: Rows | None) -> None:
-        self.logp_KT, self.logz_KT, self.likely_KC = logp_KT, logz_KT, likely_KC
+    def __init__(self, logp_KT: Floats, logz_KT: Floats, likely: tuple[Rows, Rows] | None) -> None:
+        self.logp_KT, self.logz_KT, self.likely = logp_KT, logz_KT, likely
 
 
-def _at_nodes(logits_V: Rows, plan: FoldPlan, column: int) -> tuple[Rows, Rows]:
-    """The logarithms of a column's probability at each node, and of the sum of all powers of those at temperature 1."""
+def _plain(logits_V: Rows, plan: FoldPlan, column: int) -> tuple[Floats, Floats]:
+    """What `Seen` keeps of one column."""
+    logp_CT, logz_T = _at_nodes(logits_V, plan, [column])
+    at_one = logz_T[NODES.index(1.0)]
+    return np.where(np.isfinite(logp_CT[0]), logp_CT[0], NONE), logz_T - np.asarray(NODES) * at_one
+
+
+def _at_nodes(logits_V: Rows, plan: FoldPlan, columns: Sequence[int]) -> tuple[Floats, Floats]:
+    """The logarithms of columns' probabilities at each node, minus infinity where a column has no ids, and those of the
+    sums of the powers of all logits above the highest.
+
+    A column's are added as logarithms: as powers, float32 has none of what is less likely than e^-26 at the last node.
+    """
     x_V = logits_V / np.float32(plan.temperature)
     x_V[plan.dropped[:-1]] = -np.inf
     x_V -= x_V.max()
-    ids = [plan.source[column]] if column < len(plan.source) and plan.source[column] < len(x_V) else []
-    ids = [*ids, *plan.further.get(column, ())]
-    sum_T, mass_T = np.empty(len(NODES)), np.empty(len(NODES))
+    sum_T = np.empty(len(NODES))
     for start in (0, 1):  # every other node is twice the one before
         power_V = np.exp(x_V * np.float32(NODES[start]))
         for place in range(start, len(NODES), 2):
-            sum_T[place], mass_T[place] = power_V.sum(dtype=np.float64), power_V[ids].sum(dtype=np.float64)
+            sum_T[place] = power_V.sum(dtype=np.float64)  # that of the highest is 1: what is lost counts for nothing
             np.square(power_V, out=power_V)
     logz_T = np.log(sum_T)
-    if len(ids) == 1:
-        at_T = float(x_V[ids[0]]) * np.asarray(NODES) - logz_T
-    else:
-        with np.errstate(divide="ignore"):
-            at_T = np.log(mass_T) - logz_T
-    at_one = logz_T[NODES.index(1.0)]
-    return np.maximum(at_T, NONE), logz_T - np.asarray(NODES) * at_one
+    logp_CT = [_log_sum(np.outer(x_V[_ids(plan, each)].astype(np.float64), NODES)) - logz_T for each in columns]
+    return np.stack(logp_CT), logz_T
 
 
-def _likely(p_KU: Sequence[Rows], column: int) -> Rows:
-    """What members say of the asked column and of the others that some of them find likely, each once."""
+def _ids(plan: FoldPlan, column: int) -> list[int]:
+    """The ids of a column: none where the member does not know it."""
+    has_one = column < len(plan.source) and plan.source[column] < len(plan.column_V)
+    return [*([int(plan.source[column])] if has_one else ()), *plan.further.get(column, ())]
+
+
+def _calibrated(logp_CT: Floats, calibration: Calibration) -> Floats:
+    """What a calibration makes of the logarithms of its columns' probabilities."""
+    divided_CT = logp_CT - np.log(calibration.priors)[:, None]
+    kept_T, total_T = _log_sum(logp_CT), _log_sum(divided_CT)
+    return np.where(np.isfinite(total_T), divided_CT + (kept_T - np.where(np.isfinite(total_T), total_T, 0)), logp_CT)
+
+
+def _log_sum(x_NT: Floats) -> Floats:
+    """The logarithms of sums along the first axis."""
+    return np.asarray(np.logaddexp.reduce(x_NT, axis=0, initial=-np.inf))
+
+
+def _likely(p_KU: Sequence[Rows], column: int, generator: np.random.Generator) -> tuple[Rows, Rows]:
+    """What members say of the asked column, of others that some find likely, and of drawn ones; see `Likely`."""
     tops = np.unique(np.concatenate([top_columns(p_U, KEPT) for p_U in p_KU]))
-    columns = np.concatenate([[column], tops[tops != column]]).astype(np.int64)
+    kept = np.concatenate([[column], tops[tops != column]]).astype(np.int64)
+    rest_U = np.asarray(np.mean(p_KU, axis=0, dtype=np.float64))
+    rest_U[kept] = 0
+    drawn, logw_D = draw_columns(rest_U, generator)
+    columns = np.concatenate([kept, drawn])
     with np.errstate(divide="ignore"):
-        return np.asarray(np.log(np.stack([p_U[columns] for p_U in p_KU])))
+        logp_KC = np.maximum(np.log(np.stack([p_U[columns] for p_U in p_KU])), np.float32(NONE))
+    return logp_KC, np.concatenate([np.zeros(len(kept)), logw_D]).astype(np.float32)

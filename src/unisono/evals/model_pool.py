@@ -164,14 +164,13 @@ class ModelPool:
         return self._readings[names][1]
 
     def _prepared(self, system: System) -> Prepared:
-        if system.is_member:
-            return self.prepared.alone(system.members[0])
+        prepared = self.prepared.alone(system.members[0]) if system.is_member else self.prepared
         if system.weights is None and system.reshaped is None:
-            return self.prepared
+            return prepared
         keys = {name: dict(keys) for name, keys in (system.reshaped or {}).items()}
         for name, weight in (system.weights or {}).items():
             keys.setdefault(name, {})["weight"] = weight
-        return self.prepared.reshaped(keys)
+        return prepared.reshaped(keys)
 
 
 def _begin(client: Client, request: GenerationRequest) -> RequestId:

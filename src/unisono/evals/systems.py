@@ -21,6 +21,8 @@ TEMPERATURES = "temperatures"
 """The key of a setting that changes the members' temperatures: ``temperatures=smol:1.2,gemma:0.8``."""
 WEIGHTS = "weights"
 """The key of a setting that changes the members' weights: ``weights=smol:2,gemma:1``."""
+_PATHS = ("model", "tokenizer")
+"""Keys of a member that may be relative paths."""
 _BY_MEMBER = (WEIGHTS, TEMPERATURES)
 FILES = (".yaml", ".yml")
 SEED = 0
@@ -86,10 +88,10 @@ def _check_same_member(base: EnsembleSpec, spec: EnsembleSpec, name: str, path: 
     """Refuse a file whose member differs in more than its vote: models are loaded and prompted as the base says."""
     known = {member.name: member for member in base.members}
     own = spec.member(name)
-    keys = [key for key in MemberSpec.model_fields if key not in (*OF_VOTES, "model")]
+    keys = [key for key in MemberSpec.model_fields if key not in (*OF_VOTES, *_PATHS)]
     differing = [key for key in keys if name not in known or getattr(own, key) != getattr(known[name], key)]
-    if not differing and _model(base, known[name]) != _model(spec, own):
-        differing = ["model"]
+    if not differing:
+        differing = [key for key in _PATHS if _path(base, known[name], key) != _path(spec, own, key)]
     if differing:
         raise SpecError(
             f"in {str(path)!r} the member {name!r} has another {differing[0]} than in the ensemble that is evaluated",
@@ -97,9 +99,10 @@ def _check_same_member(base: EnsembleSpec, spec: EnsembleSpec, name: str, path: 
         )
 
 
-def _model(spec: EnsembleSpec, member: MemberSpec) -> str | None:
-    path = spec.folder / (member.model or "")
-    return str(path.resolve()) if member.model and path.exists() else member.model
+def _path(spec: EnsembleSpec, member: MemberSpec, key: str) -> str | None:
+    given: str | None = getattr(member, key)
+    path = spec.folder / (given or "")
+    return str(path.resolve()) if given and path.exists() else given
 
 
 def parse_weights(text: str, names: Iterable[str], key: str = WEIGHTS) -> dict[str, float]:

@@ -20,6 +20,9 @@ NODES = tuple(2.0 ** (step / 2) for step in range(-4, 5))
 """Inverse temperatures at which pieces are read: from a quarter to four, so that temperatures are from four down."""
 NONE = -1e3
 """What stands for the logarithm of no probability."""
+DRAWN = 256
+"""Columns that stand for all that no member finds likely."""
+AT_ONCE = 2048  # pieces whose products are computed together: their columns are some megabytes
 MOST_STEPS = 1000
 ENOUGH = 1e-10  # nats: a step of EM that gains less is the last
 LEAST_WEIGHT = 1e-6
@@ -35,12 +38,16 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Likely:
-    """Of each piece, what members say of the columns that some of them find likely; the asked one is the first."""
+    """Of each piece, what members say of some columns, for sums over all.
+
+    They are the asked one, which is the first, those that some members find likely, and some that are drawn from the
+    others.
+    """
 
     logp_NKC: NDArray[np.float32]
-    """At temperature 1; minus infinity for no mass, and `NONE` in places that are not used."""
-    rest_N: NDArray[np.int64]
-    """How many columns there are besides."""
+    """At temperature 1; `NONE` for no mass."""
+    logw_NC: NDArray[np.float32]
+    """The logarithm of how many columns each stands for; minus infinity in places that are not used."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,43 +146,66 @@ def at_node(observed: Observed, inverse: float) -> Floats:
 def fit_geometric(observed: Observed, *, temperatures: bool) -> Shape:
     """Weights of `geometric`, and temperatures if these are wanted.
 
-    The normaliser of a product is summed over the columns that some member finds likely; of the others each is counted
-    as having an equal part of what a member leaves.
+    The normaliser of a product is summed over the columns that some member finds likely, and estimated from drawn
+    ones over the others.
     """
     assert observed.likely is not None, "likely columns are kept for this rule"
     count, likely, curves = observed.logp_NKT.shape[1], observed.likely, Curves(observed)
-    logp_NKC = np.where(np.isfinite(likely.logp_NKC), likely.logp_NKC, NONE).astype(np.float64)
-    used_NC = logp_NKC[:, 0] > 2 * NONE
 
     def loss(point: Floats) -> float:
         weight_K, temperature_K = _read(point, count)
-        return -float(
-            observed.share_N @ _log_product(logp_NKC, used_NC, likely.rest_N, curves, weight_K, temperature_K)
-        )
+        return -float(observed.share_N @ log_product(likely, curves, weight_K, temperature_K))
 
     start_K = weights_by_em(np.exp(at_node(observed, 1.0)), observed.share_N)
     found = _minimize(loss, np.maximum(start_K, 0.05), count, count if temperatures else 0, exact=False)
     return Shape(*_read(found, count))
 
 
+def log_product(likely: Likely, curves: Curves, weight_K: Floats, temperature_K: Floats) -> Floats:
+    """The logarithm of what `unisono.fusion.rules.geometric` gives each asked piece, (N,)."""
+    logz_NK = curves.logz(temperature_K)
+    parts = [slice(start, start + AT_ONCE) for start in range(0, len(logz_NK), AT_ONCE)]
+    return np.concatenate(
+        [
+            _log_product(likely.logp_NKC[part], likely.logw_NC[part], logz_NK[part], weight_K, temperature_K)
+            for part in parts
+        ]
+    )
+
+
 def _log_product(
-    logp_NKC: Floats,
-    used_NC: NDArray[np.bool_],
-    rest_N: NDArray[np.int64],
-    curves: Curves,
+    logp_NKC: NDArray[np.float32],
+    logw_NC: NDArray[np.float32],
+    logz_NK: Floats,
     weight_K: Floats,
     temperature_K: Floats,
 ) -> Floats:
     least = np.log(FLOOR)
-    tempered_NKC = logp_NKC / temperature_K[:, None] - curves.logz(temperature_K)[:, :, None]
-    left_NK = np.maximum(1 - (np.exp(tempered_NKC) * used_NC[:, None]).sum(axis=2), FLOOR)
-    each_NK = np.maximum(np.log(left_NK / np.maximum(rest_N, 1)[:, None]), least)
+    tempered_NKC = logp_NKC / temperature_K[:, None] - logz_NK[:, :, None]
+    known_NC = (tempered_NKC > least).any(axis=1)  # the rule gives nothing to what nobody gives mass
+    known_NC[:, 0] = True
     score_NC = np.einsum("nkc,k->nc", np.maximum(tempered_NKC, least), weight_K)
-    rest_N1 = (each_NK @ weight_K + np.log(np.maximum(rest_N, 1)))[:, None]
-    all_N1C = np.concatenate([np.where(used_NC, score_NC, NONE), rest_N1], axis=1)
-    top_N = all_N1C.max(axis=1)
-    total_N = top_N + np.log(np.exp(all_N1C - top_N[:, None]).sum(axis=1))
+    all_NC = np.where(known_NC, score_NC + logw_NC, -np.inf)
+    top_N = all_NC.max(axis=1)
+    total_N = top_N + np.log(np.exp(all_NC - top_N[:, None]).sum(axis=1))
     return np.asarray(score_NC[:, 0] - total_N)
+
+
+def draw_columns(p_U: Floats, generator: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
+    """Some columns that have mass, and the logarithm of how many each stands for: all, where these are few.
+
+    Half of the chance to be drawn is by mass, under which a product at temperature 1 has bounded terms, and half by the
+    root of that, for higher temperatures. One is drawn from each of equal parts of the whole.
+    """
+    [columns] = np.nonzero(p_U)
+    if len(columns) <= DRAWN:
+        return columns, np.zeros(len(columns))
+    p_N, root_N = p_U[columns], np.sqrt(p_U[columns])
+    chance_N = (p_N / p_N.sum() + root_N / root_N.sum()) / 2
+    points = (np.arange(DRAWN) + generator.random(DRAWN)) / DRAWN
+    places = np.minimum(np.searchsorted(np.cumsum(chance_N), points), len(columns) - 1)
+    found, counts = np.unique(places, return_counts=True)
+    return columns[found], np.log(counts / (DRAWN * chance_N[found]))
 
 
 def _read(point: Floats, count: int) -> tuple[Floats, Floats]:

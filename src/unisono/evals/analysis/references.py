@@ -15,8 +15,8 @@ from unisono.config.ensemble import FittedOn
 from unisono.errors import SpecError, shown
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Question, Task
-from unisono.fitting import FORM, Reference, reference_of
 from unisono.records import Score
+from unisono.reference_answers import FORM, Reference, reference_of
 from unisono.user_files import DATA, read_bytes
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
@@ -67,7 +67,7 @@ def _reference(path: Path, number: int, words: bytes) -> Reference:
 
 
 def priors(pool: ModelPool, tasks: Sequence[Task]) -> dict[str, dict[str, float]]:
-    """By member, how likely it finds each lettered answer where the question says nothing.
+    """By member, how likely it finds each lettered answer where the question says nothing, uncalibrated.
 
     Raises:
         SpecError: no question has answers of one letter, or questions have different ones.
@@ -86,7 +86,7 @@ def priors(pool: ModelPool, tasks: Sequence[Task]) -> dict[str, dict[str, float]
         )
     prompts = [prompt for question in lettered[:ASKED] for prompt in _content_free(question)]
     asked = [(prompt, letter) for prompt in prompts for letter in letters]
-    alone = [pool.member(name) for name in pool.members]
+    alone = [replace(pool.member(name), reshaped={name: {"calibrate": {}}}) for name in pool.members]
     found = {}
     for system, scores in zip(alone, pool.score_all(alone, asked), strict=True):
         for score in scores:
