@@ -68,8 +68,7 @@ def plain_scores(engine: Engine, prompt: Prompt, columns: Sequence[int], method:
         here: Place | None = "opening" if first else None
         lead_U = text.distribution(plan.lead, here)
         opens = plan.gate.opens(plan.gate.score(lead_U[None], [place])[0])
-        voters = text.voters(members, opens=opens)
-        p_U_K = [text.of_member(text.distribution(member, here)) for member in voters]
+        voters, p_U_K = text.asked_of(members, dict.fromkeys((member.name for member in members), here), opens=opens)
         q_U = text.combined(p_U_K, voters) if opens else p_U_K[0]
         found.append((float(q_U[column]), int(np.argmax(q_U)) == column))
         piece = union.piece(column)

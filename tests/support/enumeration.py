@@ -31,6 +31,7 @@ class Number(NamedTuple):
     seed: int
     position: int
     purpose: Purpose
+    again: int
     index: int
 
 
@@ -74,9 +75,11 @@ class Enumeration(dict[Outcome, float]):
 class _Enumerated(RandomNumbers):
     """The numbers of a place, none of which is drawn."""
 
-    def __init__(self, answer: Callable[[Number, float], bool], seed: int, position: int, purpose: Purpose) -> None:
+    def __init__(
+        self, answer: Callable[[Number, float], bool], seed: int, position: int, purpose: Purpose, again: int = 0
+    ) -> None:
         self._answer = answer
-        self._place = seed, position, purpose
+        self._place = seed, position, purpose, again
         self._asked = 0
 
     def below(self, part: float, whole: float) -> bool:

@@ -172,7 +172,7 @@ def _softmax(logits_BV: Array, plan: FoldPlan, p_BV: Array) -> None:
     xp = np if isinstance(p_BV, np.ndarray) else array_namespace(p_BV)
     p_BV[:, :-1] = logits_BV
     if plan.temperature != 1:
-        p_BV /= plan.temperature
+        p_BV[:, :-1] /= plan.temperature  # nothing stands in the last column yet
     p_BV[:, plan.dropped] = -xp.inf
     p_BV -= xp.max(p_BV, axis=1, keepdims=True)
     xp.exp(p_BV, out=p_BV)
