@@ -13,7 +13,7 @@ from unisono.backends.registry import BACKENDS, installed, make_loader
 from unisono.config.demo import demo_path
 
 LONG = "The ship sailed north, and nobody on board knew what the captain had written in the log. " * 40
-PROMPTS = some((740, 300, 560), 2)
+PROMPTS = some((740, 300, 560), 3)
 """Tokens: more and fewer than the sliding window of Gemma 3, which is 512; the first is more than half of a slot."""
 CONTEXT = 1400
 CUT = 30

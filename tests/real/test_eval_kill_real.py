@@ -15,7 +15,7 @@ from support.covering import ALL
 from support.eval_data import write_data
 
 pytestmark = pytest.mark.models
-KILLS = 10 if ALL else 2
+KILLS = 10 if ALL else 1
 """Each costs half a run. Runs of fakes are cut off anywhere (`test_eval_run.py`)."""
 SPEC = """\
 members:

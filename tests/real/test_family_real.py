@@ -27,7 +27,7 @@ SYSTEMS = {
 }
 PROMPTS = (
     Prompt(messages=(Message(role="system", content="Be brief."), *(CHATS[0].messages or ()))),
-    *some(CHATS[:5], 2),
+    *some(CHATS[:5], 4),
 )
 PIECES = 12
 SIZES = (1, 4)

@@ -23,7 +23,7 @@ from unisono.records import Limits
 pytestmark = pytest.mark.models
 
 PIECES = 16
-SOME = some(PROMPTS, 2)
+SOME = some(PROMPTS, 3)
 FEWER = some(PROMPTS, 4)
 NAMES = ("smol", "gemma")
 FILES = {"smol": "smollm2-135m-instruct", "gemma": "gemma3-270m"}
