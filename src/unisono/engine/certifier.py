@@ -61,11 +61,6 @@ class Certifier:
         """Choose for texts at a position; what is not certain is asked about again, for all texts in one pass."""
         choices = {state: self._choose(state, position) for state in states}
         self._ask_again(choices, position, partial(self._choose, position=position))
-        for state, choice in choices.items():
-            for voter in state.voters(position):
-                if voter.certificates is not None:
-                    voter.certificates.certain += choice.is_certain
-                    voter.certificates.uncertain += not choice.is_certain
         return list(choices.values())
 
     def foresee(self, state: StepState, position: int, heard: Collection[Member]) -> Choice:

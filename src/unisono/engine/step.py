@@ -127,11 +127,7 @@ class Stepper:
             rest = alive
             if foreseen := [state for state in alive if position in state.foreseen]:
                 rest = [state for state in rest if state not in foreseen]
-                choices = [state.foreseen[position] for state in foreseen]
-                for certificates in (voter.certificates for choice in choices for voter in choice.asked):
-                    if certificates is not None:
-                        certificates.certain += 1
-                self._take_certified(foreseen, position, choices)
+                self._take_certified(foreseen, position, [state.foreseen[position] for state in foreseen])
             if self._certifier is not None and (told := [state for state in rest if state.is_certified(position)]):
                 rest = [state for state in rest if state not in told]
                 self._take_certified(told, position, self._certifier.choose(told, position))
@@ -151,7 +147,7 @@ class Stepper:
         chosen = self._sampler.choose(group, position, distributions)
         columns = [state.settled_as(column) for state, column in zip(group, chosen, strict=True)]
         for row, (state, column) in enumerate(zip(group, chosen, strict=True)):
-            if is_blind(state, position, column, [p_BU[row] for p_BU in distributions.p_BU_K]):
+            if state.may_stand_back and is_blind(state, position, column, [p_BU[row] for p_BU in distributions.p_BU_K]):
                 state.stand_back(position)
         if self._speculator.draft_length.in_use and not any(state.stood_back for state in group):
             self._speculator.learn(group, position, columns)
@@ -166,6 +162,10 @@ class Stepper:
         if self._speculator.draft_length.in_use:
             self._speculator.learn(states, position, [choice.column for choice in choices])
         for state, choice in zip(states, choices, strict=True):
+            for certificates in (voter.certificates for voter in choice.asked):
+                if certificates is not None:
+                    certificates.certain += choice.is_certain
+                    certificates.uncertain += not choice.is_certain
             has_none = choice.certificate.is_blind and state.allowed(position) is not None
             if has_none and state.stand_back(position):
                 continue
@@ -182,7 +182,7 @@ class Stepper:
             outputs.update((state, (distributions, row)) for row, state in enumerate(voting))
         for state, (distributions, row) in outputs.items():
             rows, column = [p_BU[row] for p_BU in distributions.p_BU_K], int(distributions.shaped_BU[row].argmax())
-            if is_blind(state, 0, column, rows):
+            if state.may_stand_back and is_blind(state, 0, column, rows):
                 state.stand_back(0)
         if any(state.stood_back for state in states):
             return []

@@ -225,6 +225,11 @@ class StepState(Asked):
             self.choice, self.piece = column, piece
             self.alive = False
 
+    @property
+    def may_stand_back(self) -> bool:
+        """Whether somebody who was not asked at a position could be."""
+        return bool(self.absent) or self.plan.draw.mixture
+
     def stand_back(self, position: int) -> bool:
         """Choose nothing more in this step, where somebody else could say what the text has to be: of a mixture, a
         member that was not drawn, or one that is away. The next step sees to it.
