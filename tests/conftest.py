@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from support.command_line import Run, Shown
+from support.covering import ALL
 from support.demo import demo_spec
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -24,7 +25,7 @@ os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 """No certificates, as every server here is ours and speaks plain HTTP: each new client of httpx would read all of the
 system's, for 25 ms."""
 
-settings.register_profile("unisono", derandomize=not os.environ.get("UNISONO_TEST_ALL"))
+settings.register_profile("unisono", derandomize=not ALL)
 settings.load_profile("unisono")
 """The same examples each time: what fails is the change's fault. ``UNISONO_TEST_ALL=1`` draws others."""
 

@@ -67,7 +67,7 @@ def build_once(path: Path, build: Callable[[Path], None], what: str) -> Path:
             if not path.exists():  # no other process has built it meanwhile
                 for left in path.parent.glob(f".{path.name}.*"):  # of a process that was killed: we hold the lock
                     shutil.rmtree(left, ignore_errors=True)
-                _write(path, build)
+                write_whole(path, build)
     return path
 
 
@@ -95,7 +95,7 @@ def build_sealed(path: Path, build: Callable[[Path], None], what: str, key: str)
                 _remove(path)
             for left in path.parent.glob(f".{path.name}.*"):
                 shutil.rmtree(left, ignore_errors=True)
-            _write(path, build_and_seal)
+            write_whole(path, build_and_seal)
     return path
 
 
@@ -141,10 +141,11 @@ def replace_file(path: Path, build: Callable[[Path], None], what: str) -> None:
     """Write ``path`` anew, whatever is there: readers see the old file or the new one, never a mixture."""
     with _cache_errors(path.parent, what):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, build)
+        write_whole(path, build)
 
 
-def _write(path: Path, build: Callable[[Path], None]) -> None:
+def write_whole(path: Path, build: Callable[[Path], object]) -> None:
+    """Let ``build`` write beside ``path``, and put what it wrote in its place: nobody ever reads a part of it."""
     holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         build(holder / path.name)

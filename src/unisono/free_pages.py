@@ -26,7 +26,7 @@ class FreePages:
         self._after: int | None = None
 
     def give_back(self) -> bool:
-        """Give free pages back if the process has grown since; whether it was tried. Called in any one thread."""
+        """Give free pages back if the process has grown since; whether it was tried. May be called in any thread."""
         held = None if self._trim is None else self._held()
         if self._trim is None or held is None:
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -276,10 +277,14 @@ def test_what_was_found_is_shown_where_it_cannot_be_written(
 ) -> None:
     (here / "fitted.yaml").write_text("members: []")
 
-    def fail(self: Path, target: Path) -> None:
-        raise OSError(28, "No space left on device")
+    replace = os.replace
 
-    monkeypatch.setattr(Path, "replace", fail)
+    def fail(source: Path, target: Path) -> None:
+        if target.name == "fitted.yaml":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
     shown = run("fit", duo, "--prompts", answers, "--out", "fitted.yaml", "-q")
     assert shown.code == 2
     assert "3 numbers fitted on 9 answers" in shown.out

@@ -8,13 +8,13 @@ about half an hour on two cores.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
+from support import covering
 from support.demo import written
 from support.methods import FixedDraftLength
 from support.prompts import ALL
@@ -46,7 +46,7 @@ SIZES = (1, 3, 8)
 
 def combinations() -> list[tuple[dict[str, Any], str, int]]:
     every = list(itertools.product(enumerate(GATES), enumerate(DRAFTERS), enumerate(SIZES)))
-    if not os.environ.get("UNISONO_TEST_ALL"):
+    if not covering.ALL:
         every = [each for each in every if _chosen(*each)]
     found = [(gate, drafter, size) for (_, gate), (_, drafter), (_, size) in every]
     return found + [each for each in ((UNGATED, "off", 1), (UNGATED, "off", 8)) if each not in found]
@@ -59,7 +59,7 @@ def _chosen(gate: tuple[int, Any], drafter: tuple[int, Any], size: tuple[int, An
 
 def prompts_of(keys: dict[str, Any], drafter: str, size: int) -> Sequence[Any]:
     """A fifth of the prompts, another one for each combination in turn; all with ``UNISONO_TEST_ALL``."""
-    if os.environ.get("UNISONO_TEST_ALL"):
+    if covering.ALL:
         return ALL
     return ALL[combinations().index((keys, drafter, size)) % 5 :: 5]
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unisono.cache import write_whole
 from unisono.errors import SpecError
 from unisono.user_files import SETTINGS, read_text
 
@@ -44,13 +45,8 @@ def write_ensemble(path: Path, spec: Path, content: Mapping[str, Any], head: str
             if isinstance(given := member.get(key), str):
                 member[key] = _moved(given, folder, target.parent)
     body = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=1000)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        try:
-            beside.write_text(head + body, encoding="utf-8")
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_whole(target, lambda beside: beside.write_text(head + body, encoding="utf-8"))
     except OSError as error:
         raise SpecError(f"cannot write {str(path)!r}: {error.strerror}", hint="choose another --out") from error
 

@@ -22,7 +22,7 @@ from unisono.engine.request import Ended, Event, Failed, GenerationRequest, Prep
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.errors import BackendMissing, MemberUnavailable, PromptError, SpecError, UnisonoError
-from unisono.free_pages import FreePages
+from unisono.free_pages import PROCESS
 from unisono.records import Limits
 from unisono.server import readiness
 from unisono.server.constraint import said_of
@@ -301,10 +301,9 @@ class AsyncEngine:
         return refusal
 
     async def _probe(self) -> None:
-        pages = FreePages()
         while True:
             await asyncio.sleep(PROBE_SECONDS)
-            await asyncio.to_thread(pages.give_back)
+            await asyncio.to_thread(PROCESS.give_back)
             due = {} if self._service is None else readiness.due(self._service)
             for model in dict.fromkeys((*self.failing, *due)):
                 with contextlib.suppress(Exception):
