@@ -185,6 +185,7 @@ def test_similar_feeds_share_a_pass_and_a_prompt_has_its_own() -> None:
     assert plan_passes([1, 1, 300, 3, 1], slack=16) == [[2], [3, 0, 1, 4]]
     assert plan_passes([5, 5], slack=0) == [[0, 1]]
     assert plan_passes([1, 2, 1, 1], slack=2) == [[1], [0, 2, 3]]
+    assert plan_passes([20, 18, 14, 4], slack=2, share=0.25) == [[0, 1, 2], [3]]  # 8 padded of 52; 24 would be of 56
 
 
 def test_longer_feeds_begin_with_the_shorter_ones_where_no_row_has_to_be_copied_then(

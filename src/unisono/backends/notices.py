@@ -32,6 +32,7 @@ LLAMACPP_NOISE = (
 """Of llama.cpp: what changes nothing in what is written."""
 TRANSFORMERS_NOISE = (
     r"Dequantizing the whole model",  # as we ask for
+    r"GGUF checkpoint with its weights packed is fastest in",  # speed alone, of kernels that we do not run
     r"fast path is not available|flash[-_ ]linear[-_ ]attention|causal[-_]conv1d|mamba_ssm",  # speed alone
     r"unauthenticated requests to the HF Hub",
     r"`?(torch_dtype|use_fast)`? is deprecated",

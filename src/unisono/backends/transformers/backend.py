@@ -12,6 +12,8 @@ from unisono.backends.transformers.torch_runtime import RowForward
 
 PADDING_SLACK = 16
 """Padded tokens that cost less than another pass, which reads all the weights again."""
+PADDING_SHARE = 0.25
+"""Of the tokens of a large pass: so much padding costs less than several passes, whose matrices are small."""
 LONGEST = 16
 """Feeds of up to this many ids may be split over two passes. Longer prompts never are."""
 
@@ -103,7 +105,9 @@ class RowBackend:
         if len(feeds) <= 1:
             return [whole] if feeds else []
         if forward.ragged:
-            return _side_by_side([[whole[i] for i in group] for group in plan_passes(lengths, PADDING_SLACK)], rows)
+            return _side_by_side(
+                [[whole[i] for i in group] for group in plan_passes(lengths, PADDING_SLACK, PADDING_SHARE)], rows
+            )
         alike: dict[tuple[int, int], list[Part]] = {}
         for part, row in zip(whole, rows, strict=True):
             alike.setdefault((self._pool.lengths[row], part.length), []).append(part)

@@ -213,21 +213,23 @@ class RowPool:
             self.rows = min(self.slots, max(count, 2 * self.rows))
 
 
-def plan_passes(lengths: Sequence[int], slack: int) -> list[list[int]]:
+def plan_passes(lengths: Sequence[int], slack: int, share: float = 0.0) -> list[list[int]]:
     """Group feeds into passes so that padding costs less than another pass.
 
     Returns lists of indices into ``lengths``, longest first. Feeds of equal length share a list. A pass has at most
-    ``slack`` padded tokens.
+    ``slack`` padded tokens, or this ``share`` of the tokens that it is there for, if that is more.
     """
     groups: list[list[int]] = []
-    waste = 0
+    waste = read = 0
     for length, alike in itertools.groupby(sorted(range(len(lengths)), key=lambda i: -lengths[i]), lengths.__getitem__):
         feeds = list(alike)
         padding = len(feeds) * (lengths[groups[-1][0]] - length) if groups else 0
-        if groups and waste + padding <= slack:
+        tokens = len(feeds) * length
+        if groups and waste + padding <= max(slack, share * (read + tokens)):
             groups[-1] += feeds
             waste += padding
+            read += tokens
         else:
             groups.append(feeds)
-            waste = 0
+            waste, read = 0, tokens
     return groups
