@@ -179,10 +179,10 @@ def _write(out: Path, path: Path, spec: EnsembleSpec, pool: ModelPool, found: Fi
         "models": {member.spec.name: marks_of(member) for member in pool.prepared.members},
     }
     head = f"# {path.name}, fitted on {found.answers} answers, {found.held_out} held out: {found.parameters} numbers.\n"
-    write_ensemble(out, path, content, head + "".join(f"# {_words(gain)}\n" for gain in found.gains))
+    write_ensemble(out, path, content, head + "".join(f"# {words_of(gain)}\n" for gain in found.gains))
 
 
-def _words(gain: Gain) -> str:
+def words_of(gain: Gain) -> str:
     """What the held-out part shows, and nothing more."""
     from unisono.fitting import SHOWN_FROM
 
@@ -206,5 +206,5 @@ def _show(found: Fit) -> None:
     print_table(console, ("held out", "nats a byte"), [(name, f"{nats:.4f}") for name, nats in found.nats.items()])
     console.print()
     fitted = f"{found.rule}: {found.parameters} numbers fitted on {found.answers} answers, {found.held_out} held out"
-    for words in (fitted, *map(_words, found.gains)):
+    for words in (fitted, *map(words_of, found.gains)):
         console.print(words, markup=False, highlight=False)
