@@ -80,7 +80,8 @@ def cell_of(table: TaskTable, system: SystemFacts) -> Cell | None:
     means = {metric: fmean(own) for metric, own in values.items() if own}
     accuracy, pieces = means.get(task.main), sum(answer.pieces for answer in answers)
     is_share = accuracy is not None and all(0 <= value <= 1 for value in values[task.main])
-    sure = [answer.confidence for answer in answers if _has_confidence(answer)]
+    sure = [answer for answer in answers if _has_confidence(answer)]
+    is_bounded = any(answer.at_most and answer.sure is None for answer in sure)
     return Cell(
         task.name,
         system.name,
@@ -92,8 +93,9 @@ def cell_of(table: TaskTable, system: SystemFacts) -> Cell | None:
         pieces,
         sum(answer.ensembled for answer in answers) / pieces if pieces and system.votes else None,
         *_speed(list(table.times.get(system.name, {}).values())),
-        fmean(sure) if sure else None,
-        _calibration(answers, task.main) if is_share else None,
+        fmean(answer.confidence for answer in sure) if sure else None,
+        _calibration(answers, task.main) if is_share and not is_bounded else None,
+        confidence_most=fmean(answer.confidence_most for answer in sure) if is_bounded else None,
     )
 
 

@@ -38,6 +38,13 @@ def span(interval: Interval | None, signed: bool = False) -> str:
     return " to ".join(ends)
 
 
+def confidence(cell: Cell) -> str:
+    """How sure answers were, or from where to where that may be."""
+    if cell.confidence is None or cell.confidence_most is None:
+        return percent(cell.confidence)
+    return span(Interval(cell.confidence, cell.confidence_most))
+
+
 def chance(p: float | None) -> str:
     return NONE if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 

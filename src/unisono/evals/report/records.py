@@ -115,8 +115,11 @@ class Cell:
     at_once: int | None
     confidence: float | None
     calibration: Calibration | None
+    """``None`` where confidences are known only within bounds, too."""
     comparison: Comparison | None = None
     """With the best member; ``None`` for that member itself, and when there is none."""
+    confidence_most: float | None = None
+    """The most that the confidence may be, where that is known only within bounds."""
 
 
 @dataclass(frozen=True, slots=True)
