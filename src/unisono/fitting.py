@@ -258,12 +258,15 @@ def _alone(prepared: Prepared, models: Models, name: str) -> Company:
 def _observed(seen: Sequence[Seen], shares: Sequence[float]) -> Observed:
     likely = None
     if kept := [each.likely for each in seen if each.likely is not None]:
-        widest = max(len(logw_C) for _, logw_C in kept)
+        widest = max(len(logw_C) for _, logw_C, _ in kept)
         logp_NKC = np.full((len(kept), len(kept[0][0]), widest), NONE, np.float32)
         logw_NC = np.full((len(kept), widest), -np.inf, np.float32)
-        for row, (logp_KC, logw_C) in enumerate(kept):
+        logprior_NKC = None if all(each is None for _, _, each in kept) else np.zeros_like(logp_NKC)
+        for row, (logp_KC, logw_C, logprior_KC) in enumerate(kept):
             logp_NKC[row, :, : len(logw_C)], logw_NC[row, : len(logw_C)] = logp_KC, logw_C
-        likely = Likely(logp_NKC, logw_NC)
+            if logprior_NKC is not None and logprior_KC is not None:
+                logprior_NKC[row, :, : len(logw_C)] = logprior_KC
+        likely = Likely(logp_NKC, logw_NC, logprior_NKC)
     logp_NKT, logz_NKT = (np.stack([getattr(each, name) for each in seen]) for name in ("logp_KT", "logz_KT"))
     assert logp_NKT.shape[2] == len(NODES)
     return Observed(logp_NKT, logz_NKT, np.asarray(shares), likely)
