@@ -16,7 +16,7 @@ from support.eval_data import write_data
 from unisono.errors import SpecError
 from unisono.evals.analysis.tune import _by_gain
 from unisono.evals.results import check_same, read_results
-from unisono.fitting import Fit, FittedMember, Gain
+from unisono.fitting.fit import Fit, FittedMember, Gain
 from unisono.fusion.resampling import Interval
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
 

@@ -22,7 +22,7 @@ from unisono.config.ensemble import load_spec
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.evals.results import read_results
-from unisono.fitting import Gain, _members
+from unisono.fitting.fit import Gain, _members
 from unisono.fusion.fitting import Shape
 from unisono.fusion.resampling import Interval
 from unisono.identity import check_fitted, marks_of

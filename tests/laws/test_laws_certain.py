@@ -9,7 +9,7 @@ import pytest
 
 from support.covering import covering
 from support.demo import written
-from support.fakes import LONG, PROMPTS, fail, make_fakes
+from support.fakes import LONG, PROMPTS, fail, make_fakes, step_in_spite_of_failures
 from support.methods import FixedDraftLength
 from support.thinkers import QUESTIONS, make_thinkers
 from unisono.backends.fake.backend import FAKE_MODELS
@@ -264,13 +264,8 @@ def test_a_failure_between_turns_is_undone(name: str) -> None:
     method, failures = Method(gate="certain").but(speculate="ngram:3"), iter(range(3))
     engine = engine_of((5, 3, 3), draft_length=FixedDraftLength())
     fail(engine, name, lambda feeds: next(failures, None) is not None)
-    texts, failed = [engine.add(prompt, Limits(PIECES), method=method, trace=True) for prompt in PROMPTS[:4]], 0
-    while engine.active:
-        try:
-            engine.step()
-        except RuntimeError:
-            failed += 1
-    assert failed == 3
+    texts = [engine.add(prompt, Limits(PIECES), method=method, trace=True) for prompt in PROMPTS[:4]]
+    assert step_in_spite_of_failures(engine) == 3
     engine = engine_of((5, 3, 3))
     assert hold(engine, texts, method)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec, FittedOn
     from unisono.evals.model_pool import ModelPool
     from unisono.evals.records import Task
-    from unisono.fitting import Fit, Gain
+    from unisono.fitting.fit import Fit, Gain
     from unisono.reference_answers import Reference
 
 
@@ -64,7 +64,7 @@ class FitFlags(QuestionFlags):
 def fit(flags: FitFlags) -> None:
     """Fit members' weights and temperatures on reference answers, and say what a held-out part shows of it."""
     from unisono.config.ensemble import load_spec
-    from unisono.fitting import check_installed
+    from unisono.fitting.checks import check_installed
 
     spec = load_spec(flags.spec, again=True)
     out = flags.out or flags.spec.with_name(f"{flags.spec.stem}-fitted.yaml")
@@ -135,7 +135,8 @@ def _check_prompts_alone(flags: FitFlags) -> None:
 
 def _fit(pool: ModelPool, tasks: Sequence[Task], references: Sequence[Reference], flags: FitFlags) -> Fit:
     from unisono.evals.analysis.references import priors
-    from unisono.fitting import check, check_answers, fit
+    from unisono.fitting.checks import check, check_answers
+    from unisono.fitting.fit import fit
 
     check(pool.prepared, references, flags.rule)
     check_answers(pool.prepared, references)
@@ -184,7 +185,7 @@ def _write(out: Path, path: Path, spec: EnsembleSpec, pool: ModelPool, found: Fi
 
 def words_of(gain: Gain) -> str:
     """What the held-out part shows, and nothing more."""
-    from unisono.fitting import SHOWN_FROM
+    from unisono.fitting.fit import SHOWN_FROM
 
     sign = "better" if gain.mean > 0 else "worse"
     interval = f"95 % interval {gain.interval.low:+.4f} to {gain.interval.high:+.4f}"

@@ -27,7 +27,8 @@ from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import System, Task
 from unisono.evals.results import RunFolder
 from unisono.evals.runner import evaluate
-from unisono.fitting import Fit, check, check_answers, fit
+from unisono.fitting.checks import check, check_answers
+from unisono.fitting.fit import Fit, fit
 from unisono.identity import marks_of
 from unisono.reference_answers import Reference
 

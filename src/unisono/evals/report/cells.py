@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 
 from unisono.errors import SpecError
-from unisono.evals.analysis.statistics import SEED, Calibration, calibration, holm, mcnemar, paired_bootstrap, wilson
+from unisono.evals.analysis.statistics import SEED, Calibration, calibration, holm, mcnemar, wilson
 from unisono.evals.records import Answer, Results, Times
 from unisono.evals.report.records import Cell, Comparison, SystemFacts, TaskFacts
+from unisono.fusion.resampling import paired_bootstrap
 
 Values = Mapping[str, float]
 """The value of an answer, by question."""

@@ -10,10 +10,10 @@ from statistics import fmean
 from string import ascii_uppercase
 from typing import Any, Literal, NamedTuple
 
-from unisono.evals.analysis.statistics import Interval
 from unisono.evals.records import Answer, Disagreement, Kind
 from unisono.evals.report.escaping import cut
 from unisono.evals.report.records import RIGHT, Cell, Comparison, Example, GateClaim, SystemFacts, TaskFigures, as_plain
+from unisono.fusion.resampling import Interval
 
 NONE = "–"
 MINUS = "−"  # the sign, which does not break at the end of a line

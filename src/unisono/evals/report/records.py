@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from unisono.evals.analysis.statistics import LEVEL, Calibration, Interval
+from unisono.evals.analysis.statistics import Calibration
 from unisono.evals.records import Answer, Kind
+from unisono.fusion.resampling import LEVEL, Interval
 
 RIGHT = 0.5
 """An answer is right when its main metric exceeds this."""
