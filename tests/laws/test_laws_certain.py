@@ -21,6 +21,7 @@ from unisono.engine.reference import plain_steps
 from unisono.engine.request import GenerationRequest
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
+from unisono.fusion.bounds import kinds_of
 from unisono.records import Limits, StepRecord
 from unisono.testing import Truncation
 
@@ -199,6 +200,18 @@ def test_truncated_members_take_part(gate: str, top: Truncation) -> None:
             assert step.piece == expected.piece
             assert step.p * (1 - 1e-4) <= expected.p <= (step.p + step.unknown) * (1 + 1e-4)
     assert (alone > 5) == (gate == "certain")
+
+
+def test_few_sets_of_members_are_kept_however_many_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unisono.engine.certifier.KEPT", 2)
+    counted = []
+    monkeypatch.setattr("unisono.engine.certifier.kinds_of", lambda ids: counted.append(len(ids)) or kinds_of(ids))
+    method = Method(gate="certain")
+    engine = engine_of((3, 3, 3), prices={"a": 1.0, "b": 2.0, "c": 3.0})
+    texts = written(engine, PROMPTS[:5], PIECES, 3, method)
+    kept = engine._foresight._certifier._kinds
+    assert len(counted) > len(kept) == 2
+    assert hold(engine, texts, method)
 
 
 def test_texts_of_all_methods_share_a_batch() -> None:
