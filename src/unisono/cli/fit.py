@@ -16,6 +16,7 @@ from unisono.cli.ensemble_file import check_out, write_ensemble
 from unisono.cli.flags import Spec, optional, takes_flags
 from unisono.cli.questions import QuestionFlags, task_names
 from unisono.errors import SpecError
+from unisono.user_files import SETTINGS, read_text
 
 if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec, FittedOn
@@ -165,7 +166,7 @@ def _write(out: Path, path: Path, spec: EnsembleSpec, pool: ModelPool, found: Fi
     from unisono.config.method import Method
     from unisono.identity import marks_of
 
-    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    content: dict[str, Any] = yaml.safe_load(read_text(path, SETTINGS))
     fitted = {member.name: member for member in found.members}
     for member in content["members"]:
         if (its := fitted.get(member["name"])) is None:

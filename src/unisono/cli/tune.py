@@ -16,6 +16,7 @@ from unisono.cli.ensemble_file import check_out, write_ensemble
 from unisono.cli.flags import optional, takes_flags
 from unisono.cli.questions import EnsembleFlags, counting_answers, folder_flag, split_names, task_names
 from unisono.errors import SpecError, UnisonoError
+from unisono.user_files import SETTINGS, read_text
 
 if TYPE_CHECKING:
     from unisono.evals.analysis.tune import Trial, Tuned
@@ -109,7 +110,7 @@ def _search(
     from unisono.evals.manifest import make_manifest
     from unisono.evals.results import RunFolder
 
-    about = make_manifest(pool, tasks, [], [], spec=flags.spec.read_text(), chat=flags.chat)
+    about = make_manifest(pool, tasks, [], [], spec=read_text(flags.spec, SETTINGS), chat=flags.chat)
     with RunFolder(folder, about) as opened, pool:
         with loading_report(quiet=flags.quiet) as loading:
             pool.load_weights(loading)
@@ -178,7 +179,7 @@ def _write(path: Path, spec: Path, pool: ModelPool, tuned: Tuned) -> None:
         f"# {best.accuracy:.1%} of {best.questions} questions right{mean} (± {best.error:.1%}, the best of "
         f"{len(tuned.trials)} settings on the same questions: expect less elsewhere), found in {tuned.seconds:.0f} s.\n"
     ) + "".join(f"# {line}\n" for line in _of_fit(tuned))
-    write_ensemble(path, spec, tuned_spec(yaml.safe_load(spec.read_text()), pool, tuned), head)
+    write_ensemble(path, spec, tuned_spec(yaml.safe_load(read_text(spec, SETTINGS)), pool, tuned), head)
 
 
 def _show(tuned: Tuned) -> None:
