@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from unisono.build import prepare
+from unisono.cli.doctor import _show
 from unisono.config.ensemble import load_spec
+from unisono.diagnosis import PAIRED, diagnose
 from unisono.errors import SpecError
 from unisono.members import find_models, silent
 
@@ -23,6 +34,36 @@ def test_a_thousand_members_are_found_at_once(shared: bool) -> None:
     assert time.perf_counter() - began < 2
     assert [each.copy for each in found.values()] == list(range(1 if shared else MANY))
     assert found["m0"].slots == (MANY if shared else 1)
+
+
+def lines_of(function: Callable[[], Any]) -> int:
+    """How many lines of Python a call runs."""
+    count, before = 0, sys.gettrace()
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal count
+        count += 1
+        return trace
+
+    sys.settrace(trace)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_a_diagnosis_grows_with_the_number_of_members_and_not_with_its_square(duo: Path) -> None:
+    counts = []
+    for many in (2 * PAIRED, 4 * PAIRED):
+        members = [{"name": f"m{n}", "model": f"fake:{'ab'[n % 2]}"} for n in range(many)]
+        prepared = prepare(load_spec({"members": members, "lead": "m5"}))
+        found = diagnose(prepared)
+        assert [pair.members[0] for pair in found.pairs] == ["m5"] * (many - 1)
+        console = Console(file=io.StringIO(), soft_wrap=True)
+        counts.append((lines_of(partial(diagnose, prepared)), lines_of(partial(_show, found, console))))
+    for few, more in zip(*counts, strict=True):
+        assert more < 2.3 * few
 
 
 def test_two_of_a_thousand_names_are_found_alike() -> None:

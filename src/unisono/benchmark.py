@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 from unisono.build import Models, Prepared, load_models
 from unisono.chat.messages import Prompt
@@ -55,6 +56,9 @@ class SystemFigures:
     one_member: bool
     """Whether a member is drawn for each piece."""
     ensembled: float
+    """The share of pieces at which all members ran."""
+    asked: Mapping[str, float] | None
+    """By member, the share of choices, ends too, that it was asked about; ``None`` but for ``gate: certain``."""
     block: float
     """Drafted pieces in a block, on average; 0 where nothing was drafted."""
     accepted: float
@@ -62,7 +66,7 @@ class SystemFigures:
     """By round: the ensemble's time ÷ this system's."""
     to_parts: Figure
     """By round: this system's time ÷ (the lead's alone + ``ensembled`` x the other members'); with one-member,
-    ÷ the mean of the members' by weight."""
+    ÷ the mean of the members' by weight; with ``gate: certain``, ÷ the sum of the members', each by ``asked``."""
     same_text: float | None
     """The share of rounds in which it wrote what it would have written without drafts; ``None`` where no
     compared system shows that."""
@@ -100,6 +104,8 @@ class _Turn:
     blocks: int = 0
     drafted: int = 0
     accepted: int = 0
+    ends: int = 0
+    unasked: Counter[str] = field(default_factory=Counter)
     texts: tuple[bytes, ...] = ()
 
 
@@ -171,6 +177,8 @@ def _run(system: _System, pieces: int, batch: int, prompts: Sequence[Prompt], fi
             turn.blocks += text.blocks
             turn.drafted += text.drafted
             turn.accepted += text.accepted
+            turn.ends += text.finish == "end"
+            turn.unasked += text.unasked
             turn.texts += (text.tail(1 << 20),)
         if not turn.pieces and used >= PATIENCE * batch:
             raise ModelError(
@@ -196,12 +204,12 @@ def _benchmark(
     ratios = [step / total for step, total in zip(whole, sums, strict=True)]
     figures = []
     for index, (system, own) in enumerate(zip(systems, turns, strict=True)):
-        if index < ensemble:
-            share, parts = 1.0, [turn.step for turn in own]
-        else:
+        share, asked = 1.0, None
+        if index >= ensemble:
             share = _share(sum(turn.ensembled for turn in own), sum(turn.written for turn in own))
-            parts = _parts(system, by_round, sums, share)
-        figures.append(_figures(system, own, whole, parts, share, _same_text(systems, turns, index)))
+            asked = _asked(system, own)
+        parts = [turn.step for turn in own] if index < ensemble else _parts(system, by_round, sums, share, asked)
+        figures.append(_figures(system, own, whole, parts, share, asked, _same_text(systems, turns, index)))
     return Benchmark(
         systems=tuple(figures),
         ratio=statistics.median(ratios),
@@ -214,13 +222,25 @@ def _benchmark(
     )
 
 
-def _parts(system: _System, by_round: Sequence[Sequence[_Turn]], sums: Sequence[float], share: float) -> list[float]:
+def _asked(system: _System, own: Sequence[_Turn]) -> dict[str, float] | None:
+    if not system.method.gate.is_certain or system.method.draw.mixture:
+        return None
+    choices = sum(turn.written + turn.ends for turn in own)
+    unasked = sum((turn.unasked for turn in own), Counter[str]())
+    return {member.name: 1 - _share(unasked[member.name], choices) for member in system.engine.members}
+
+
+def _parts(
+    system: _System,
+    by_round: Sequence[Sequence[_Turn]],
+    sums: Sequence[float],
+    share: float,
+    asked: Mapping[str, float] | None,
+) -> list[float]:
     weights = {member.name: member.weight for member in system.engine.members}
-    if system.method.draw.mixture:
-        return [
-            sum(weight * turn.step for weight, turn in zip(weights.values(), members, strict=True))
-            for members in by_round
-        ]
+    if asked is not None or system.method.draw.mixture:
+        shares = list((weights if asked is None else asked).values())
+        return [sum(share * turn.step for share, turn in zip(shares, members, strict=True)) for members in by_round]
     lead = list(weights).index(system.method.lead_among(weights))
     leads = [members[lead].step for members in by_round]
     return [step + share * (total - step) for step, total in zip(leads, sums, strict=True)]
@@ -232,6 +252,7 @@ def _figures(
     whole: Sequence[float],
     parts: Sequence[float],
     share: float,
+    asked: Mapping[str, float] | None,
     same_text: float | None,
 ) -> SystemFigures:
     step = [turn.step for turn in own]
@@ -243,6 +264,7 @@ def _figures(
         forward=_figure([turn.forward for turn in own]),
         rest=_figure([turn.step - turn.forward for turn in own]),
         ensembled=share,
+        asked=asked,
         block=_share(drafted, blocks),
         accepted=_share(sum(turn.accepted for turn in own), drafted),
         speedup=_figure([plain / mine for plain, mine in zip(whole, step, strict=True)]),

@@ -17,6 +17,8 @@ from unisono.members import PreparedMember, words_beyond, words_uncased
 
 LOW_SHARE = 0.6
 """Below this share of common pieces in ordinary text, members often have to spell each other's words."""
+PAIRED = 24
+"""So many members are compared with one another; of more, the lead with each, as pairs grow by the square."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Diagnosis:
 
     members: tuple[MemberDiagnosis, ...]
     pairs: tuple[PairDiagnosis, ...]
+    """All of them; of more than `PAIRED` members, those of the lead with each."""
     union_size: int
     """Pieces of the union, END included."""
     left_out: int
@@ -68,7 +71,7 @@ def diagnose(prepared: Prepared, *, loaded: bool = False) -> Diagnosis:
     host = _host_memory()
     return Diagnosis(
         members=members,
-        pairs=tuple(_diagnose_pair(a, b) for a, b in itertools.combinations(prepared.members, 2)),
+        pairs=tuple(_pairs(prepared.members, method.lead_among(weights))),
         union_size=prepared.union.size,
         left_out=len(prepared.union.left_out),
         ordinary_text_share=share,
@@ -92,10 +95,22 @@ def ordinary_text_share(prepared: Prepared) -> float:
     languages. Every member writes it with its own tokenizer; all their pieces count alike.
     """
     text = files("unisono").joinpath("ordinary.txt").read_text(encoding="utf-8")
-    members = prepared.members
-    pieces = [member.vocabulary.pieces[token] for member in members for token in member.tokenizer.encode(text)]
-    common = sum(all(piece in member.vocabulary.canonical for member in members) for piece in pieces if piece)
-    return common / len(pieces)
+    of_all = set.intersection(*({*member.vocabulary.canonical} for member in prepared.members))
+    pieces = common = 0
+    for member in prepared.members:
+        its = [member.vocabulary.pieces[token] for token in member.tokenizer.encode(text)]
+        pieces += len(its)
+        common += sum(piece in of_all for piece in its if piece)
+    return common / pieces
+
+
+def _pairs(members: Sequence[PreparedMember], lead: str) -> Iterator[PairDiagnosis]:
+    """All pairs; of very many members, those of the lead with each."""
+    if len(members) <= PAIRED:
+        yield from itertools.starmap(_diagnose_pair, itertools.combinations(members, 2))
+        return
+    first = next(member for member in members if member.spec.name == lead)
+    yield from (_diagnose_pair(first, member) for member in members if member is not first)
 
 
 def _diagnose_pair(a: PreparedMember, b: PreparedMember) -> PairDiagnosis:
@@ -107,8 +122,10 @@ def _diagnose_pair(a: PreparedMember, b: PreparedMember) -> PairDiagnosis:
 def _warnings(members: tuple[MemberDiagnosis, ...], share: float, loaded: bool) -> Iterator[str]:
     if len(members) == 1:
         yield "only one member votes, so this is no ensemble: it writes what that model writes alone"
-    for place, member in enumerate(members):
-        yield from _member_warnings(member, members[:place], alone=len(members) == 1, loaded=loaded)
+    owners = set[str]()
+    for member in members:
+        yield from _member_warnings(member, is_first=member.owner not in owners, alone=len(members) == 1, loaded=loaded)
+        owners.add(member.owner)
     if share < LOW_SHARE:
         yield (
             f"only {share:.0%} of the pieces of ordinary text are known to all members: they often read each other's "
@@ -122,9 +139,8 @@ def _warnings(members: tuple[MemberDiagnosis, ...], share: float, loaded: bool) 
         )
 
 
-def _member_warnings(
-    member: MemberDiagnosis, earlier: Sequence[MemberDiagnosis], *, alone: bool, loaded: bool
-) -> Iterator[str]:
+def _member_warnings(member: MemberDiagnosis, *, is_first: bool, alone: bool, loaded: bool) -> Iterator[str]:
+    """``is_first`` of those that run on its model's weights, of which all of them would say the same."""
     name, unspellable = member.name, member.unspellable_bytes
     if member.chat_template == "none":
         yield (
@@ -136,7 +152,7 @@ def _member_warnings(
             f"{name} has the chat templates {', '.join(member.templates)} and none of them is the default: "
             "name one in the spec (chat_template: …)"
         )
-    if member.owner not in {other.owner for other in earlier}:
+    if is_first:
         yield from (f"{name}: {warning}" for warning in member.facts.warnings)
         if not loaded:
             yield from (f"{name}: not checked without loading it: {words}" for words in member.facts.unchecked)
@@ -150,7 +166,7 @@ def _member_warnings(
             f"the chat template of {name} does not write its system message, or refuses it: "
             "give the member a prefix instead"
         )
-    if member.tokens_beyond and member.owner not in {other.owner for other in earlier}:
+    if member.tokens_beyond and is_first:
         yield words_beyond(name, member.tokens - len(member.tokens_beyond), member.tokens_beyond)
     if member.opening:
         yield (
@@ -159,7 +175,7 @@ def _member_warnings(
         )
     if not member.end:
         yield f"{name} has no token that ends a text: it never votes to stop"
-    if unspellable and member.owner not in {other.owner for other in earlier}:
+    if unspellable and is_first:
         yield (
             f"{name} cannot spell {len(unspellable)} bytes ({' '.join(unspellable)}): no member may choose a piece "
             "that holds one, and a prompt that holds one is refused"

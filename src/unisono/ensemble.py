@@ -17,7 +17,8 @@ from unisono.engine.engine import Engine
 from unisono.engine.request import DEFAULT_LIMITS, GenerationOptions, Request
 from unisono.engine.service import Service
 from unisono.errors import ClosedError, SpecError, UnisonoError, deprecated, shown
-from unisono.fitting import Fit, check, check_answers, fit
+from unisono.fitting.checks import check, check_answers
+from unisono.fitting.fit import Fit, fit
 from unisono.members import Report, silent
 from unisono.records import Generation, Limits, Score
 from unisono.reference_answers import reference_of

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unisono.errors import SpecError
 from unisono.members import PreparedMember
+from unisono.user_files import open_plain
 
 WEIGHTS = ("*.safetensors", "*.gguf", "*.bin")
 _EXACT = ("sha256", "revision")
@@ -30,7 +31,7 @@ def identity(member: PreparedMember) -> dict[str, str]:
 def sum_of(files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 

@@ -98,13 +98,7 @@ class MemberDiagnosis:
 
 
 def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
-    table, vocabulary = member.tokenizer.table, member.vocabulary
-
-    def text_of(token: int) -> str:
-        return table.texts[token] if token < len(table.texts) else ""
-
-    own = "none" if member.encoder.template is None else "own"
-    found = _self_check_of(member)
+    table, vocabulary, found = member.tokenizer.table, member.vocabulary, _self_check_of(member)
     return MemberDiagnosis(
         name=member.spec.name,
         model=str(member.owner.home),
@@ -118,14 +112,12 @@ def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         tokens=len(table.texts) + len(table.beyond),
         tokens_beyond=tuple(text for text, _ in table.beyond),
         pieces=len(vocabulary.canonical),
-        end=tuple(EndToken(token, text_of(token), why) for token, why in member.endings.items()),
+        end=tuple(EndToken(token, _text_of(member, token), why) for token, why in member.endings.items()),
         excluded=len(vocabulary.excluded_ids),
-        excluded_examples=tuple(text for token in vocabulary.excluded_ids[:8] if (text := text_of(token))),
+        excluded_examples=tuple(filter(None, (_text_of(member, token) for token in vocabulary.excluded_ids[:8]))),
         missing_bytes=tuple(f"{byte:02X}" for byte in sorted(vocabulary.missing_bytes)),
-        unspellable_bytes=tuple(
-            f"{byte:02X}" for byte in sorted(vocabulary.missing_bytes) if member.speller.spell(bytes([byte])) is None
-        ),
-        chat_template="given" if member.encoder.given_template else own,
+        unspellable_bytes=_unspellable_bytes_of(member),
+        chat_template=_template_of(member),
         templates=tuple(table.named_templates) if member.spec.chat_template is None else (),
         deaf=_is_deaf(member),
         template_faults=member.template_faults,
@@ -139,16 +131,37 @@ def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         leading_space=member.leading_space,
         opening=member.encoder.opening(),
         marks=_marks_of(member),
-        reads={
-            mark: vocabulary.join(ids).decode(errors="replace")
-            for mark, ids in vocabulary.marks.reads.items()
-            if mark not in vocabulary.marks.known
-        },
+        reads=_reads_of(member),
         self_check=found,
         not_checked=self_check.why_not_done(member) if found == "not done" else None,
         endpoint=cast(Reports, member.loader).report() if member.source.kind in ("endpoint", "ray") else None,
         facts=member.facts,
     )
+
+
+def _text_of(member: PreparedMember, token: int) -> str:
+    texts = member.tokenizer.table.texts
+    return texts[token] if token < len(texts) else ""
+
+
+def _unspellable_bytes_of(member: PreparedMember) -> tuple[str, ...]:
+    missing = sorted(member.vocabulary.missing_bytes)
+    return tuple(f"{byte:02X}" for byte in missing if member.speller.spell(bytes([byte])) is None)
+
+
+def _template_of(member: PreparedMember) -> str:
+    if member.encoder.given_template:
+        return "given"
+    return "none" if member.encoder.template is None else "own"
+
+
+def _reads_of(member: PreparedMember) -> dict[str, str]:
+    marks = member.vocabulary.marks
+    return {
+        mark: member.vocabulary.join(ids).decode(errors="replace")
+        for mark, ids in marks.reads.items()
+        if mark not in marks.known
+    }
 
 
 def _marks_of(member: PreparedMember) -> dict[str, str]:

@@ -19,9 +19,9 @@ from unisono.config.method import Method as Method
 from unisono.config.method import Speculation as Speculation
 from unisono.config.sampling import Sampling as Sampling
 from unisono.diagnosis import Diagnosis as Diagnosis
-from unisono.fitting import Fit as Fit
-from unisono.fitting import FittedMember as FittedMember
-from unisono.fitting import Gain as Gain
+from unisono.fitting.fit import Fit as Fit
+from unisono.fitting.fit import FittedMember as FittedMember
+from unisono.fitting.fit import Gain as Gain
 from unisono.records import DraftRecord as DraftRecord
 from unisono.records import Finish as Finish
 from unisono.records import GateReading as GateReading

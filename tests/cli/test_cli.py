@@ -309,6 +309,22 @@ def test_bench_compares_settings_side_by_side(run: Run, duo: Path) -> None:
     assert "'nobody' is no member" in run("bench", duo, "--variant", "speculate=nobody").err
 
 
+def test_bench_counts_members_of_a_certain_gate_as_often_as_they_were_asked(run: Run, duo: Path) -> None:
+    members = "members:\n  - {name: a, model: 'fake:a', weight: 9}\n  - {name: b, model: 'fake:b'}\n"
+    duo.write_text(members + "lead: b\ngate: certain\n")
+    words = ("bench", duo, "-q", "--rounds", 1, "--pieces", 6)
+    record = json.loads(run(*words, "--json", "--variant", "gate=always").out)
+    alone = {system["name"]: system["step"]["median"] for system in record["systems"][:2]}
+    certain, always = record["systems"][2:]
+    assert (certain["asked"]["a"], always["asked"]) == (1, None)
+    assert certain["asked"]["b"] < 1  # it leads, and is seldom needed
+    assert certain["asked"]["b"] == pytest.approx(certain["ensembled"], abs=0.2)
+    parts = sum(share * alone[name] for name, share in certain["asked"].items())
+    assert certain["to_parts"]["median"] == pytest.approx(certain["step"]["median"] / parts)
+    assert always["to_parts"]["median"] == pytest.approx(always["step"]["median"] / sum(alone.values()))
+    assert "ensemble ÷ (its members' time, each as often as it was asked: 100% of a's, " in run(*words).out
+
+
 def test_version_and_help_are_shown(run: Run) -> None:
     assert run("--version").out.startswith("unisono 0.")
     for verb in ("run", "doctor", "bench", "models"):

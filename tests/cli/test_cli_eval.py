@@ -14,7 +14,10 @@ import yaml
 from support.command_line import Run
 from support.eval_data import write_data
 from unisono.errors import SpecError
+from unisono.evals.analysis.tune import _by_gain
 from unisono.evals.results import check_same, read_results
+from unisono.fitting.fit import Fit, FittedMember, Gain
+from unisono.fusion.resampling import Interval
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
 
 TASKS = "arc_easy,triviaqa"
@@ -138,7 +141,8 @@ def test_a_tuned_ensemble_is_not_evaluated_on_what_it_was_tuned_on(
     tuned = duo.with_name("duo-tuned.yaml")
     content = yaml.safe_load(tuned.read_text())
     assert [each["last"] for each in content["tuned_on"]] == [5, 5]
-    assert {trial["stage"] for trial in search["trials"]} <= {"rule", "weights", "gate"}
+    assert {trial["stage"] for trial in search["trials"]} == {"fit", "rule", "weights", "gate"}
+    assert (search["fit"]["answers"], search["fit"]["held_out"]) == (8, 2)
     best = max(trial["accuracy"] for trial in search["trials"] if trial["stage"] != "gate")
     assert next(trial for trial in search["trials"] if trial["setting"] == search["setting"])["accuracy"] >= best
     assert json.loads((here / "tune-duo" / "search.json").read_text()) == json.loads(shown.out)
@@ -218,6 +222,49 @@ def test_a_search_takes_no_file_for_another(run: Run, duo: Path, data: Path, her
     assert "--stages is 'rules'" in run(*words, "--stages", "rules").err
     assert "unknown gate 'margn:1'; did you mean 'margin'" in run(*words, "--gates", "confidence:0.5,margn:1").err
     assert "--gates has 'margin:0.1 boundary'" in run(*words, "--gates", "margin:0.1 boundary").err
+
+
+def test_a_search_begins_with_a_fit_and_goes_on_from_it(
+    run: Run, duo: Path, data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("scipy.optimize")
+    monkeypatch.setattr("unisono.evals.analysis.tune._best", lambda trials: trials[min(1, len(trials) - 1)])
+    tasks = ("--tasks", "arc_easy,piqa", "--data", data, "--limit", 5, "-q", "--json")
+    shown = run("tune", duo, *tasks, "--stages", "fit,rule", "--out", "tuned.yaml")
+    assert shown.code == 0, shown.err
+    search, members = json.loads(shown.out), yaml.safe_load(Path("tuned.yaml").read_text())["members"]
+    fitted = json.loads(run("fit", duo, *tasks, "--out", "fitted.yaml").out)["members"]
+    numbers = [{key: each[key] for key in ("weight", "temperature")} for each in fitted]
+    assert [{key: each[key] for key in ("weight", "temperature")} for each in members] == numbers
+    assert search["fit"]["members"] == fitted
+    start = search["trials"][1]["setting"]
+    assert start.startswith("weights=a:")
+    assert [trial["setting"] for trial in search["trials"][2:]] == [
+        f"{start} combine={rule}" for rule in ("geometric", "mean,weights:entropy", "mean,weights:consistency")
+    ]
+    content = yaml.safe_load(Path("tuned.yaml").read_text())
+    assert (content["fitted"]["answers"], set(content["fitted"]["models"])) == ([], {"a", "b"})
+    assert "# fit: 3 numbers on 8 answers\n# fit: held out, " in Path("tuned.yaml").read_text()
+    assert run("eval", "tuned.yaml", "--tasks", "piqa", "--data", data, "-q", "--out", "after").code == 0
+    assert len(read_results(here / "after").answers) == 7
+
+
+@pytest.mark.parametrize(("gain", "first"), [(0.1, "weights="), (-0.1, "")])
+def test_of_two_that_are_right_equally_often_the_fit_is_taken_where_it_shows_a_gain(gain: float, first: str) -> None:
+    gains = (Gain("as it was", gain, Interval(gain - 0.05, gain + 0.05), 20),)
+    members = tuple(FittedMember(name, 0.5, 1.25, {}) for name in "ab")
+    order = _by_gain(Fit("mean", members, 3, 60, 20, {}, gains))
+    assert (order[0][:8], set(order)) == (first, {"", "weights=a:0.5,b:0.5 temperatures=a:1.25,b:1.25"})
+
+
+def test_a_search_says_why_nothing_is_fitted(run: Run, duo: Path, data: Path, here: Path) -> None:
+    words = ("tune", duo, "--task", "piqa", "--data", data, "--limit", 3)
+    refused = run(*words, "--stages", "fit,rule", "-q")
+    assert (refused.code, "there are 3 reference answers: too few to fit" in refused.err) == (2, True)
+    shown = run(*words, "--gates", "confidence:0.5")
+    assert shown.code == 0, shown.err
+    assert "nothing is fitted: there are 3 reference answers" in shown.err
+    assert json.loads((here / "tune-duo" / "search.json").read_text())["fit"] is None
 
 
 def test_a_search_tries_the_gates_that_it_is_told(run: Run, duo: Path, data: Path, here: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -12,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from support.command_line import Run
+from support.eval_data import write_data
 from unisono.config.ensemble import load_spec
 from unisono.errors import SpecError
 from unisono.evals.tasks.rows import RECIPES, read_rows
 from unisono.server.middleware import read_keys
 from unisono.user_files import SETTINGS, read_bytes
 
-KINDS = ("pipe", "loop", "huge", "device", "folder")
+KINDS = ("pipe", "loop", "huge", "device", "folder", "socket", "memory", "unreadable")
 
 
 def odd(folder: Path, kind: str, name: str = "odd.jsonl") -> Path:
@@ -31,6 +34,16 @@ def odd(folder: Path, kind: str, name: str = "odd.jsonl") -> Path:
         path.symlink_to("/dev/zero")
     elif kind == "folder":
         path.mkdir()
+    elif kind == "socket":
+        with contextlib.chdir(folder), socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(name)  # a path of more than a hundred bytes would be too long
+    elif kind == "memory":
+        path.symlink_to("/proc/self/mem")  # a file of no size, whose first byte cannot be read
+    elif kind == "unreadable":
+        path.write_text("x")
+        path.chmod(0)
+        if os.access(path, os.R_OK):
+            pytest.skip("this user may read everything")
     else:
         path.touch()
         os.truncate(path, 10**13)
@@ -51,6 +64,11 @@ def piped(path: Path, text: str) -> Path:
     return path
 
 
+def _with(duo: Path, key: str, path: Path) -> Path:
+    duo.write_text(f"members: [{{name: a, {key}: {path}}}]")
+    return duo
+
+
 PLACES: dict[str, Callable[[Path, Path], tuple[object, ...]]] = {
     "the spec of run": lambda path, duo: ("run", path, "Hello"),
     "the spec of doctor": lambda path, duo: ("doctor", path),
@@ -60,19 +78,46 @@ PLACES: dict[str, Callable[[Path, Path], tuple[object, ...]]] = {
     "the schema": lambda path, duo: ("run", duo, "Hello", "--json-schema", path),
     "the keys": lambda path, duo: ("serve", duo, "--api-key-file", path),
     "a configuration": lambda path, duo: ("import-gac", path),
+    "the spec of bench": lambda path, duo: ("bench", path),
+    "the spec of serve": lambda path, duo: ("serve", path),
+    "the spec of member": lambda path, duo: ("member", path, "a"),
+    "the spec of fit": lambda path, duo: ("fit", path, "--prompts", duo),
+    "the answers of fit": lambda path, duo: ("fit", duo, "--prompts", path),
+    "the file of fit": lambda path, duo: ("fit", duo, "--tasks", "piqa", "--out", path),
+    "the file of tune": lambda path, duo: ("tune", duo, "--task", "piqa", "--out", path),
+    "a variant of eval": lambda path, duo: (
+        *("eval", duo, "--tasks", "piqa", "--data", write_data(duo.with_name("data")), "--variant", path),
+        *("--out", duo.with_name("run")),
+    ),
+    "the run of report": lambda path, duo: ("report", path),
+    "the questions of eval": lambda path, duo: ("eval", duo, "--tasks", "piqa", "--data", path),
+    "the folder of eval": lambda path, duo: (
+        *("eval", duo, "--tasks", "piqa", "--data", write_data(duo.with_name("data")), "--limit", 1, "--out", path),
+    ),
+    "a tokenizer": lambda path, duo: ("doctor", _with(duo, "url: 'http://127.0.0.1:9', tokenizer", path)),
+    "a model": lambda path, duo: ("doctor", _with(duo, "model", path)),
 }
 
 
-READ_AGAIN = ("the spec of eval", "the spec of tune")
-"""Where the name of a pipe is refused."""
+NAMED = (
+    *("the spec of run", "the spec of doctor", "the prompts", "the schema", "the keys", "a configuration"),
+    *("the spec of bench", "the spec of serve", "the spec of member", "the answers of fit"),
+)
+"""What may be a pipe, which is then waited for."""
+FOLDERS = ("the run of report", "the questions of eval", "the folder of eval", "a model", "a tokenizer")
 
 
 @pytest.mark.parametrize(
     ("place", "kind"),
-    [(place, kind) for place in PLACES for kind in KINDS if kind != "pipe" or place in READ_AGAIN],
+    [
+        (place, kind)
+        for place in PLACES
+        for kind in KINDS
+        if not (kind == "pipe" and place in NAMED) and not (kind == "folder" and place in FOLDERS)
+    ],
 )
 def test_what_is_no_file_to_read_is_refused(run: Run, duo: Path, tmp_path: Path, place: str, kind: str) -> None:
-    path = odd(tmp_path, kind)
+    path = odd(tmp_path, kind, "odd.yaml")
     began = time.perf_counter()
     shown = run(*PLACES[place](path, duo))
     assert time.perf_counter() - began < 2

@@ -17,12 +17,12 @@ from support.eval_data import write_data, write_rows
 from unisono.build import prepare
 from unisono.chat.messages import Prompt
 from unisono.cli.ensemble_file import write_ensemble
-from unisono.cli.fit import _words
+from unisono.cli.fit import words_of
 from unisono.config.ensemble import load_spec
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.evals.results import read_results
-from unisono.fitting import Gain, _members
+from unisono.fitting.fit import Gain, _members
 from unisono.fusion.fitting import Shape
 from unisono.fusion.resampling import Interval
 from unisono.identity import check_fitted, marks_of
@@ -90,7 +90,7 @@ def test_a_gain_is_shown_by_an_interval_above_zero_over_ten_answers_at_least() -
     above, around = Interval(0.1, 0.2), Interval(-0.1, 0.2)
     shown = [Gain("as it was", 0.1, *its) for its in ((above, 10), (above, 9), (around, 100))]
     assert [each.is_shown for each in shown] == [True, False, False]
-    assert [_words(each).partition(")")[2] for each in shown] == [
+    assert [words_of(each).partition(")")[2] for each in shown] == [
         "",
         ": no gain is shown, as 9 held-out answers are too few (10 can show one)",
         ": no gain is shown, and it may be no better",

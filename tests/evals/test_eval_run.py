@@ -195,6 +195,22 @@ def test_texts_that_are_written_together_share_the_time_by_their_pieces(panel: M
     assert one.seconds.total / lengths[0] == pytest.approx(six.seconds.total / lengths[1])
 
 
+def test_what_is_certain_without_a_member_is_known_within_bounds(panel: ModelPool, tmp_path: Path) -> None:
+    gates = [make.variant(panel, f"weights=a:9,b:1 gate={gate}") for gate in ("certain", "always")]
+    with RunFolder(tmp_path, ABOUT) as opened:
+        evaluate(panel, tasks(5), gates, opened)
+    found = {(each.system, each.question): each for each in read_results(tmp_path).answers}
+    bounded = 0
+    for question in tasks(5)[1].questions:
+        certain, always = (found[each.name, question.id] for each in gates)
+        assert (certain.text, always.at_most) == (always.text, ())
+        assert certain.confidence <= always.confidence + 1e-6
+        assert always.confidence <= certain.confidence_most + 1e-6
+        bounded += certain.confidence + 0.01 < certain.confidence_most
+    assert bounded
+    assert not any(each.at_most for each in found.values() if each.choices)
+
+
 def test_one_member_alone_is_its_own_ensemble(panel: ModelPool, tmp_path: Path) -> None:
     run(panel, tmp_path)
     found = {(each.task, each.question, each.system): each for each in read_results(tmp_path).answers}

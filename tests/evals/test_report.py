@@ -24,7 +24,7 @@ from unisono.evals.records import Answer, Disagreement, Results, Times
 from unisono.evals.report import check_plots, check_report, figures, write_report
 from unisono.evals.report.escaping import cut, one_line, visible
 from unisono.evals.report.page import HTML, MARKDOWN, environment, render_content
-from unisono.evals.report.phrases import chance, claim, points
+from unisono.evals.report.phrases import chance, claim, confidence, points
 from unisono.evals.report.plots import spread
 
 needs_plots = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
@@ -243,6 +243,19 @@ def test_who_was_asked_less_of_a_task_is_on_no_line_and_makes_no_claim_over_all(
     part = figures(Results(about, [*first.answers, *kept], times))
     assert [claim.task for claim in part.gate_claims] == ["math", "logic"]
     assert [task.front for task in part.tasks] == [("gate 0.9",), ("b", "ensemble")]
+
+
+def test_a_confidence_that_is_known_within_bounds_is_a_range_and_has_no_calibration_error(tmp_path: Path) -> None:
+    results = small()
+    answers = [replace(each, at_most=(0.5, 0.98)) if each.system == "ensemble" else each for each in results.answers]
+    [task] = figures(replace(results, answers=answers)).tasks
+    ensemble, gate = task.cell("ensemble"), task.cell("gate 0.5")
+    assert ensemble is not None
+    assert gate is not None
+    assert (ensemble.confidence, ensemble.confidence_most) == (pytest.approx(0.5), pytest.approx(0.7))
+    assert (ensemble.calibration, gate.confidence_most) == (None, None)
+    assert [confidence(cell) for cell in (ensemble, gate)] == ["50.0 to 70.0", "50.0"]
+    assert Answer.from_json(answers[8].to_json()) == answers[8]
 
 
 def test_a_baseline_is_as_sure_as_it_says() -> None:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unisono.evals.analysis.statistics import Interval, calibration, holm, mcnemar, paired_bootstrap, pareto, wilson
+from unisono.evals.analysis.statistics import calibration, holm, mcnemar, pareto, wilson
 from unisono.fusion import resampling
+from unisono.fusion.resampling import Interval, paired_bootstrap
 
 stats = pytest.importorskip("scipy.stats", reason="the oracle; it comes with lm-evaluation-harness")
 shares = st.floats(0, 1)

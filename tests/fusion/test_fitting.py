@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from unisono.engine.observation import _likely
+from unisono.fusion.calibration import Calibration
 from unisono.fusion.fitting import (
     DRAWN,
     NODES,
@@ -135,9 +136,9 @@ def test_the_normaliser_of_a_product_is_that_of_the_rule_over_a_long_tail(*, ali
     kept = [
         _likely([p_U.astype(np.float32) for p_U in p_KU], c, generator) for p_KU, c in zip(p_NKU, column_N, strict=True)
     ]
-    widest = max(len(logw_C) for _, logw_C in kept)
+    widest = max(len(logw_C) for _, logw_C, _ in kept)
     logp_NKC, logw_NC = np.full((count, 2, widest), NONE), np.full((count, widest), -np.inf)
-    for row, (logp_KC, logw_C) in enumerate(kept):
+    for row, (logp_KC, logw_C, _) in enumerate(kept):
         logp_NKC[row, :, : len(logw_C)], logw_NC[row, : len(logw_C)] = logp_KC, logw_C
     logz_NKT = np.stack([np.log((p_NKU**node).sum(axis=2)) for node in NODES], axis=2)
     curves = Curves(Observed(logz_NKT, logz_NKT, np.ones(count)))
@@ -147,6 +148,30 @@ def test_the_normaliser_of_a_product_is_that_of_the_rule_over_a_long_tail(*, ali
     exact_N = np.log(geometric([own[:, 0].copy(), own[:, 1].copy()], [0.6, 0.4])[np.arange(count), column_N])
     np.testing.assert_allclose(found_N, exact_N, atol=0.15)
     assert found_N.mean() == pytest.approx(exact_N.mean(), abs=0.03)
+
+
+@pytest.mark.parametrize("temperatures", [(1.0, 1.0), (0.6, 2.5)])
+def test_a_product_of_calibrated_members_is_that_of_the_rule_at_any_temperature(
+    temperatures: tuple[float, ...],
+) -> None:
+    generator = np.random.default_rng(3)
+    count, width = 30, 200
+    logits_NKU = 2 * generator.standard_normal((count, 2, width))
+    calibrations = [Calibration((150, 3, 7), (0.7, 0.1, 0.05)), None]
+    p_NKU, column_N = softmax(logits_NKU), generator.choice([3, 7, 150, 20], count)
+    kept = [_likely(list(p_KU), c, generator, calibrations) for p_KU, c in zip(p_NKU, column_N, strict=True)]
+    assert all(len(logw_C) == width and not logw_C.any() for _, logw_C, _ in kept)
+    logp_NKC, logw_NC = (np.stack([each[place] for each in kept]) for place in (0, 1))
+    likely = Likely(logp_NKC, logw_NC, np.stack([each for _, _, each in kept if each is not None]))
+    temperature_K, weights = np.array(temperatures), [0.6, 0.4]
+    # Splines are exact at their nodes alone: this curve goes through the temperatures that are asked for.
+    logz_NK = np.log((p_NKU ** (1 / temperature_K)[:, None]).sum(axis=2))
+    curves = Curves(Observed(*2 * [np.repeat(logz_NK[:, :, None], len(NODES), axis=2)], np.ones(count)))
+    own = [softmax(logits_NKU[:, place] / temperature_K[place]) for place in (0, 1)]
+    calibrated = [each(p_NU, range(count)) if each else p_NU for each, p_NU in zip(calibrations, own, strict=True)]
+    exact_N = np.log(geometric([p_NU.copy() for p_NU in calibrated], weights)[np.arange(count), column_N])
+    found_N = log_product(likely, curves, np.array(weights), temperature_K)
+    np.testing.assert_allclose(found_N, exact_N, atol=2e-5)
 
 
 def test_drawn_columns_stand_for_all() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from support.covering import covering
 from support.demo import written
-from support.fakes import LONG, PROMPTS, fail, make_fakes
+from support.fakes import LONG, PROMPTS, fail, make_fakes, step_in_spite_of_failures
 from support.methods import FixedDraftLength
 from support.thinkers import QUESTIONS, make_thinkers
 from unisono.backends.fake.backend import FAKE_MODELS
@@ -21,6 +21,7 @@ from unisono.engine.reference import plain_steps
 from unisono.engine.request import GenerationRequest
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
+from unisono.fusion.bounds import kinds_of
 from unisono.records import Limits, StepRecord
 from unisono.testing import Truncation
 
@@ -201,6 +202,18 @@ def test_truncated_members_take_part(gate: str, top: Truncation) -> None:
     assert (alone > 5) == (gate == "certain")
 
 
+def test_few_sets_of_members_are_kept_however_many_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unisono.engine.certifier.KEPT", 2)
+    counted = []
+    monkeypatch.setattr("unisono.engine.certifier.kinds_of", lambda ids: counted.append(len(ids)) or kinds_of(ids))
+    method = Method(gate="certain")
+    engine = engine_of((3, 3, 3), prices={"a": 1.0, "b": 2.0, "c": 3.0})
+    texts = written(engine, PROMPTS[:5], PIECES, 3, method)
+    kept = engine._foresight._certifier._kinds
+    assert len(counted) > len(kept) == 2
+    assert hold(engine, texts, method)
+
+
 def test_texts_of_all_methods_share_a_batch() -> None:
     methods = [
         Method(gate="certain"),
@@ -264,13 +277,8 @@ def test_a_failure_between_turns_is_undone(name: str) -> None:
     method, failures = Method(gate="certain").but(speculate="ngram:3"), iter(range(3))
     engine = engine_of((5, 3, 3), draft_length=FixedDraftLength())
     fail(engine, name, lambda feeds: next(failures, None) is not None)
-    texts, failed = [engine.add(prompt, Limits(PIECES), method=method, trace=True) for prompt in PROMPTS[:4]], 0
-    while engine.active:
-        try:
-            engine.step()
-        except RuntimeError:
-            failed += 1
-    assert failed == 3
+    texts = [engine.add(prompt, Limits(PIECES), method=method, trace=True) for prompt in PROMPTS[:4]]
+    assert step_in_spite_of_failures(engine) == 3
     engine = engine_of((5, 3, 3))
     assert hold(engine, texts, method)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.fakes import PROMPTS, check, engine_of, fail, make_fakes, oracle
+from support.fakes import PROMPTS, check, engine_of, fail, make_fakes, oracle, step_in_spite_of_failures
 from support.methods import FixedDraftLength
 from support.thinkers import QUESTIONS, make_thinkers
 from support.truncated import ALL, NAMES, hold, truncated, write
@@ -98,13 +98,7 @@ def test_a_failure_while_asking_again_is_undone() -> None:
     failures = iter(range(3))
     fail(engine, "b", lambda feeds: feeds[0].top and next(failures, None) is not None)
     texts = [engine.add(prompt, Limits(16), trace=True) for prompt in PROMPTS]
-    failed = 0
-    while engine.active:
-        try:
-            engine.step()
-        except RuntimeError:
-            failed += 1
-    assert failed == 3
+    assert step_in_spite_of_failures(engine) == 3
     assert [[step.piece for step in text.steps] for text in texts] == [
         [step.piece for step in text.steps] for text in expected
     ]

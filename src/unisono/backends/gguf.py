@@ -27,6 +27,7 @@ from unisono.backends.bounded_files import (
 )
 from unisono.backends.weight_files import refuse_other_kinds
 from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported, shown
+from unisono.user_files import open_plain
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
 Value = bool | int | float | str | list[bytes] | np.ndarray[Any, Any]
@@ -123,7 +124,7 @@ def read_head(path: Path) -> GgufFile:
     refuse_other_kinds(path, "gguf")
     refuse_hollow(path)
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             if file.read(4) != b"GGUF":
                 raise ModelCorrupt(f"{path} is not a GGUF file", hint="download or convert it again")
             with contextlib.closing(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) as data:

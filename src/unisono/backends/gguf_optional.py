@@ -7,6 +7,7 @@ from typing import Any
 
 from unisono.backends.gguf import GgufFile
 from unisono.backends.weight_files import named
+from unisono.user_files import DOCUMENT, read_bytes
 
 BIASED = {
     **dict.fromkeys(("qwen2", "qwen2vl", "dream", "phi2"), True),
@@ -97,7 +98,7 @@ def _has_no_output(file: GgufFile) -> bool:
 def _config_beside(file: GgufFile) -> dict[str, Any]:
     """The ``config.json`` in a file's folder, where it is of a model of this size; else nothing."""
     try:
-        content = json.loads((file.path.parent / "config.json").read_text("utf-8"))
+        content = json.loads(read_bytes(file.path.parent / "config.json", DOCUMENT))
         text = content.get("text_config") or content
         sizes = [text.get("hidden_size"), text.get("num_hidden_layers")]
     except (OSError, ValueError, AttributeError):

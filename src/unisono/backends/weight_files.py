@@ -180,7 +180,7 @@ def _readable(path: Path) -> dict[str, dict[str, Any]]:
 
 def _header(path: Path, size: int) -> tuple[int, dict[str, Any]]:
     """The length of a safetensors file's header, and its entries by tensor."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if not 2 <= length <= LONGEST_HEADER:
             raise ValueError(f"its head would have {length:,} bytes")
@@ -258,7 +258,7 @@ def differ(first: tuple[Path, str], second: tuple[Path, str], most: int | None =
 def _chunks(path: Path, name: str, size: int = 1 << 16) -> Iterator[bytes]:
     length, header = _header(path, path.stat().st_size)
     begin, end = header[name]["data_offsets"]
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         file.seek(8 + length + begin)
         for start in range(begin, end, size):
             yield file.read(min(size, end - start))

@@ -73,7 +73,7 @@ def _show(benchmark: Benchmark, method: str) -> None:
         console.print(f"ensemble: {method}", markup=False)
     for system in benchmark.systems:
         if system.ensembled < 1:
-            console.print(f"{system.name} ÷ {_parts(system)}: {_words(system.to_parts, benchmark)}")
+            console.print(f"{system.name} ÷ {_parts(system)}: {_words(system.to_parts, benchmark)}", markup=False)
     spread = "in 1 round"
     if benchmark.rounds > 1:
         spread = f"{benchmark.ratio_low:.3f} to {benchmark.ratio_high:.3f} in {benchmark.rounds} rounds"
@@ -86,6 +86,9 @@ def _show(benchmark: Benchmark, method: str) -> None:
 def _parts(system: SystemFigures) -> str:
     if system.one_member:
         return "(what its members take, each as often as it is drawn)"
+    if system.asked is not None:
+        shares = ", ".join(f"{share:.0%} of {name}'s" for name, share in system.asked.items())
+        return f"(its members' time, each as often as it was asked: {shares})"
     return f"(its lead + {system.ensembled:.0%} of the others' time)"
 
 

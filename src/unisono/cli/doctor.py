@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from unisono.diagnosis import Diagnosis
     from unisono.member_diagnosis import MemberDiagnosis
 
+ABREAST = 12
+"""Members in one table."""
 OUTPUT_LAYERS = {None: "unknown", True: "its embeddings (tied)", False: "its own"}
 
 
@@ -74,9 +76,11 @@ def _load_weights(prepared: Prepared, report: Any) -> dict[str, float]:
 
 
 def _show(diagnosis: Diagnosis, console: Console) -> None:
-    names = [member.name for member in diagnosis.members]
-    print_table(console, ("", *names), _rows(diagnosis), left=1 + len(names), fold=True)
-    console.print()
+    names, rows = [member.name for member in diagnosis.members], list(_rows(diagnosis))
+    for start in range(0, len(names), ABREAST):
+        some, cells = names[start : start + ABREAST], slice(1 + start, 1 + start + ABREAST)
+        print_table(console, ("", *some), [(row[0], *row[cells]) for row in rows], left=1 + len(some), fold=True)
+        console.print()
     for line in (*_vocabularies(diagnosis), *_facts(diagnosis, names)):
         console.print(line, markup=False)
     console.print()
@@ -87,8 +91,11 @@ def _show(diagnosis: Diagnosis, console: Console) -> None:
 def _vocabularies(diagnosis: Diagnosis) -> Iterator[str]:
     """Who shares weights, and what those who do not have in common."""
     owners = {member.name: member.owner for member in diagnosis.members}
-    for owner in dict.fromkeys(owners.values()):
-        if sharing := [name for name, of in owners.items() if of == owner != name]:
+    on: dict[str, list[str]] = {owner: [] for owner in owners.values()}
+    for name, owner in owners.items():
+        on[owner] += [name] if name != owner else []
+    for owner, sharing in on.items():
+        if sharing:
             runs = "run" if len(sharing) > 1 else "runs"
             yield f"{_and(sharing)} {runs} on the weights of {owner}, which are loaded once"
     for pair in diagnosis.pairs:
@@ -118,12 +125,14 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
     members = diagnosis.members
     words = [_and([key for key in ("system", "prefix") if getattr(member, key)]) for member in members]
 
+    firsts = {member.owner: member for member in reversed(members)}
+
     def row(title: str, cell: Callable[[MemberDiagnosis], str]) -> tuple[str, ...]:
         return (title, *map(cell, members))
 
     def once(member: MemberDiagnosis, size: str) -> str:
         """What members of one model share is shown with the first of them."""
-        first = next(other for other in members if other.owner == member.owner)
+        first = firsts[member.owner]
         return size if first is member else f"{first.name}'s"
 
     yield row("model", lambda member: member.model)

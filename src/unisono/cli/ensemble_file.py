@@ -23,7 +23,10 @@ def check_out(out: Path, spec: Path, prompts: Path | None = None) -> None:
     for read, what in ((spec, "the ensemble file itself"), (prompts, "the file of the prompts itself")):
         if read is not None and out.exists() and read.exists() and out.samefile(read):
             raise SpecError(f"--out is {name}, {what}", hint="give another file")
-    folder = out.resolve().parent
+    try:
+        folder = out.resolve().parent
+    except (OSError, RuntimeError) as error:  # links that lead to one another
+        raise SpecError(f"--out is {name}, which leads nowhere: {error}", hint="give another file") from error
     if not folder.is_dir():
         raise SpecError(f"--out is {name}, in a folder that does not exist", hint=f"make it first: mkdir -p {folder}")
     if not os.access(folder, os.W_OK):

@@ -14,6 +14,7 @@ from unisono.cli.flags import optional, takes_flags
 from unisono.cli.questions import EnsembleFlags, answer_questions, folder_flag, task_names
 from unisono.cli.report import REPORT, show_results
 from unisono.errors import SpecError
+from unisono.user_files import SETTINGS, read_text
 
 if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec, FittedOn, TunedOn
@@ -85,7 +86,7 @@ def evaluate(flags: EvalFlags) -> None:
     for each in fitted:
         check_fitted(pool.prepared.members, each.models, whole=True)
     systems = _systems(pool, variants, baselines, compare=flags.compare)
-    text = flags.spec.read_text()
+    text = read_text(flags.spec, SETTINGS)
     about = make_manifest(pool, tasks, systems, baselines, spec=text, chat=flags.chat, tuned_on=tuned_on)
     folder = flags.out or Path(f"eval-{flags.spec.stem}")
     answer_questions(folder, about, pool, tasks, systems, baselines, quiet=flags.quiet)

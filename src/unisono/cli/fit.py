@@ -16,12 +16,13 @@ from unisono.cli.ensemble_file import check_out, write_ensemble
 from unisono.cli.flags import Spec, optional, takes_flags
 from unisono.cli.questions import QuestionFlags, task_names
 from unisono.errors import SpecError
+from unisono.user_files import SETTINGS, read_text
 
 if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec, FittedOn
     from unisono.evals.model_pool import ModelPool
     from unisono.evals.records import Task
-    from unisono.fitting import Fit, Gain
+    from unisono.fitting.fit import Fit, Gain
     from unisono.reference_answers import Reference
 
 
@@ -64,7 +65,7 @@ class FitFlags(QuestionFlags):
 def fit(flags: FitFlags) -> None:
     """Fit members' weights and temperatures on reference answers, and say what a held-out part shows of it."""
     from unisono.config.ensemble import load_spec
-    from unisono.fitting import check_installed
+    from unisono.fitting.checks import check_installed
 
     spec = load_spec(flags.spec, again=True)
     out = flags.out or flags.spec.with_name(f"{flags.spec.stem}-fitted.yaml")
@@ -135,7 +136,8 @@ def _check_prompts_alone(flags: FitFlags) -> None:
 
 def _fit(pool: ModelPool, tasks: Sequence[Task], references: Sequence[Reference], flags: FitFlags) -> Fit:
     from unisono.evals.analysis.references import priors
-    from unisono.fitting import check, check_answers, fit
+    from unisono.fitting.checks import check, check_answers
+    from unisono.fitting.fit import fit
 
     check(pool.prepared, references, flags.rule)
     check_answers(pool.prepared, references)
@@ -164,7 +166,7 @@ def _write(out: Path, path: Path, spec: EnsembleSpec, pool: ModelPool, found: Fi
     from unisono.config.method import Method
     from unisono.identity import marks_of
 
-    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    content: dict[str, Any] = yaml.safe_load(read_text(path, SETTINGS))
     fitted = {member.name: member for member in found.members}
     for member in content["members"]:
         if (its := fitted.get(member["name"])) is None:
@@ -179,12 +181,12 @@ def _write(out: Path, path: Path, spec: EnsembleSpec, pool: ModelPool, found: Fi
         "models": {member.spec.name: marks_of(member) for member in pool.prepared.members},
     }
     head = f"# {path.name}, fitted on {found.answers} answers, {found.held_out} held out: {found.parameters} numbers.\n"
-    write_ensemble(out, path, content, head + "".join(f"# {_words(gain)}\n" for gain in found.gains))
+    write_ensemble(out, path, content, head + "".join(f"# {words_of(gain)}\n" for gain in found.gains))
 
 
-def _words(gain: Gain) -> str:
+def words_of(gain: Gain) -> str:
     """What the held-out part shows, and nothing more."""
-    from unisono.fitting import SHOWN_FROM
+    from unisono.fitting.fit import SHOWN_FROM
 
     sign = "better" if gain.mean > 0 else "worse"
     interval = f"95 % interval {gain.interval.low:+.4f} to {gain.interval.high:+.4f}"
@@ -206,5 +208,5 @@ def _show(found: Fit) -> None:
     print_table(console, ("held out", "nats a byte"), [(name, f"{nats:.4f}") for name, nats in found.nats.items()])
     console.print()
     fitted = f"{found.rule}: {found.parameters} numbers fitted on {found.answers} answers, {found.held_out} held out"
-    for words in (fitted, *map(_words, found.gains)):
+    for words in (fitted, *map(words_of, found.gains)):
         console.print(words, markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""``unisono tune``: the weights, rule, gate and threshold with which an ensemble answers best."""
+"""``unisono tune``: the weights, temperatures, rule, gate and lead with which an ensemble answers best."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from unisono.cli.console import loading_report, print_table, table_console
 from unisono.cli.ensemble_file import check_out, write_ensemble
 from unisono.cli.flags import optional, takes_flags
 from unisono.cli.questions import EnsembleFlags, counting_answers, folder_flag, split_names, task_names
-from unisono.errors import SpecError
+from unisono.errors import SpecError, UnisonoError
+from unisono.user_files import SETTINGS, read_text
 
 if TYPE_CHECKING:
     from unisono.evals.analysis.tune import Trial, Tuned
     from unisono.evals.model_pool import ModelPool
     from unisono.evals.records import Task
+    from unisono.reference_answers import Reference
 
 SEARCH = "search.json"
 """In the search's folder: what was tried, what was found and how long it took, as ``--json`` prints it."""
@@ -34,9 +36,13 @@ class TuneFlags(EnsembleFlags):
     limit: Annotated[
         int, typer.Option(min=2, help="Ask this many questions of each task, its last ones, at most half of it.")
     ] = 100
-    stages: Annotated[str, typer.Option(metavar="NAMES", help="What to search, with commas between.")] = (
-        "rule,weights,gate"
-    )
+    stages: Annotated[
+        str | None,
+        optional(
+            metavar="NAMES",
+            help="What to search, with commas between. Default: fit (where that is possible), rule, weights, gate.",
+        ),
+    ] = None
     gates: Annotated[
         str | None,
         optional(
@@ -59,14 +65,15 @@ def tune(flags: TuneFlags) -> None:
     from unisono.config.ensemble import load_spec
     from unisono.evals.analysis.tune import GATES
 
-    spec, stages = load_spec(flags.spec, again=True), _stages(flags.stages)
+    spec, stages = load_spec(flags.spec, again=True), None if flags.stages is None else _stages(flags.stages)
     gates = GATES if flags.gates is None else [_gate(word.strip()) for word in flags.gates.split(",")]
     out = flags.out or flags.spec.with_name(f"{flags.spec.stem}-tuned.yaml")
     check_out(out, flags.spec)
     tasks = _load_tasks(flags)
     pool = flags.prepare(spec, flags.batch)
+    references = _to_fit(pool, tasks, stages, flags)
     folder = flags.folder or Path(f"tune-{flags.spec.stem}")
-    tuned = _search(folder, pool, tasks, stages, gates, flags)
+    tuned = _search(folder, pool, tasks, stages, gates, references, flags)
     found = json.dumps(tuned.to_json(), indent=2, ensure_ascii=False)
     (folder / SEARCH).write_text(found + "\n")
     if flags.as_json:
@@ -93,20 +100,40 @@ def _search(
     folder: Path,
     pool: ModelPool,
     tasks: Sequence[Task],
-    stages: Sequence[str],
+    stages: Sequence[str] | None,
     gates: Sequence[str],
+    references: Sequence[Reference],
     flags: TuneFlags,
 ) -> Tuned:
+    from unisono.evals.analysis.tune import STAGES
     from unisono.evals.analysis.tune import tune as search
     from unisono.evals.manifest import make_manifest
     from unisono.evals.results import RunFolder
 
-    about = make_manifest(pool, tasks, [], [], spec=flags.spec.read_text(), chat=flags.chat)
+    about = make_manifest(pool, tasks, [], [], spec=read_text(flags.spec, SETTINGS), chat=flags.chat)
     with RunFolder(folder, about) as opened, pool:
         with loading_report(quiet=flags.quiet) as loading:
             pool.load_weights(loading)
         with counting_answers(folder, None, quiet=flags.quiet) as count:
-            return search(pool, tasks, opened, stages=stages, gates=gates, count=count)
+            stages = STAGES if stages is None else stages
+            return search(pool, tasks, opened, stages=stages, gates=gates, references=references, count=count)
+
+
+def _to_fit(
+    pool: ModelPool, tasks: Sequence[Task], stages: Sequence[str] | None, flags: TuneFlags
+) -> Sequence[Reference]:
+    """The answers to fit to. Where that is impossible it is said, or raised if the stage was asked for by name."""
+    from unisono.evals.analysis.tune import FIT, answers_to_fit
+
+    if stages is not None and FIT not in stages:
+        return ()
+    try:
+        return answers_to_fit(pool, tasks)
+    except UnisonoError as error:
+        if stages is not None:
+            raise
+        flags.say(f"nothing is fitted: {error.message}")
+        return ()
 
 
 def _comparing_command(tuned: Path, flags: TuneFlags) -> str:
@@ -151,8 +178,8 @@ def _write(path: Path, spec: Path, pool: ModelPool, tuned: Tuned) -> None:
         f"# {spec.name}, tuned: {best.setting or 'as it was'}\n"
         f"# {best.accuracy:.1%} of {best.questions} questions right{mean} (± {best.error:.1%}, the best of "
         f"{len(tuned.trials)} settings on the same questions: expect less elsewhere), found in {tuned.seconds:.0f} s.\n"
-    )
-    write_ensemble(path, spec, tuned_spec(yaml.safe_load(spec.read_text()), pool, tuned), head)
+    ) + "".join(f"# {line}\n" for line in _of_fit(tuned))
+    write_ensemble(path, spec, tuned_spec(yaml.safe_load(read_text(spec, SETTINGS)), pool, tuned), head)
 
 
 def _show(tuned: Tuned) -> None:
@@ -161,7 +188,18 @@ def _show(tuned: Tuned) -> None:
     tasks = names if len(names) > 1 else []
     titles = ("stage", "setting", "right", *tasks, "ensembled", "seconds")
     print_table(console, titles, [_row(trial, tasks) for trial in tuned.trials], left=2)
-    console.print(f"taken: {tuned.setting or 'the ensemble as it is'}", markup=False)
+    for words in (*_of_fit(tuned), f"taken: {tuned.setting or 'the ensemble as it is'}"):
+        console.print(words, markup=False, highlight=False)
+
+
+def _of_fit(tuned: Tuned) -> list[str]:
+    """What was fitted, and what answers that were held out show of it."""
+    from unisono.cli.fit import words_of
+
+    if tuned.fit is None:
+        return []
+    found = f"fit: {tuned.fit.parameters} numbers on {tuned.fit.answers} answers"
+    return [found, *(f"fit: {words_of(gain)}" for gain in tuned.fit.gains)]
 
 
 def _row(trial: Trial, tasks: Iterable[str]) -> tuple[str, ...]:

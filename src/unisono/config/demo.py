@@ -16,6 +16,7 @@ from pathlib import Path
 
 from unisono.cache import build_once, cache_root, clear, replace_file, require_space
 from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, nearest, shown
+from unisono.user_files import open_plain
 
 PREFIX = "demo:"
 
@@ -180,7 +181,7 @@ def _join(model: DemoModel, target: Path, report: Progress) -> None:
     done = 0
     with target.open("wb") as joined:
         for part in _part_paths(model):
-            with part.open("rb") as source:
+            with open_plain(part) as source:
                 while block := source.read(_BLOCK_BYTES):
                     joined.write(block)
                     digest.update(block)
@@ -220,7 +221,7 @@ def _module_folder(module: str) -> Path | None:
 def _checked_sum(model: DemoModel, path: Path, report: Progress) -> str:
     report(0.0, f"checking the sum of {model.file}")
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelNotFound(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error

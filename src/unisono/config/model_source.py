@@ -12,8 +12,8 @@ from unisono.backends.weight_files import naming, refuse_other_kinds
 from unisono.config.demo import PREFIX, demo_model, demo_path
 from unisono.config.member import RAY, MemberSpec
 from unisono.config.ray import RaySource, ray_source
-from unisono.errors import BackendMissing, ModelCorrupt, ModelNotFound, ModelUnsupported, SpecError, nearest
-from unisono.user_files import special
+from unisono.errors import BackendMissing, ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported, SpecError, nearest
+from unisono.user_files import open_plain, special
 
 GGUF_MAGIC = b"GGUF"
 _MODELS = "give a GGUF file, a folder with a Hugging Face model, or a hub id"
@@ -59,9 +59,13 @@ def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]
 
 def _check_gguf(member: str, path: Path) -> None:
     """Raise a `ModelError` where a file does not begin as GGUF files do."""
-    with path.open("rb") as file:
-        if file.read(4) == GGUF_MAGIC:
-            return
+    try:
+        with open_plain(path) as file:
+            if file.read(4) == GGUF_MAGIC:
+                return
+    except OSError as error:
+        words = f"the model of member {member!r}, {str(path)!r}, cannot be read: {error.strerror}"
+        raise ModelError(words, hint="check the file") from error
     with naming(f"member {member!r}: "):
         refuse_other_kinds(path, "gguf")
     raise ModelCorrupt(f"the model of member {member!r}, {str(path)!r}, is not a GGUF file", hint=_MODELS)

@@ -23,6 +23,8 @@ from unisono.fusion.rules import ALPHA, FLOOR
 
 MORE = (10, 100)
 """How many times its own k a member is asked for: twice at most."""
+KEPT = 32
+"""Sets of members whose kinds of columns are kept, as each takes megabytes: there are 2^K sets of K members."""
 
 
 class Seen(Protocol):
@@ -56,6 +58,7 @@ class Certifier:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._kinds: dict[tuple[tuple[str, Place | None, bool], ...], Kinds] = {}
+        """The last that were asked for, the newest at the end."""
 
     def choose(self, states: Sequence[StepState], position: int) -> list[Choice]:
         """Choose for texts at a position; what is not certain is asked about again, for all texts in one pass."""
@@ -173,12 +176,16 @@ class Certifier:
         its = [(each, state.place(each, position), each in heard) for each in voters]
         its = [(each, place, is_heard) for each, place, is_heard in its if each.is_truncated or not is_heard]
         key = tuple((each.name, place, is_heard) for each, place, is_heard in its)
-        if key not in self._kinds:
+        kinds = self._kinds.pop(key, None)
+        if kinds is None:
             ids_U_K = [
                 each.top_plans[place].ids_U if is_heard else each.untold(place).ids_U for each, place, is_heard in its
             ]
-            self._kinds[key] = kinds_of(ids_U_K)
-        return self._kinds[key]
+            kinds = kinds_of(ids_U_K)
+        self._kinds[key] = kinds
+        while len(self._kinds) > KEPT:
+            del self._kinds[next(iter(self._kinds))]
+        return kinds
 
 
 def _settled(state: StepState, found: Certificate, asked: tuple[Member, ...], told: dict[str, Voter]) -> Choice:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,18 +80,11 @@ class Member(Reader):
         """``None`` where it tells all."""
         size, classes = len(member_map.id_U), len(member_map.marks) + 1
         self.plan = plan_fold(member_map.column_V, size, classes, temperature)
-        first = member_map.first_column_V
-        maps: dict[Place, Indices | None] = {"opening": first, "inside": member_map.inside_column_V}
-        maps.update((turn, its) for turn, its in member_map.turns.items())
-        self._plans = {
-            place: plan_fold(its, size, classes, temperature) for place, its in maps.items() if its is not None
-        }
+        maps = _by_place(member_map)
+        self._plans = {place: plan_fold(its, size, classes, temperature) for place, its in maps.items()}
         self._marks = speller.vocabulary.marks
         self._mark_by_column = dict(enumerate(member_map.marks, size - classes))
-        places = [(None, member_map.column_V), *maps.items()] if self.is_truncated else []
-        self.top_plans: dict[Place | None, TopPlan] = {
-            place: plan_top(its, size) for place, its in places if its is not None
-        }
+        self.top_plans = _top_plans(member_map, maps) if self.is_truncated else {}
         """By place, its map as `fold_top` reads it."""
         self._untold: dict[Place | None, FoldedTop] = {}
         self._scratch, self._kept = Scratch(), Scratch()
@@ -237,6 +230,17 @@ class Member(Reader):
         self.plan = self.plan.to_device_of(logits_BV)
         self._plans = {place: plan.to_device_of(logits_BV) for place, plan in self._plans.items()}
         self._placed = True
+
+
+def _by_place(its: MemberMap) -> dict[Place, Indices]:
+    """What a member's ids mean where that is something else."""
+    maps: dict[Place, Indices | None] = {"opening": its.first_column_V, "inside": its.inside_column_V, **its.turns}
+    return {place: column_V for place, column_V in maps.items() if column_V is not None}
+
+
+def _top_plans(its: MemberMap, maps: Mapping[Place, Indices]) -> dict[Place | None, TopPlan]:
+    places: list[tuple[Place | None, Indices]] = [(None, its.column_V), *maps.items()]
+    return {place: plan_top(column_V, len(its.id_U)) for place, column_V in places}
 
 
 def read_losses(reader: Backend | Member, slot: Slot, ids: Sequence[int]) -> Iterator[tuple[Array, float]]:

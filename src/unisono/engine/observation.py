@@ -22,6 +22,8 @@ SEED = 0
 _HOST = np.empty(0, np.float32)
 Rows = NDArray[np.float32]
 Floats = NDArray[np.float64]
+LikelyColumns = tuple[Rows, Rows, Rows | None]
+"""Of one piece, what `Likely` has of many."""
 
 
 class Observer:
@@ -57,8 +59,9 @@ class Observer:
                 sum_KT.append(sum_T)
                 if self._keep_likely:
                     p_KU.append(self._folded(job, member, logits_1V).copy())
+            calibrations = [None if job.position else member.calibration for member in self.members]
             its = self._seen.setdefault(job.cutting, [None] * len(job.cutting.columns))
-            likely = _likely(p_KU, job.column, self._generator) if self._keep_likely else None
+            likely = _likely(p_KU, job.column, self._generator, calibrations) if self._keep_likely else None
             its[job.position] = Seen(np.stack(at_KT), np.stack(sum_KT), likely)
 
     def _special(self, job: Job, member: Member, logits_1V: Rows) -> tuple[Floats, Floats] | None:
@@ -77,12 +80,10 @@ class Observer:
         return np.where(np.isfinite(at_T), at_T, NONE), sum_T
 
     def _folded(self, job: Job, member: Member, logits_1V: Rows) -> Rows:
+        """A member's distribution before it is calibrated: temperatures act before that."""
         first = not job.position and member.name in job.cutting.openings
         plan = member.plan_at(member.place(None, inside=False, first=first))
-        p_BU = fold(logits_1V, plan)
-        if member.calibration is not None and not job.position:
-            p_BU = member.calibration(p_BU, [0])
-        return np.asarray(p_BU[0])
+        return np.asarray(fold(logits_1V, plan)[0])
 
 
 class Seen:
@@ -90,7 +91,7 @@ class Seen:
 
     __slots__ = ("likely", "logp_KT", "logz_KT")
 
-    def __init__(self, logp_KT: Floats, logz_KT: Floats, likely: tuple[Rows, Rows] | None) -> None:
+    def __init__(self, logp_KT: Floats, logz_KT: Floats, likely: LikelyColumns | None) -> None:
         self.logp_KT, self.logz_KT, self.likely = logp_KT, logz_KT, likely
 
 
@@ -139,9 +140,15 @@ def _log_sum(x_NT: Floats) -> Floats:
     return np.asarray(np.logaddexp.reduce(x_NT, axis=0, initial=-np.inf))
 
 
-def _likely(p_KU: Sequence[Rows], column: int, generator: np.random.Generator) -> tuple[Rows, Rows]:
-    """What members say of the asked column, of others that some find likely, and of drawn ones; see `Likely`."""
-    tops = np.unique(np.concatenate([top_columns(p_U, KEPT) for p_U in p_KU]))
+def _likely(
+    p_KU: Sequence[Rows],
+    column: int,
+    generator: np.random.Generator,
+    calibrations: Sequence[Calibration | None] = (),
+) -> LikelyColumns:
+    """What members say of the asked column, of likely and calibrated ones, and of drawn ones; see `Likely`."""
+    calibrated = [np.asarray(each.columns, np.int64) for each in calibrations if each is not None]
+    tops = np.unique(np.concatenate([*(top_columns(p_U, KEPT) for p_U in p_KU), *calibrated]))
     kept = np.concatenate([[column], tops[tops != column]]).astype(np.int64)
     rest_U = np.asarray(np.mean(p_KU, axis=0, dtype=np.float64))
     rest_U[kept] = 0
@@ -149,4 +156,15 @@ def _likely(p_KU: Sequence[Rows], column: int, generator: np.random.Generator) -
     columns = np.concatenate([kept, drawn])
     with np.errstate(divide="ignore"):
         logp_KC = np.maximum(np.log(np.stack([p_U[columns] for p_U in p_KU])), np.float32(NONE))
-    return logp_KC, np.concatenate([np.zeros(len(kept)), logw_D]).astype(np.float32)
+    logw_C = np.concatenate([np.zeros(len(kept)), logw_D]).astype(np.float32)
+    return logp_KC, logw_C, _logpriors(calibrations, columns) if calibrated else None
+
+
+def _logpriors(calibrations: Sequence[Calibration | None], columns: NDArray[np.int64]) -> Rows:
+    """What `Likely` has of calibrations: as only ratios matter, the largest is a half."""
+    logprior_KC = np.zeros((len(calibrations), len(columns)), np.float32)
+    for place, calibration in enumerate(calibrations):
+        if calibration is not None:
+            places = [int(np.flatnonzero(columns == each)[0]) for each in calibration.columns]
+            logprior_KC[place, places] = np.log(np.asarray(calibration.priors) / max(calibration.priors) / 2)
+    return logprior_KC

@@ -132,13 +132,16 @@ class Answer:
     ensembled: int = 0
     """Pieces at which all members ran."""
     p: tuple[float, ...] = ()
-    """Combined probability of each written piece, END included; empty when choices were scored."""
+    """Combined probability of each written piece, END included; empty when choices were scored. Where not all members
+    told all of theirs (`gate: certain`, truncated members), it is the least that it may be."""
     disputes: tuple[Disagreement, ...] = ()
     finish: Literal["end", "stop", "length", "context"] | None = None
     evidence: Mapping[str, Any] | None = None
     sure: float | None = None
     """A baseline's own confidence, from 0 to 1."""
     error: str | None = None
+    at_most: tuple[float, ...] = ()
+    """The most that each of ``p`` may be; empty when all of them are known."""
 
     @property
     def key(self) -> Key:
@@ -149,16 +152,19 @@ class Answer:
         """The system's confidence, from 0 to 1.
 
         A baseline reports its own. For choices it is the softmax of their log probabilities at the chosen one; for a
-        text, the geometric mean of its pieces' probabilities.
+        text, the geometric mean of its pieces' probabilities; the least that it may be where not all are known.
         """
         if self.sure is not None:
             return self.sure
         if self.choices:
             top = max(self.choices)
             return 1 / sum(math.exp(logp - top) for logp in self.choices) if math.isfinite(top) else 0.0
-        if not self.p or min(self.p) <= 0:
-            return 0.0
-        return math.exp(sum(map(math.log, self.p)) / len(self.p))
+        return _geometric_mean(self.p)
+
+    @property
+    def confidence_most(self) -> float:
+        """The most that the confidence may be: the same, if all probabilities are known."""
+        return _geometric_mean(self.at_most) if self.at_most and self.sure is None else self.confidence
 
     def to_json(self) -> dict[str, Any]:
         """The record with plain types only, without empty fields."""
@@ -173,13 +179,19 @@ class Answer:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
         given = dict(record)
-        for name in ("choices", "p"):
+        for name in ("choices", "p", "at_most"):
             given[name] = tuple(given.get(name, ()))
         given["disputes"] = tuple(
             Disagreement(**{**each, "members": {name: tuple(top) for name, top in each["members"].items()}})
             for each in given.get("disputes", ())
         )
         return cls(**given)
+
+
+def _geometric_mean(values: Sequence[float]) -> float:
+    if not values or min(values) <= 0:
+        return 0.0
+    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,12 +193,15 @@ def _written(question: Question, system: System, result: Generation | UnisonoErr
     if isinstance(result, UnisonoError):
         return _failed(question, system.name, result)
     steps = result.steps or ()
+    p = tuple(round(step.p, DECIMALS) for step in steps)
+    at_most = tuple(round(step.p + (step.unknown or 0.0), DECIMALS) for step in steps)  # a guess is taken as it is
     answer = Answer(
         *(question.task, question.id, system.name, {}),
         text=result.text,
         pieces=result.usage.pieces,
         ensembled=result.usage.ensembled,
-        p=tuple(round(step.p, DECIMALS) for step in steps),
+        p=p,
+        at_most=at_most if at_most != p else (),
         disputes=tuple(_disputes(steps)),
         finish=result.finish_reason,
     )

@@ -45,9 +45,12 @@ class Likely:
     """
 
     logp_NKC: NDArray[np.float32]
-    """At temperature 1; `NONE` for no mass."""
+    """At temperature 1, before any calibration; `NONE` for no mass. At others a column of several ids counts as one."""
     logw_NC: NDArray[np.float32]
     """The logarithm of how many columns each stands for; minus infinity in places that are not used."""
+    logprior_NKC: NDArray[np.float32] | None = None
+    """Where members are calibrated: the logarithms, all below 0, of what their masses are divided by; 0 elsewhere. All
+    columns that a calibration has are there."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,21 +170,27 @@ def log_product(likely: Likely, curves: Curves, weight_K: Floats, temperature_K:
     parts = [slice(start, start + AT_ONCE) for start in range(0, len(logz_NK), AT_ONCE)]
     return np.concatenate(
         [
-            _log_product(likely.logp_NKC[part], likely.logw_NC[part], logz_NK[part], weight_K, temperature_K)
+            _log_product(_tempered(likely, part, logz_NK[part], temperature_K), likely.logw_NC[part], weight_K)
             for part in parts
         ]
     )
 
 
-def _log_product(
-    logp_NKC: NDArray[np.float32],
-    logw_NC: NDArray[np.float32],
-    logz_NK: Floats,
-    weight_K: Floats,
-    temperature_K: Floats,
-) -> Floats:
+def _tempered(likely: Likely, part: slice, logz_NK: Floats, temperature_K: Floats) -> Floats:
+    """What members say of columns at their temperatures, calibrated after that, (N, K, C)."""
+    tempered_NKC = likely.logp_NKC[part] / temperature_K[:, None] - logz_NK[:, :, None]
+    if likely.logprior_NKC is None:
+        return tempered_NKC
+    logprior_NKC = likely.logprior_NKC[part]
+    own_NKC = np.where(logprior_NKC < 0, tempered_NKC, -np.inf)
+    divided_NKC = own_NKC - logprior_NKC
+    kept_NK, total_NK = (np.logaddexp.reduce(x_NKC, axis=2) for x_NKC in (own_NKC, divided_NKC))
+    scale_NK = np.where(np.isfinite(total_NK), kept_NK, 0.0) - np.where(np.isfinite(total_NK), total_NK, 0.0)
+    return np.where(logprior_NKC < 0, divided_NKC + scale_NK[:, :, None], tempered_NKC)
+
+
+def _log_product(tempered_NKC: Floats, logw_NC: NDArray[np.float32], weight_K: Floats) -> Floats:
     least = np.log(FLOOR)
-    tempered_NKC = logp_NKC / temperature_K[:, None] - logz_NK[:, :, None]
     known_NC = (tempered_NKC > least).any(axis=1)  # the rule gives nothing to what nobody gives mass
     known_NC[:, 0] = True
     score_NC = np.einsum("nkc,k->nc", np.maximum(tempered_NKC, least), weight_K)

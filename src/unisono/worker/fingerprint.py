@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from unisono.members import Model
+from unisono.user_files import open_plain
 
 SAMPLE = 1 << 12
 SAMPLES = 1 << 12
@@ -37,7 +38,7 @@ def _samples(path: Path) -> bytes:
     size = path.stat().st_size
     step = max(SAMPLE, (size - SAMPLE) // SAMPLES)
     found = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         for place in (*range(0, size, step), max(0, size - SAMPLE)):
             file.seek(place)
             found.update(file.read(SAMPLE))

@@ -25,6 +25,7 @@ from unisono.backends.transformers.tokenizer import JsonTokenizer
 from unisono.backends.weight_files import naming
 from unisono.cache import build_sealed, cache_root, require_space
 from unisono.errors import ModelCorrupt, ModelUnsupported
+from unisono.user_files import open_plain
 from unisono.vocab.tokenizer import TokenTable
 
 FORMAT = 5
@@ -150,7 +151,7 @@ class Conversion:
     def _sum(self) -> str:
         if self._sha256 is not None:
             return self._sha256
-        with self.path.open("rb") as file:
+        with open_plain(self.path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 

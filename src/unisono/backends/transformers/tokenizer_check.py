@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unisono.errors import ModelUnsupported
+from unisono.user_files import DATA, read_bytes
 
 PARTS = ("normalizer", "pre_tokenizer", "decoder")
 
@@ -24,7 +25,7 @@ def check_as_filed(file: Path, made: Mapping[str, Any], encode: Encode, library:
 
     Raises `ModelUnsupported` where parts of another kind split or decode ordinary text otherwise.
     """
-    filed = json.loads(file.read_bytes())
+    filed = json.loads(read_bytes(file, DATA))
     if all(filed.get(part) == made.get(part) for part in PARTS):
         return None
     sample = files("unisono").joinpath("ordinary.txt").read_text(encoding="utf-8")

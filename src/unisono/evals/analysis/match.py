@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from unisono.evals.analysis.statistics import Interval, wilson
+from unisono.evals.analysis.statistics import wilson
 from unisono.evals.records import Results
+from unisono.fusion.resampling import Interval
 from unisono.vocab.pieces import Vocabulary
 
 LARGEST_GAP = 0.10

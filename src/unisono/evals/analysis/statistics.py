@@ -10,10 +10,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unisono.fusion.resampling import LEVEL as LEVEL
-from unisono.fusion.resampling import RESAMPLES as RESAMPLES
-from unisono.fusion.resampling import Interval as Interval
-from unisono.fusion.resampling import paired_bootstrap as paired_bootstrap
+from unisono.fusion.resampling import LEVEL, Interval
 
 BINS = 15
 SEED = 0

@@ -1,8 +1,9 @@
-"""Searches the best setting of an ensemble (weights, combine rule, gate, threshold) on development questions.
+"""Searches the best setting of an ensemble (weights, temperatures, combine rule, gate, lead) on development questions.
 
-Each stage starts from the best setting of the previous one: rule, then weights, then gate and lead. Settings compare by
-mean accuracy over the tasks; ties go to the first, simpler one. Among gates that lose nothing, the one that runs all
-members least often wins.
+Each stage starts from the best setting of the previous one: weights and temperatures that make right answers likely
+(`unisono.fitting`), then rule, then other weights, then gate and lead. Settings compare by the mean of tasks' accuracy.
+Ties go to the first, simpler one, but to the fit where answers that it was not fitted on show a gain. Among gates that
+lose nothing, the one that runs all members least often wins.
 
 The questions come from the end of each task's order; `unisono eval` takes the first. The tuned file names them
 (``tuned_on``), so that an evaluation of that file leaves them out.
@@ -17,21 +18,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from unisono.config.ensemble import TunedOn
+from unisono.config.ensemble import Fitted, TunedOn
 from unisono.config.method import Method
 from unisono.errors import SpecError
 from unisono.evals import systems as make
+from unisono.evals.analysis.references import references_of
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import System, Task
 from unisono.evals.results import RunFolder
 from unisono.evals.runner import evaluate
+from unisono.fitting.checks import check, check_answers
+from unisono.fitting.fit import Fit, fit
+from unisono.identity import marks_of
+from unisono.reference_answers import Reference
 
 RULES = ("mean", "geometric", "mean,weights:entropy", "mean,weights:consistency")
 SHARES = (0.2, 0.35, 0.65, 0.8)
 """Weight shares tried for each member; the others divide the rest in their previous proportions."""
 GATES = ("confidence:0.3", "confidence:0.5", "confidence:0.7", "confidence:0.9")
 """Each is tried with every member as the lead."""
-STAGES = ("rule", "weights", "gate")
+FIT = "fit"
+STAGES = (FIT, "rule", "weights", "gate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,8 @@ class Tuned:
     setting: str
     trials: tuple[Trial, ...]
     tuned_on: tuple[TunedOn, ...]
+    fit: Fit | None = None
+    """Where weights and temperatures were fitted: what was found, and what answers that were held out show of it."""
 
     @property
     def best(self) -> Trial:
@@ -68,7 +77,16 @@ class Tuned:
             "seconds": round(self.seconds, 3),
             "trials": [asdict(trial) for trial in self.trials],
             "tuned_on": [each.model_dump() for each in self.tuned_on],
+            "fit": self.fit and self.fit.to_json(),
         }
+
+
+def answers_to_fit(pool: ModelPool, tasks: Sequence[Task]) -> list[Reference]:
+    """The right answers to the questions. Raises a `UnisonoError` where the members cannot be fitted to them."""
+    references = references_of(tasks)
+    check(pool.prepared, references)
+    check_answers(pool.prepared, references)
+    return references
 
 
 def tune(
@@ -78,40 +96,64 @@ def tune(
     *,
     stages: Sequence[str] = STAGES,
     gates: Sequence[str] = GATES,
+    references: Sequence[Reference] = (),
     count: Callable[[int], None] = lambda answers: None,
 ) -> Tuned:
-    """Search the best setting, reusing answers in the folder. Raises a `SpecError` for a negative weight."""
+    """Search the best setting, reusing answers in the folder.
+
+    ``references`` are what the stage `fit` is fitted to, as `answers_to_fit` gives them; without any it is left out.
+    Raises a `SpecError` for a negative weight.
+    """
     if any(member.weight < 0 for member in pool.prepared.members):
         raise SpecError("a member has a negative weight: weights cannot be tuned", hint="tune without an amateur")
     search = _Search(pool, tasks, folder, count)
-    best = ""
-    for stage in (each for each in STAGES if each in stages):
+    best, fitted = "", None
+    if FIT in stages and references:
+        fitted = fit(pool.prepared, pool.models, references, count=count)
+        best = _best(search.run(FIT, _by_gain(fitted))).setting
+    for stage in (each for each in STAGES if each in stages and each != FIT):
         trials = search.run(stage, [best, *_settings(stage, best, pool, gates)])
         best = (_best_gate(trials) if stage == "gate" else _best(trials)).setting
     ends = tuple(TunedOn(task=task.name, source=task.source, last=len(task.questions)) for task in tasks)
-    return Tuned(best, tuple(search.trials.values()), ends)
+    return Tuned(best, tuple(search.trials.values()), ends, fitted)
+
+
+def _by_gain(fitted: Fit) -> list[str]:
+    """The ensemble as it was and as it is fitted; the first of them is taken if they are right equally often."""
+    weights, temperatures = (
+        ",".join(f"{each.name}:{getattr(each, key):g}" for each in fitted.members) for key in ("weight", "temperature")
+    )
+    both = ["", f"{make.WEIGHTS}={weights} {make.TEMPERATURES}={temperatures}"]
+    return both[::-1] if fitted.is_better else both
 
 
 def tuned_spec(spec: Mapping[str, Any], pool: ModelPool, tuned: Tuned) -> dict[str, Any]:
     """The content of an ensemble file with the best setting filled in."""
     system = _system(pool, tuned.setting)
-    weights = {member.spec.name: member.weight for member in pool.prepared.members}
+    weights, reshaped = _weights(pool, system), system.reshaped or {}
     members = []
     for member in spec["members"]:
         given = {key: value for key, value in member.items() if key != "weight"}
-        weight = (system.weights or weights).get(member["name"], member.get("weight", 1.0))
-        members.append({**given, "weight": weight})
+        weight = weights.get(member["name"], member.get("weight", 1.0))
+        members.append({**given, "weight": weight, **reshaped.get(member["name"], {})})
     method = system.method
     before = [TunedOn.model_validate(each) for each in spec.get("tuned_on", ())]
     kept = {key: value for key, value in spec.items() if key not in ("members", "lead", "combine", "gate", "tuned_on")}
     return {
         "members": members,
-        "lead": method.lead_among(system.weights or weights),
+        "lead": method.lead_among(weights),
         "combine": str(method.combine),
         "gate": str(method.gate),
         **kept,
+        **({"fitted": _fitted_now(kept.get("fitted"), pool)} if reshaped else {}),
         "tuned_on": [each.model_dump() for each in _all_of(before, tuned.tuned_on)],
     }
+
+
+def _fitted_now(before: Mapping[str, Any] | None, pool: ModelPool) -> dict[str, Any]:
+    """To which models the temperatures are fitted; on which questions, `tuned_on` says."""
+    models = {member.spec.name: marks_of(member) for member in pool.prepared.members}
+    return Fitted.model_validate({**(before or {}), "models": models}).model_dump()
 
 
 def _all_of(*searches: Sequence[TunedOn]) -> list[TunedOn]:
@@ -137,7 +179,9 @@ class _Search:
         systems: dict[str, tuple[str, System]] = {}
         for setting in settings:
             system = _system(self.pool, setting)
-            systems.setdefault(json.dumps([system.method.to_json(), system.weights]), (setting, system))
+            systems.setdefault(
+                json.dumps([system.method.to_json(), system.weights, system.reshaped]), (setting, system)
+            )
         new = {way: found for way, found in systems.items() if way not in self.trials}
         if new:
             evaluate(self.pool, self.tasks, [system for _, system in new.values()], self.folder, count=self.count)
@@ -171,11 +215,15 @@ def _system(pool: ModelPool, setting: str) -> System:
     return make.variant(pool, setting) if setting else make.ensemble(pool)
 
 
+def _weights(pool: ModelPool, system: System) -> Mapping[str, float]:
+    return system.weights or {member.spec.name: member.weight for member in pool.prepared.members}
+
+
 def _settings(stage: str, best: str, pool: ModelPool, gates: Sequence[str]) -> list[str]:
     if stage == "rule":
         return [_but(best, combine=rule) for rule in RULES]
     if stage == "weights":
-        shares = {member.spec.name: member.weight for member in pool.prepared.members}
+        shares = _weights(pool, _system(pool, best))
         varied = list(shares)[:1] if len(shares) == 2 else list(shares)  # of two members, one is enough
         return [_but(best, weights=_with_share(shares, name, share)) for name in varied for share in SHARES]
     method: Method = pool.prepared.spec.method

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 
 from unisono.errors import SpecError
-from unisono.evals.analysis.statistics import SEED, Calibration, calibration, holm, mcnemar, paired_bootstrap, wilson
+from unisono.evals.analysis.statistics import SEED, Calibration, calibration, holm, mcnemar, wilson
 from unisono.evals.records import Answer, Results, Times
 from unisono.evals.report.records import Cell, Comparison, SystemFacts, TaskFacts
+from unisono.fusion.resampling import paired_bootstrap
 
 Values = Mapping[str, float]
 """The value of an answer, by question."""
@@ -80,7 +81,8 @@ def cell_of(table: TaskTable, system: SystemFacts) -> Cell | None:
     means = {metric: fmean(own) for metric, own in values.items() if own}
     accuracy, pieces = means.get(task.main), sum(answer.pieces for answer in answers)
     is_share = accuracy is not None and all(0 <= value <= 1 for value in values[task.main])
-    sure = [answer.confidence for answer in answers if _has_confidence(answer)]
+    sure = [answer for answer in answers if _has_confidence(answer)]
+    is_bounded = any(answer.at_most and answer.sure is None for answer in sure)
     return Cell(
         task.name,
         system.name,
@@ -92,8 +94,9 @@ def cell_of(table: TaskTable, system: SystemFacts) -> Cell | None:
         pieces,
         sum(answer.ensembled for answer in answers) / pieces if pieces and system.votes else None,
         *_speed(list(table.times.get(system.name, {}).values())),
-        fmean(sure) if sure else None,
-        _calibration(answers, task.main) if is_share else None,
+        fmean(answer.confidence for answer in sure) if sure else None,
+        _calibration(answers, task.main) if is_share and not is_bounded else None,
+        confidence_most=fmean(answer.confidence_most for answer in sure) if is_bounded else None,
     )
 
 

@@ -10,10 +10,10 @@ from statistics import fmean
 from string import ascii_uppercase
 from typing import Any, Literal, NamedTuple
 
-from unisono.evals.analysis.statistics import Interval
 from unisono.evals.records import Answer, Disagreement, Kind
 from unisono.evals.report.escaping import cut
 from unisono.evals.report.records import RIGHT, Cell, Comparison, Example, GateClaim, SystemFacts, TaskFigures, as_plain
+from unisono.fusion.resampling import Interval
 
 NONE = "–"
 MINUS = "−"  # the sign, which does not break at the end of a line
@@ -36,6 +36,13 @@ def span(interval: Interval | None, signed: bool = False) -> str:
         return NONE
     ends = (points(end) if signed else percent(end) for end in (interval.low, interval.high))
     return " to ".join(ends)
+
+
+def confidence(cell: Cell) -> str:
+    """How sure answers were, or from where to where that may be."""
+    if cell.confidence is None or cell.confidence_most is None:
+        return percent(cell.confidence)
+    return span(Interval(cell.confidence, cell.confidence_most))
 
 
 def chance(p: float | None) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from unisono.evals.analysis.statistics import LEVEL, Calibration, Interval
+from unisono.evals.analysis.statistics import Calibration
 from unisono.evals.records import Answer, Kind
+from unisono.fusion.resampling import LEVEL, Interval
 
 RIGHT = 0.5
 """An answer is right when its main metric exceeds this."""
@@ -115,8 +116,11 @@ class Cell:
     at_once: int | None
     confidence: float | None
     calibration: Calibration | None
+    """``None`` where confidences are known only within bounds, too."""
     comparison: Comparison | None = None
     """With the best member; ``None`` for that member itself, and when there is none."""
+    confidence_most: float | None = None
+    """The most that the confidence may be, where that is known only within bounds."""
 
 
 @dataclass(frozen=True, slots=True)

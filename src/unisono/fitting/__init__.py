@@ -1,0 +1,1 @@
+"""Fitting members to reference answers, and what the fit is worth."""

@@ -1,0 +1,164 @@
+"""Fitting: the weights, temperatures and calibrations of members that make reference answers likely.
+
+Answers are read twice. From the part that is fitted on, what members say of each piece is kept, and the likelihood is
+maximised over that (`unisono.fusion.fitting`). The part that is held out is then scored exactly, by the ensemble as it
+was, as it is fitted, and by each member alone: what is promised is what that shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from unisono.build import Models, Prepared
+from unisono.fitting.checks import check
+from unisono.fitting.readings import Losses, mean_of, observe, read_losses, weights_of
+from unisono.fusion.fitting import Shape, fit_geometric, fit_mean
+from unisono.fusion.resampling import Interval, paired_bootstrap
+from unisono.reference_answers import Reference, split
+
+SHOWN_FROM = 10
+"""Held-out answers that can show a gain: that of three lies above zero by chance every ninth time."""
+SEED = 0
+COOLEST, HOTTEST = 0.01, 100.0
+"""What a member's temperature may be."""
+LEAST = 0.001
+"""The least weight that is written: a member of less would be no member, and could not lead."""
+AS_IT_WAS, FITTED = "as it was", "as fitted"  # no member can have such a name
+
+
+@dataclass(frozen=True, slots=True)
+class FittedMember:
+    name: str
+    weight: float
+    temperature: float
+    calibrate: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """By how much the fitted ensemble is better than another system on what was held out, in nats a byte."""
+
+    over: str
+    mean: float
+    interval: Interval
+    held_out: int
+    """How many answers show it."""
+
+    @property
+    def is_shown(self) -> bool:
+        return self.held_out >= SHOWN_FROM and self.interval.low > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What was found, and what it is worth."""
+
+    rule: str
+    members: tuple[FittedMember, ...]
+    parameters: int
+    """How many numbers were fitted."""
+    answers: int
+    held_out: int
+    nats: Mapping[str, float]
+    """By system, nats a byte on what was held out, the less the better: each member alone, the ensemble as it was, and
+    as it is fitted."""
+    gains: tuple[Gain, ...]
+    """Over the ensemble as it was, and over the member that was best on the part that was fitted on."""
+
+    @property
+    def is_better(self) -> bool:
+        """Whether what was held out shows that fitting the ensemble has made it better."""
+        return self.gains[0].is_shown
+
+    def to_json(self) -> dict[str, Any]:
+        gains = [{**asdict(gain), "is_shown": gain.is_shown} for gain in self.gains]
+        return {**asdict(self), "gains": gains, "is_better": self.is_better}
+
+
+def fit(
+    prepared: Prepared,
+    models: Models,
+    references: Sequence[Reference],
+    *,
+    rule: str | None = None,
+    temperatures: bool = True,
+    before: Prepared | None = None,
+    count: Callable[[int], None] = lambda answers: None,
+) -> Fit:
+    """Fit members to reference answers by likelihood.
+
+    Args:
+        prepared: the ensemble as it is; calibrations that it has are kept, and temperatures multiplied.
+        models: its loaded models.
+        references: answers; those of a task in an order that means nothing.
+        rule: ``mean`` or ``geometric``; ``None`` for the ensemble's own.
+        temperatures: whether to fit the members' temperatures, or the weights alone.
+        before: the ensemble as it was before it was calibrated, where it was.
+        count: called with numbers of answers that have been read.
+
+    Raises:
+        SpecError: there are too few answers or members, or the method is none that can be fitted.
+        PromptError: a member cannot read a prompt or spell an answer; the message names it.
+        BackendMissing: scipy is not installed.
+    """
+    rule = check(prepared, references, rule)
+    fitted_on, held_out = split(references)
+    observed, best = observe(prepared, models, fitted_on, rule, count)
+    shape = (fit_geometric if rule == "geometric" else fit_mean)(observed, temperatures=temperatures)
+    members = _members(prepared, shape)
+    fitted = apply(prepared, members, rule)
+    settings = {
+        **{member.spec.name: models.engine(prepared.alone(member.spec.name)).setting() for member in prepared.members},
+        AS_IT_WAS: models.engine(before or prepared).setting(),
+        FITTED: models.engine(fitted).setting(),
+    }
+    losses = read_losses(dict(settings), held_out, count)
+    gains = tuple(_gain(losses, over, held_out) for over in (AS_IT_WAS, best))
+    return Fit(
+        rule=rule,
+        members=members,
+        parameters=len(members) - 1 + temperatures * len(members) + _priors(prepared, before),
+        answers=len(fitted_on),
+        held_out=len(held_out),
+        nats={name: mean_of(its, held_out) for name, its in losses.items()},
+        gains=gains,
+    )
+
+
+def _priors(prepared: Prepared, before: Prepared | None) -> int:
+    """How many numbers calibrations have, of which only ratios matter."""
+    added = [] if before is None else [len(member.spec.calibrate) for member in prepared.members]
+    return sum(max(0, count - 1) for count in added)
+
+
+def apply(prepared: Prepared, members: Sequence[FittedMember], rule: str) -> Prepared:
+    """An ensemble as it is fitted."""
+    keys = {
+        each.name: {"weight": each.weight, "temperature": each.temperature, "calibrate": dict(each.calibrate)}
+        for each in members
+    }
+    return prepared.reshaped(keys).ruled(rule)
+
+
+def _members(prepared: Prepared, shape: Shape) -> tuple[FittedMember, ...]:
+    """The members as they are fitted; their temperatures multiply those that they had."""
+    found = []
+    for place, member in enumerate(prepared.members):
+        weight = max(LEAST, round(float(shape.weight_K[place]), 4))
+        temperature = round(member.spec.temperature * float(shape.temperature_K[place]), 4)
+        temperature = min(HOTTEST, max(COOLEST, temperature))
+        found.append(FittedMember(member.spec.name, weight, temperature, dict(member.spec.calibrate)))
+    return tuple(found)
+
+
+def _gain(losses: Losses, over: str, references: Sequence[Reference]) -> Gain:
+    """The interval is that of the mean over answers, each of which counts as its bytes and its task say."""
+    weights = weights_of(references)
+    differences = [
+        weight * (other - fitted) for weight, other, fitted in zip(weights, losses[over], losses[FITTED], strict=True)
+    ]
+    return Gain(over, float(np.mean(differences)), paired_bootstrap(differences, SEED), len(references))

@@ -1,0 +1,130 @@
+"""Reading reference answers: what members say of their pieces, and nats a byte by system."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unisono.build import Models, Prepared
+from unisono.chat.messages import Prompt
+from unisono.engine.company import Company
+from unisono.engine.observation import Observer, Seen
+from unisono.engine.reading import Reading, TextReader
+from unisono.errors import PromptError, UnisonoError
+from unisono.fusion.fitting import NODES, NONE, Likely, Observed
+from unisono.reference_answers import Reference, by_task
+
+AT_ONCE = 16  # answers that are read before the next ones are encoded
+Losses = Mapping[str, Sequence[float]]
+"""By system, the nats a byte of each answer."""
+
+
+def observe(
+    prepared: Prepared, models: Models, references: Sequence[Reference], rule: str, count: Callable[[int], None]
+) -> tuple[Observed, str]:
+    """What members say of the pieces that are fitted on, and the member that finds them likeliest alone."""
+    setting = models.engine(prepared.ruled(rule)).setting(prepared.ruled(rule).spec.method.but(gate="always"))
+    observer = Observer(setting, keep_likely=rule == "geometric")
+    alone = {each.spec.name: _alone(prepared, models, each.spec.name) for each in prepared.members}
+    reader = TextReader([observer, *alone.values()], setting.slots)
+    seen: list[Seen] = []
+    shares: list[float] = []
+    totals = dict.fromkeys(alone, 0.0)
+    share_of = _shares(references)
+    for some in _chunks(references):
+        for cutting, seconds in _named(some, lambda asked: list(reader.read(asked))):
+            share = share_of[some[cutting.text].task]
+            if cutting.listener is observer:
+                its = observer.finish(cutting)
+                seen += its
+                shares += [share] * len(its)
+            for name, company in alone.items():
+                if cutting.listener is company:
+                    totals[name] -= share * _logp(company.finish(cutting, seconds)[0].logp)
+        count(len(some))
+    return _observed(seen, shares), min(totals, key=lambda name: totals[name])
+
+
+def _alone(prepared: Prepared, models: Models, name: str) -> Company:
+    return Company({0: models.engine(prepared.alone(name)).setting()})
+
+
+def _observed(seen: Sequence[Seen], shares: Sequence[float]) -> Observed:
+    likely = None
+    if kept := [each.likely for each in seen if each.likely is not None]:
+        widest = max(len(logw_C) for _, logw_C, _ in kept)
+        logp_NKC = np.full((len(kept), len(kept[0][0]), widest), NONE, np.float32)
+        logw_NC = np.full((len(kept), widest), -np.inf, np.float32)
+        logprior_NKC = None if all(each is None for _, _, each in kept) else np.zeros_like(logp_NKC)
+        for row, (logp_KC, logw_C, logprior_KC) in enumerate(kept):
+            logp_NKC[row, :, : len(logw_C)], logw_NC[row, : len(logw_C)] = logp_KC, logw_C
+            if logprior_NKC is not None and logprior_KC is not None:
+                logprior_NKC[row, :, : len(logw_C)] = logprior_KC
+        likely = Likely(logp_NKC, logw_NC, logprior_NKC)
+    logp_NKT, logz_NKT = (np.stack([getattr(each, name) for each in seen]) for name in ("logp_KT", "logz_KT"))
+    assert logp_NKT.shape[2] == len(NODES)
+    return Observed(logp_NKT, logz_NKT, np.asarray(shares), likely)
+
+
+def read_losses(
+    settings: Mapping[str, Any], references: Sequence[Reference], count: Callable[[int], None]
+) -> dict[str, list[float]]:
+    """By system, the nats a byte of each answer."""
+    reading = Reading(list(settings.values()))
+    losses: dict[str, list[float]] = {name: [] for name in settings}
+    for some in _chunks(references):
+        for name, scores in zip(settings, _named(some, reading.score), strict=True):
+            losses[name] += [-_logp(score.logp) / _bytes(each) for each, score in zip(some, scores, strict=True)]
+        count(len(some))
+    return losses
+
+
+def mean_of(losses: Sequence[float], references: Sequence[Reference]) -> float:
+    return float(np.mean([weight * loss for weight, loss in zip(weights_of(references), losses, strict=True)]))
+
+
+def weights_of(references: Sequence[Reference]) -> list[float]:
+    """What the nats a byte of each answer count, so that their mean is that of the tasks' nats a byte."""
+    shares = _shares(references)
+    return [len(references) * shares[each.task] * _bytes(each) for each in references]
+
+
+def _shares(references: Sequence[Reference]) -> dict[str, float]:
+    """By task, what a nat counts, so that a sum is the mean of the tasks' nats a byte."""
+    tasks = by_task(references)
+    return {task: 1 / len(tasks) / sum(map(_bytes, its)) for task, its in tasks.items()}
+
+
+def _bytes(reference: Reference) -> int:
+    return len(reference.answer.encode())
+
+
+def _logp(logp: float) -> float:
+    """A log-likelihood that is finite: an answer that a member finds impossible counts much, and not all."""
+    return logp if math.isfinite(logp) else NONE
+
+
+def _chunks(references: Sequence[Reference]) -> Iterable[Sequence[Reference]]:
+    return (references[start : start + AT_ONCE] for start in range(0, len(references), AT_ONCE))
+
+
+def _named(references: Sequence[Reference], read: Callable[[Sequence[tuple[Prompt, str]]], Any]) -> Any:
+    """Read answers; an error says at which of them."""
+    try:
+        return read([(each.prompt, each.answer) for each in references])
+    except PromptError as error:
+        for each in references:
+            try:
+                read([(each.prompt, each.answer)])
+            except UnisonoError as own:
+                raise of_reference(each, own) from error
+        raise
+
+
+def of_reference(reference: Reference, error: UnisonoError) -> UnisonoError:
+    """An error that says at which reference it was."""
+    where = f"{reference.task} {reference.id}".strip()
+    return type(error)(f"the reference {where}: {error.message}", hint=error.hint)
