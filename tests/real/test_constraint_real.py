@@ -27,7 +27,7 @@ WANTED = some(list(benchmark.tasks())[::11], 2)
 
 
 def test_answers_parse_and_validate_against_their_schemas(load_demo: Callable[..., Ensemble]) -> None:
-    ensemble = load_demo(backend="llamacpp", threads=1)
+    ensemble = load_demo(backend="llamacpp")
     schemas = {task.id: task.schema for task in WANTED}
     assert len(schemas) == len(WANTED)
     requests = [
@@ -47,7 +47,7 @@ PIECES = 12 if ALL else 8
 
 def test_a_bound_answer_equals_the_plain_loops(load_demo: Callable[..., Ensemble]) -> None:
     """Where the members would write something else first: an answer in prose."""
-    engine = load_demo(backend="transformers", dtype="float32", threads=1)._engine
+    engine = load_demo(backend="transformers", dtype="float32")._engine
     prompt = Prompt(messages=(Message(role="user", content="Where is the Eiffel Tower?"),))
     schema = benchmark.closed(city=benchmark.text(12), ok={"type": "boolean"})
     bound = {"json_schema": schema}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from unisono.ensemble import Ensemble
 
 pytestmark = pytest.mark.models
 
-BACKENDS = ("llamacpp", "transformers")
+FORMATS: dict[str, dict[str, Any]] = {"llamacpp": {}, "transformers": {"dtype": "float32"}}
+"""By backend; the same as in other files, so that models are loaded once."""
 TWINS = some(ALL[::5], 2)
 PIECES = 24 if WHOLE else 14
 CLOSE = 0.15
@@ -54,10 +56,10 @@ def test_the_engine_equals_the_plain_loop_through_llamacpp(load_demo: Callable[.
                     break
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", FORMATS)
 def test_folded_masses_and_the_text_are_those_of_the_pieces(load_demo: Callable[..., Ensemble], backend: str) -> None:
     """Law 6, and what the trace says of the members adds up."""
-    ensemble = load_demo(backend=backend)
+    ensemble = load_demo(backend=backend, **FORMATS[backend])
     for prompt in some((CHATS[3], CHATS[5], RAW[16]), 2):
         written = ensemble.generate(prompt.text, messages=prompt.messages, max_new_tokens=PIECES, trace=True)
         assert written.steps is not None
@@ -67,15 +69,15 @@ def test_folded_masses_and_the_text_are_those_of_the_pieces(load_demo: Callable[
             assert step.p == pytest.approx(sum(step.members.values()) / 2, abs=1e-5)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", FORMATS)
 def test_the_same_model_twice_is_that_model(load_demo: Callable[..., Ensemble], backend: str) -> None:
     """Law 2."""
     from support.demo import demo_member
 
-    alone = load_demo("smol", backend=backend)
+    alone = load_demo("smol", backend=backend, **FORMATS[backend])
     texts = [alone.generate(prompt.text, messages=prompt.messages, max_new_tokens=PIECES) for prompt in TWINS]
-    twin = demo_member("smol", backend, name="twin")
-    with Ensemble.load({"members": [demo_member("smol", backend), twin]}) as double:
+    both = [demo_member("smol", backend, name=name, **FORMATS[backend]) for name in ("smol", "twin")]
+    with Ensemble.load({"members": both}) as double:
         for prompt, text in zip(TWINS, texts, strict=True):
             again = double.generate(prompt.text, messages=prompt.messages, max_new_tokens=PIECES)
             assert again.data == text.data
