@@ -7,8 +7,9 @@ piece, would take as long.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +114,7 @@ def build_union(members: Sequence[UnionMember]) -> UnionVocabulary:
     found = dict.fromkeys(itertools.chain.from_iterable(member.speller.vocabulary.pieces for member in members))
     for piece in (None, *left_out):
         found.pop(piece, None)
-    columns: dict[bytes, int] = dict(zip(found, itertools.count()))  # type: ignore[arg-type]
+    columns = {piece: column for column, piece in enumerate(found) if piece is not None}
     for member in members:
         for _, piece in _spaced(member.speller.vocabulary.pieces) if member.leading_space else ():
             if piece in columns:
@@ -194,7 +195,8 @@ def _map_member(member: UnionMember, columns: dict[bytes, int], marks: tuple[Mar
 
 def _columns_of(pieces: Collection[bytes | None], columns: Mapping[bytes, int]) -> Indices:
     """The column of each piece; `ABSENT` where it has none. No loop of Python's: there are hundreds of thousands."""
-    looked_up = map(columns.get, pieces, itertools.repeat(ABSENT))  # type: ignore[arg-type]
+    look_up = cast(Callable[[bytes | None, int], int], columns.get)
+    looked_up = map(look_up, pieces, itertools.repeat(ABSENT))
     return np.fromiter(looked_up, np.int32, len(pieces))
 
 
