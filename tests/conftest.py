@@ -45,6 +45,8 @@ def _take_a_core() -> None:
 
 _take_a_core()
 
+PAIR, KEPT = ("smol", "gemma"), 2
+"""Several files ask the pair in float32, and some a second ensemble between."""
 TOKENIZERS = ("test_pieces_real.py", "test_hf_tokenizer.py")
 """Files that read nothing but real tokenizers."""
 LONG = ("models", "tokenizers", "slow")
@@ -68,19 +70,20 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session")
 def load_demo() -> Iterator[Callable[..., Any]]:
-    """Load an ensemble of demo models; only the last one asked for stays in memory, and converted tokenizers."""
+    """Load an ensemble of demo models; the last ones asked for stay in memory, and converted tokenizers."""
     from unisono.ensemble import Ensemble
 
     loaded: dict[str, Any] = {}
     tokenizers: dict[str, Any] = {}
 
     def load(*names: str, backend: str, batch: int = 8, **keys: object) -> Any:
-        key = repr((names, backend, batch, keys))
-        if key not in loaded:
-            for ensemble in loaded.values():
-                ensemble.close()
-            loaded.clear()
-            gc.collect()
+        key = repr((names or PAIR, backend, batch, keys))
+        if key in loaded:
+            loaded[key] = loaded.pop(key)
+        else:
+            while len(loaded) >= KEPT:
+                loaded.pop(next(iter(loaded))).close()
+                gc.collect()
             with pytest.MonkeyPatch.context() as patch:
                 if backend == "transformers":
                     _keep_tokenizers(patch, tokenizers)

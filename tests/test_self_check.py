@@ -21,6 +21,7 @@ from unisono import self_check
 from unisono.backends.base import ModelSource
 from unisono.backends.fake.backend import FAKE_MODELS, FakeModel, NextToken, register_fake
 from unisono.build import prepare
+from unisono.cache import cache_root
 from unisono.config.demo import demo_path
 from unisono.config.ensemble import load_spec
 from unisono.testing import CHAT_TEMPLATE, LongestMatchTokenizer, byte_level_table, hashed_rule
@@ -211,7 +212,11 @@ def test_a_template_that_refuses_a_question_is_found() -> None:
 
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty cache, and the check switched on."""
+    """A cache with the models that there are and without results, and the check switched on."""
+    (tmp_path / "cache").mkdir()
+    for models in ("demo", "transformers"):
+        (cache_root() / models).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cache" / models).symlink_to(cache_root() / models)
     monkeypatch.delenv(self_check.SWITCH, raising=False)
     monkeypatch.setenv("UNISONO_CACHE", str(tmp_path / "cache"))
     return tmp_path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ import tokenizers
 import transformers
 
 from support.adversarial import ADVERSARIAL
-from support.tiny_models import byte_tokenizer
+from support.tiny_models import byte_tokenizer, save_tiny
 from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.registry import BACKENDS, installed, make_loader
 from unisono.backends.transformers.tokenizer import default_template, json_scheme, opening_of, read_tokenizer
 from unisono.config.demo import demo_path
 from unisono.errors import ModelUnsupported
-from unisono.vocab.pieces import end_ids, read_vocabulary
+from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET, end_ids, read_vocabulary
 
 TEXTS = tuple(ADVERSARIAL.values())
 MISTRAL = Path(pytest.importorskip("mistral_common").__file__).parent / "data"
@@ -133,3 +134,34 @@ def test_both_backends_read_the_same_gguf_file_alike(name: str) -> None:
             continue
         for way in ("encode", "encode_prompt", "encode_rendered"):
             assert getattr(ours, way)(text) == getattr(theirs, way)(text), (way, text)
+
+
+def test_a_tokenizer_reads_a_text_the_same_each_time() -> None:
+    """Dropout, which some were saved with, merges otherwise each time."""
+    vocab = {character: n for n, character in enumerate([*BYTE_LEVEL_ALPHABET, "ab", "abab", "<s>"])}
+    tables = []
+    for dropout in (None, 0.5):
+        model = tokenizers.models.BPE(vocab=vocab, merges=[("a", "b"), ("ab", "ab")], dropout=dropout)
+        raw = tokenizers.Tokenizer(model)
+        raw.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        raw.decoder = tokenizers.decoders.ByteLevel()
+        made = read_tokenizer(transformers.PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<s>"), [], "it")
+        tables.append([read("abab" * 12) for read in (made.encode, made.encode_prompt, made.encode_rendered)])
+    assert tables[0] == tables[1]
+    assert tables[0] == [[vocab["abab"]] * 12] * 3
+
+
+@pytest.mark.parametrize(
+    ("content", "template"),
+    [({"chat_template": "{{ messages }}"}, "{{ messages }}"), ({"chat_template": {"default": "D"}}, "D"), ({}, None)],
+)
+def test_a_template_that_lies_in_a_file_for_processors_is_the_model_s(
+    tmp_path: Path, content: dict[str, Any], template: str | None
+) -> None:
+    """Of models that also see; a template of the tokenizer's own comes first."""
+    save_tiny(tmp_path, "llama")
+    (tmp_path / "chat_template.json").write_text(json.dumps(content))
+    source = ModelSource("folder", str(tmp_path))
+    assert make_loader("transformers", LoadRequest("m", source)).tokenizer().table.chat_template == template
+    (tmp_path / "chat_template.jinja").write_text("own")
+    assert make_loader("transformers", LoadRequest("m", source)).tokenizer().table.chat_template == "own"

@@ -63,6 +63,7 @@ def test_only_scales_of_weights_count(name: str, scales: bool) -> None:
         ({"suppress_tokens": [5, 6]}, "suppress_tokens [5, 6]"),
         ({"no_repeat_ngram_size": 3, "num_beams": 4}, "num_beams 4, no_repeat_ngram_size 3"),
         ({"forced_bos_token_id": 0}, "forced_bos_token_id 0"),
+        ({"stop_strings": ["END"]}, 'stop_strings ["END"]'),
     ],
 )
 def test_what_a_generation_config_asks_for_in_vain_is_told(stated: dict[str, Any], told: str) -> None:

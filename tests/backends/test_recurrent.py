@@ -15,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from support.covering import covering  # noqa: E402
+from support.covering import ALL, covering  # noqa: E402
 from support.recurrent_models import (  # noqa: E402
     RECURRENT,
     STEPPED,
@@ -45,7 +45,7 @@ TEXTS = (
     "A somewhat longer prompt of more words than those",
     "Hello, you",
 )
-PIECES = 20
+PIECES = 20 if ALL else 12
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -127,7 +127,7 @@ def test_any_rewinds_and_copies_leave_what_a_fresh_slot_gives(
 ) -> None:
     """Blocks of all sizes, rewinds near and far, copies of copies; the states that are kept stay few."""
     backend = load(saved(kind)[0])
-    for _ in try_slots(backend, turns=120, tolerance=1e-4):
+    for _ in try_slots(backend, turns=120 if ALL else 60, tolerance=1e-4):
         assert all(memory.kept <= SEAMS + INSIDE for memory in backend._memories.values())
 
 

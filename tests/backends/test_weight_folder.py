@@ -344,3 +344,50 @@ def test_an_index_that_tells_of_more_weights_than_there_are_is_said(tmp_path: Pa
 
     assert not any(map(told, [held] + [2 * held, 4 * held] * (key == "total_size")))
     assert all(map(told, (int(held * 1.03), int(held * 4.1))))
+
+
+@pytest.mark.parametrize(
+    "file", ["additional_chat_templates/tool_use.jinja", "chat_template.json", "generation_config.json"]
+)
+def test_a_pointer_in_the_place_of_a_text_is_named(tmp_path: Path, file: str) -> None:
+    save_tiny(tmp_path, "llama")
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(POINTER)
+    with pytest.raises(ModelCorrupt, match=f"{Path(file).name} is a Git LFS pointer"):
+        loader(tmp_path).tokenizer()
+
+
+def test_weights_that_lie_there_whole_and_in_parts_are_said(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path, "llama")
+    whole = weights_of(folder)
+    transformers.AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="20KB")
+    assert loader(folder).facts().warnings == ()
+    write(folder, whole)
+    [said] = loader(folder).facts().warnings
+    assert "holds weights twice: model.safetensors is read, and the" in said
+
+
+@pytest.mark.parametrize("padding", [264, 300, -300])
+def test_a_padding_id_beyond_the_rows_changes_nothing(tmp_path: Path, padding: int) -> None:
+    """As where a token was added for training and the rows were not: transformers itself fails."""
+    folder = save_tiny(tmp_path, "llama")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": padding}))
+    if padding < 0:
+        with pytest.raises(ModelCorrupt, match="pad_token_id is -300"):
+            load(folder)
+    else:
+        assert load(folder).facts.warnings == ()
+
+
+def test_code_of_a_model_that_is_not_run_is_said_where_another_class_runs(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path, "llama")
+    config = json.loads((folder / "config.json").read_text())
+    for code, said in (("modeling_odd.OddForCausalLM", True), ("modeling_llama.LlamaForCausalLM", False)):
+        (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModelForCausalLM": code}}))
+        warnings = loader(folder).facts().warnings
+        assert len(warnings) == said
+        assert all(f"({code}), which is not run: transformers' LlamaForCausalLM computes" in each for each in warnings)
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForSequenceClassification"]}))
+    with pytest.raises(ModelUnsupported, match="no head"):
+        load(folder)

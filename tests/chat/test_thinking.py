@@ -144,7 +144,7 @@ def both() -> Iterator[Ensemble]:
         ({"reasoning_effort": "high"}, "off", False),
         ({"thinking_budget": 512}, "off", False),
         ({"thinking": False}, 3, False),
-        ({"thinking": "maybe", "thinking_budget": True, "thinking_mode": 3}, "off", True),
+        ({"thinking": 2, "thinking_budget": True, "thinking_mode": 3}, "off", True),
     ],
 )
 def test_variables_that_contradict_the_method_are_refused(

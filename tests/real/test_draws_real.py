@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.covering import some
+from support.covering import ALL, some
 from support.demo import written
 from support.methods import FixedDraftLength
 from support.prompts import CHATS, RAW
@@ -25,7 +25,7 @@ from unisono.records import Limits
 
 pytestmark = pytest.mark.models
 
-STEPS = 8
+STEPS, PIECES = 8, 12 if ALL else 8
 PROMPTS = some((CHATS[3], CHATS[0], RAW[2]), 2)
 OFF: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": None, "typical_p": 1.0}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -171,7 +171,7 @@ def test_a_seed_writes_one_text_alone_in_batches_and_however_far_drafts_go(load_
 
     def texts(drafter: str, size: int, draft_length: DraftLengthController) -> list[list[bytes | None]]:
         engine = Engine(pair.members, pair.union, draft_length=draft_length)
-        found = written(engine, prompts, 12, size, Method().but(draw="0.8 top_p:0.95 seed:7", speculate=drafter))
+        found = written(engine, prompts, PIECES, size, Method().but(draw="0.8 top_p:0.95 seed:7", speculate=drafter))
         assert any(text.drafted for text in found) or not drafter.startswith("smol:")
         return [[step.piece for step in text.steps] for text in found]
 

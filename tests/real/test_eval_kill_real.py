@@ -26,7 +26,7 @@ members:
 
 def start(folder: Path, out: str) -> subprocess.Popen[bytes]:
     words = ["eval", "duo.yaml", "--tasks", "arc_easy,triviaqa", "--data", "data", "--compare", "--out", out]
-    words += ["--variant", "gate=confidence:0.5", "--baseline", "genrm", "--limit", "3", "-q"]
+    words += ["--variant", "gate=confidence:0.5", "--baseline", "genrm", "--limit", "2", "-q"]
     return subprocess.Popen([sys.executable, "-m", "unisono", *words], cwd=folder, stdout=subprocess.DEVNULL)
 
 

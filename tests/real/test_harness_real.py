@@ -46,18 +46,24 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(given) if given else write_data(tmp_path_factory.mktemp("data"))
 
 
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    """What transformers reads of the file's, which takes seconds."""
+    from transformers import AutoTokenizer
+
+    path = demo_path("smollm2-135m-instruct")
+    return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+
+
 @pytest.fixture
-def pair(load_demo: Callable[..., Ensemble]) -> tuple[Any, Any]:
+def pair(load_demo: Callable[..., Ensemble], tokenizer: Any) -> tuple[Any, Any]:
     """The member through unisono, and the same weights with transformers' reading of the file's tokenizer."""
     from lm_eval.models.huggingface import HFLM
-    from transformers import AutoTokenizer
 
     from unisono.evals.lm_eval import UnisonoLM
 
     ensemble = load_demo("smol", backend="transformers", dtype="float32", options={"pack_weights": False})
     engine = ensemble._engine
-    path = demo_path("smollm2-135m-instruct")
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     weights = engine.members[0].backend._forward._model  # type: ignore[attr-defined]
     theirs = HFLM(pretrained=weights, tokenizer=tokenizer, max_length=engine.context, device="cpu")
     return UnisonoLM(respondent=Respondent(engine, engine.method)), theirs

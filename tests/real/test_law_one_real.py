@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.covering import some
+from support.covering import ALL, some
 from support.demo import demo_spec, written
 from support.prompts import ALL as PROMPTS
 from unisono.backends.base import Feed
@@ -22,9 +22,9 @@ from unisono.records import Limits
 
 pytestmark = pytest.mark.models
 
-PIECES = 16
-SOME = some(PROMPTS, 3)
-FEWER = some(PROMPTS, 4)
+PIECES = 16 if ALL else 12
+SOME = some(PROMPTS, 4)
+FEWER = some(PROMPTS, 6)
 NAMES = ("smol", "gemma")
 FILES = {"smol": "smollm2-135m-instruct", "gemma": "gemma3-270m"}
 

@@ -28,7 +28,7 @@ from unisono.ensemble import Ensemble
 
 pytestmark = pytest.mark.models
 
-PIECES, UNGATED_PIECES = 8, 12
+PIECES, UNGATED_PIECES = (8, 12) if covering.ALL else (6, 8)
 """Of each text."""
 UNGATED: dict[str, Any] = {"gate": "always"}
 GATES = (

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
+from support.covering import ALL as WHOLE
 from support.covering import some
 from support.demo import written
 from support.prompts import ALL, CHATS, RAW
@@ -18,8 +20,10 @@ from unisono.ensemble import Ensemble
 
 pytestmark = pytest.mark.models
 
-BACKENDS = ("llamacpp", "transformers")
+FORMATS: dict[str, dict[str, Any]] = {"llamacpp": {}, "transformers": {"dtype": "float32"}}
+"""By backend; the same as in other files, so that models are loaded once."""
 TWINS = some(ALL[::5], 2)
+PIECES = 24 if WHOLE else 14
 CLOSE = 0.15
 """A difference of probabilities that llama.cpp's kernels may make."""
 
@@ -37,9 +41,11 @@ def test_the_engine_equals_the_plain_loop_through_llamacpp(load_demo: Callable[.
     """
     engine = engine_of(load_demo(backend="llamacpp"))
     prompts = some((*CHATS[:3], *RAW[-6:]), 2)
-    batches = {size: written(engine, prompts, 24, size) for size in (1, 8)}
+    batches = {size: written(engine, prompts, PIECES, size) for size in (1, 8)}
     plain_loop = PlainLoop(engine)
-    expected = [plain_loop.steps(prompt, 24, Method(), text) for prompt, text in zip(prompts, batches[1], strict=True)]
+    expected = [
+        plain_loop.steps(prompt, PIECES, Method(), text) for prompt, text in zip(prompts, batches[1], strict=True)
+    ]
     for texts in batches.values():
         for prompt, text, steps in zip(prompts, texts, expected, strict=True):
             for step, plain in zip(text.steps, steps, strict=False):
@@ -50,12 +56,12 @@ def test_the_engine_equals_the_plain_loop_through_llamacpp(load_demo: Callable[.
                     break
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", FORMATS)
 def test_folded_masses_and_the_text_are_those_of_the_pieces(load_demo: Callable[..., Ensemble], backend: str) -> None:
     """Law 6, and what the trace says of the members adds up."""
-    ensemble = load_demo(backend=backend)
+    ensemble = load_demo(backend=backend, **FORMATS[backend])
     for prompt in some((CHATS[3], CHATS[5], RAW[16]), 2):
-        written = ensemble.generate(prompt.text, messages=prompt.messages, max_new_tokens=24, trace=True)
+        written = ensemble.generate(prompt.text, messages=prompt.messages, max_new_tokens=PIECES, trace=True)
         assert written.steps is not None
         assert b"".join(step.piece or b"" for step in written.steps) == written.data
         for step in written.steps:
@@ -63,17 +69,17 @@ def test_folded_masses_and_the_text_are_those_of_the_pieces(load_demo: Callable[
             assert step.p == pytest.approx(sum(step.members.values()) / 2, abs=1e-5)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", FORMATS)
 def test_the_same_model_twice_is_that_model(load_demo: Callable[..., Ensemble], backend: str) -> None:
     """Law 2."""
     from support.demo import demo_member
 
-    alone = load_demo("smol", backend=backend)
-    texts = [alone.generate(prompt.text, messages=prompt.messages, max_new_tokens=24) for prompt in TWINS]
-    twin = demo_member("smol", backend, name="twin")
-    with Ensemble.load({"members": [demo_member("smol", backend), twin]}) as double:
+    alone = load_demo("smol", backend=backend, **FORMATS[backend])
+    texts = [alone.generate(prompt.text, messages=prompt.messages, max_new_tokens=PIECES) for prompt in TWINS]
+    both = [demo_member("smol", backend, name=name, **FORMATS[backend]) for name in ("smol", "twin")]
+    with Ensemble.load({"members": both}) as double:
         for prompt, text in zip(TWINS, texts, strict=True):
-            again = double.generate(prompt.text, messages=prompt.messages, max_new_tokens=24)
+            again = double.generate(prompt.text, messages=prompt.messages, max_new_tokens=PIECES)
             assert again.data == text.data
 
 
@@ -82,11 +88,11 @@ def test_weight_zero_is_absence(load_demo: Callable[..., Ensemble]) -> None:
     from support.demo import demo_member
 
     alone = load_demo("smol", backend="llamacpp")
-    text = alone.generate("The moon is", max_new_tokens=24)
+    text = alone.generate("The moon is", max_new_tokens=PIECES)
     silent = demo_member("gemma", "llamacpp", weight=0)
     with Ensemble.load({"members": [silent, demo_member("smol", "llamacpp")]}) as pair:
         assert pair.members == ("smol",)
-        assert pair.generate("The moon is", max_new_tokens=24).data == text.data
+        assert pair.generate("The moon is", max_new_tokens=PIECES).data == text.data
 
 
 def test_the_order_of_members_changes_no_distribution(load_demo: Callable[..., Ensemble]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from served import Served, serve
 from support.demo import demo_spec
 from support.lm_eval_files import harness_results, harness_tasks, write_data
-from unisono.config.demo import demo_path
+from support.real_tokenizers import real
 from unisono.ensemble import Ensemble
 from unisono.evals.respondent import Respondent
 
@@ -30,13 +31,16 @@ def served() -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """By member its tokenizer, as a folder that the harness can load."""
-    from transformers import AutoTokenizer
+    """By member its tokenizer, as a folder that the harness can load: what transformers reads of a file takes long."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
 
     folders = {}
     for name, model in MODELS.items():
-        path, folder = demo_path(model), tmp_path_factory.mktemp("tokenizer")
-        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+        own: Any = real("transformers", f"demo:{model}").tokenizer
+        made, special = Tokenizer.from_str(json.dumps(own._content)), own.table.special_texts
+        folder = tmp_path_factory.mktemp("tokenizer")
+        PreTrainedTokenizerFast(tokenizer_object=made, eos_token=special["eos_token"]).save_pretrained(folder)
         folders[name] = str(folder)
     return folders
 

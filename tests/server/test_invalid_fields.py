@@ -23,7 +23,7 @@ RECORDS = ((ChatRequest, OF_CHATS, CHAT), (CompletionRequest, OF_COMPLETIONS, CO
 ODD = (True, 5, -7, 2.5, 10**30, "x", "", "\ud800", [], [1], [None], [{}], {}, {"type": "json"}, {"a": None}, [[]])
 """Values, most of which each field refuses."""
 OF_A_LIBRARY = re.compile(
-    r"[Ii]nput|valid |should|pydantic|validat|iterable|\b(None|True|False|dict|NoneType|str)\b|\{'"
+    r"\b[Ii]nput\b|valid |should|pydantic|validat|iterable|\b(None|True|False|dict|NoneType|str)\b|\{'"
 )
 INSIDE = {
     "unisono": ("lead", "combine", "gate", "speculate", "sampling", "constraint", "trace", "reasoning"),

@@ -182,7 +182,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"temperature": "hot"}, "temperature", "a number"),
     ({"temperature": True}, "temperature", "a number"),
     ({"temperature": -1}, "temperature", "0 or more"),
-    ({"temperature": 0.001}, "temperature", "temperature is 0.001"),
+    ({"temperature": -0.001}, "temperature", "temperature is -0.001"),
     ({"top_p": 1.5}, "top_p", "1 or less"),
     ({"presence_penalty": 3}, "presence_penalty", "2 or less"),
     ({"frequency_penalty": -2.5}, "frequency_penalty", "-2 or more"),

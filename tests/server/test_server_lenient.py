@@ -109,10 +109,24 @@ def prompt_tokens(served: Served, **keys: Any) -> dict[str, int]:
         },
         {"response_format": {"type": "text", "json_schema": None}, "enable_thinking": False},
         {"reasoning": {"summary": "auto"}, "thinking": {"type": "adaptive"}, "slot_id": 3, "include_usage": True},
+        {
+            "reasoning": {"effort": None, "generate_summary": "auto", "later": None},
+            "thinking": {"type": None, "later": None},
+            "stream_options": {"include_usage": None, "later": None},
+            "unisono": {"gate": None, "later": None},
+        },
+        {"truncation": "disabled", "background": False, "include": [], "max_tool_calls": 3, "nvext": {}},
+        {"details": False, "watermark": False, "return_full_text": False, "top_n_tokens": 0, "tags": ["a"]},
+        {"num_retries": 2, "caching": True, "fallbacks": [], "litellm_metadata": {"a": 1}, "adapter_id": None},
+        {"stop": "never", "stop_sequences": ["never"]},
+        {"temperature": 1e-9, "seed": 1},
     ],
 )
 def test_what_cannot_change_the_answer_is_accepted(served: Served, change: dict[str, Any]) -> None:
     assert text(served, **change) == text(served)
+
+
+LIMITS = ("n_predict", "max_new_tokens", "num_predict", "max_output_tokens")
 
 
 @pytest.mark.parametrize(
@@ -126,12 +140,13 @@ def test_what_cannot_change_the_answer_is_accepted(served: Served, change: dict[
         ({"n_predict": 5, "max_tokens": None}, "greedy"),
         ({"max_new_tokens": 5, "max_tokens": None}, "greedy"),
         ({"num_predict": 5, "max_tokens": None}, "greedy"),
+        ({"max_output_tokens": 5, "max_tokens": None}, "greedy"),
         ({"temperature": 0.8, "random_seed": 1, "typical": 0.3}, "0.8 seed:1 typical_p:0.3"),
         ({"rep_pen": 1.5}, "repetition_penalty:1.5"),
     ],
 )
 def test_what_other_servers_call_by_a_name_is_done(served: Served, named: dict[str, Any], extension: str) -> None:
-    limit = next((named[name] for name in ("n_predict", "max_new_tokens", "num_predict") if name in named), 12)
+    limit = next((named[name] for name in LIMITS if name in named), 12)
     assert text(served, **named) == text(served, unisono={"sampling": extension}, max_tokens=limit)
     body = {"model": "duo", "prompt": "the cat", "max_tokens": 12}
     texts = [
@@ -230,6 +245,7 @@ def test_off_replaces_what_the_file_says(served: Served) -> None:
         ({"max_tokens": None, "n_predict": 3, "max_completion_tokens": 4}, ("max_completion_tokens", "n_predict")),
         ({"repetition_penalty": 1.1, "repeat_penalty": 1.2}, ("repetition_penalty", "repeat_penalty")),
         ({"n": 2, "best_of": 3}, ("n", "best_of")),
+        ({"stop": "a", "stop_sequences": ["a", "b"]}, ("stop", "stop_sequences")),
         ({"temperature": 0.5, "unisono": {"sampling": "0.7"}}, ("temperature", "unisono.sampling")),
         ({"top_k": 5, "temperature": 1, "unisono": {"draw": "1 top_k:6"}}, ("top_k", "unisono.draw")),
         ({"reasoning_effort": "low", "chat_template_kwargs": {"reasoning_effort": "high"}}, ("reasoning_effort",) * 2),
@@ -529,6 +545,30 @@ def test_templates_are_told_whether_to_think_by_any_field(served: Served, fields
     assert prompt_tokens(served, model="reads", **fields) == told
     other = prompt_tokens(served, model="granite", chat_template_kwargs={"thinking": thinks})
     assert prompt_tokens(served, model="granite", **fields) == other
+
+
+@pytest.mark.parametrize("variables", [{"enable_thinking": "false"}, {"thinking": "off"}, {"keep_history": " True"}])
+def test_a_text_is_no_truth(served: Served, variables: dict[str, Any]) -> None:
+    """Templates take every text that is not empty for true, "false" too: nothing would say that it was not read."""
+    error = ask(served, 400, model="reads", chat_template_kwargs=variables)["error"]
+    [(name, value)] = variables.items()
+    assert error["param"] == "chat_template_kwargs"
+    assert f"holds {name}: '{value}', a text, which templates take for true" in error["message"]
+    assert "without quotation marks" in error["message"]
+    for truth in (True, False, None):
+        ask(served, model="reads", chat_template_kwargs={**dict.fromkeys(variables, truth), "style": "on"})
+
+
+def test_ids_of_past_calls_may_be_numbers(served: Served) -> None:
+    call = {"id": 1, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    given = [
+        [*SAY, {"role": "assistant", "tool_calls": [{**call, "id": its}]}, {"role": "tool", "tool_call_id": its}]
+        for its in (1, "1")
+    ]
+    texts = [
+        prompt_tokens(served, model="calls", messages=[*each[:-1], {**each[-1], "content": "x"}]) for each in given
+    ]
+    assert texts[0] == texts[1]
 
 
 def test_an_empty_last_message_is_a_message(served: Served) -> None:

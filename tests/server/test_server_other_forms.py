@@ -102,6 +102,7 @@ def test_what_is_no_function_stays_refused(tool: dict[str, Any]) -> None:
     [
         *(({"type": name}, name) for name in ("auto", "none", "required")),
         ({"type": "any"}, "required"),
+        ("any", "required"),
         ({"type": "tool", "name": "weather"}, NAMED),
         ({"type": "function", "name": "weather"}, NAMED),
         (NAMED, NAMED),
@@ -113,11 +114,21 @@ def test_a_choice_in_another_apis_form_is_that_choice(given: Any, choice: Any) -
 
 @pytest.mark.parametrize(
     "given",
-    [{"type": "auto", "disable_parallel_tool_use": True}, "weather", "any", {"type": "tool"}, {"type": ["auto"]}, 1],
+    [{"type": "auto", "disable_parallel_tool_use": 1}, "weather", "anything", {"type": "tool"}, {"type": ["auto"]}, 1],
 )
 def test_a_choice_that_says_more_or_nothing_is_refused(given: Any) -> None:
     with pytest.raises(Refusal, match="tool_choice"):
         record(tools=[TOOL], tool_choice=given)
+
+
+def test_one_call_at_a_time_may_be_said_within_the_choice() -> None:
+    for kind, choice in (("auto", "auto"), ("any", "required"), ("none", "none")):
+        read = record(tools=[TOOL], tool_choice={"type": kind, "disable_parallel_tool_use": True})
+        assert (read.tool_choice, read.parallel_tool_calls) == (choice, False)
+    given = {"type": "tool", "name": "weather", "disable_parallel_tool_use": False}
+    assert record(tools=[TOOL], tool_choice=given, parallel_tool_calls=True).tool_choice == NAMED
+    with pytest.raises(Refusal, match=r"parallel_tool_calls is false, but tool_choice\.disable_parallel_tool_use"):
+        record(tools=[TOOL], tool_choice=given, parallel_tool_calls=False)
 
 
 OWN: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}

@@ -21,6 +21,8 @@ from unisono.user_files import short_float
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_./:-]{1,128}", re.ASCII)
 """Names of tools: OpenAI's, and those of the Model Context Protocol (SEP-986), which have dots and slashes."""
+SWITCHES = ("enable_thinking", "thinking")
+"""Variables of templates that are true or false: Qwen's, and that of Granite, DeepSeek and Kimi."""
 _MESSAGE_HINT = 'each message is {"role": "user", "content": "…"}'
 _TOOL_HINT = 'each tool is {"type": "function", "function": {"name": "…", "description": "…", "parameters": {…}}}'
 _CALL_HINT = 'each call is {"id": "…", "type": "function", "function": {"name": "…", "arguments": "{…}"}}'
@@ -122,6 +124,7 @@ class Prompt:
             if self.messages is None:
                 raise SpecError("raw text has no chat template", hint="give messages, or leave template_kwargs out")
             checked = _checked_variables("template_kwargs", self.template_kwargs, TEMPLATE_VARIABLES)
+            _check_truths("template_kwargs", checked)
             object.__setattr__(self, "template_kwargs", checked)
 
 
@@ -239,6 +242,18 @@ def _checked_variables(what: str, given: object, reserved: Sequence[str]) -> Map
         raise SpecError(f"{what} holds {taken!r}, which has a place of its own", hint="leave it out there")
     plain: Mapping[str, Any] = _plain(what, given)
     return plain
+
+
+def _check_truths(what: str, variables: Mapping[str, Any]) -> None:
+    """Refuse text in the place of a truth value: a template takes every text that is not empty for true."""
+    for name, value in variables.items():
+        if not isinstance(value, str):
+            continue
+        if name in SWITCHES or value.strip().lower() in ("true", "false"):
+            raise SpecError(
+                f"{what} holds {name}: {shown(value)}, a text, which templates take for true",
+                hint="write true or false, without quotation marks",
+            )
 
 
 def _check_call(what: str, call: object) -> None:

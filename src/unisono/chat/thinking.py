@@ -6,12 +6,11 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from unisono.chat.messages import SWITCHES
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import QUESTION
 
-EFFORT, THINKING = "reasoning_effort", "enable_thinking"
-SWITCHES = (THINKING, "thinking")
-"""Variables that are true or false: Qwen's, and that of Granite, DeepSeek and Kimi."""
+EFFORT, THINKING = "reasoning_effort", SWITCHES[0]
 NO_EFFORT = ("none", "no_think")
 """Efforts that stand for no reasoning, in templates that know one by its name."""
 WITHOUT: Mapping[str, Any] = {

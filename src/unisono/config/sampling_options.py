@@ -6,12 +6,9 @@ from typing import Annotated, TypedDict
 
 from unisono.config.compact import Number
 
-# OpenAI: 0 to 2; transformers: anything above 0; vLLM raises what is below 0.01 to 0.01.
+# OpenAI: 0 to 2; transformers: anything above 0. Clients write 1e-8 for as good as greedy.
 Temperature = Annotated[
-    float,
-    Number(
-        0.01, 100, "0 takes the likeliest piece, 1 draws from the distribution as it is, more flattens it", zero=True
-    ),
+    float, Number(0, 100, "0 takes the likeliest piece, 1 draws from the distribution as it is, more flattens it")
 ]
 # transformers and vLLM: 1 or more, with 0 and -1 for off, which is `None` here; OpenAI has none.
 TopK = Annotated[

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from unisono.config.compact import unique_keys
 from unisono.errors import nearest, shown
 from unisono.server.errors import Refusal
-from unisono.server.fields import NAMES_OF_ONE, Field, read_fields
+from unisono.server.fields import NAMES_OF_ONE, Field, contradiction, read_fields
 from unisono.server.functions import FUNCTIONS, with_tools
 from unisono.server.invalid_fields import explained
 from unisono.server.limits import ServerLimits
@@ -34,12 +34,15 @@ SCHEMA_KEYS = ("input_schema", "inputSchema")
 """What other APIs call its parameters."""
 CHOICES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
 """The types of choices that are a word here."""
+ALONE = "disable_parallel_tool_use"
 ALLOWED = "allowed_tools"
 """The type of a choice among some of the tools, which OpenAI nests under this name in chats, and not in responses."""
 FORMAT_KEYS = ("name", "description", "strict", "schema")
 """The keys of a format's ``json_schema``."""
 OBJECTS = ("logit_bias", "chat_template_kwargs", "stream_options")
 """Fields that are no list. PHP writes an empty object as one."""
+RECORDS = ("reasoning", "stream_options", "thinking", "unisono")
+"""Fields whose keys are options, too: null stands for leaving one out."""
 LOGGED = ("user", "safety_identifier")
 """Fields that only the log has."""
 COUNTED = ("prompt", "stop_token_ids", "unisono", "stream_options", "reasoning", "thinking")
@@ -153,6 +156,7 @@ def read_record(record: type[R], body: Mapping[str, Any], table: Mapping[str, Fi
     _check_endpoint(record, body)
     given = read_fields(body, table, strict=strict)
     given = with_tools(given, strict=strict) if FUNCTIONS in record.model_fields else given
+    given = given if strict else _one_call(given)
     given = given if strict else {name: _plain(name, value) for name, value in given.items()}
     given = {name: value for name, value in given.items() if value is not None}
     if not strict and isinstance(given.get("tools"), list):
@@ -192,6 +196,8 @@ def _plain(name: str, value: Any) -> Any:
         return None
     if name == "reasoning_effort" and value == "default":  # Groq's
         return None
+    if name in RECORDS and isinstance(value, dict):
+        return {key: each for key, each in value.items() if each is not None}
     if name == "tool_choice":
         return _plain_choice(value)
     if name == "response_format" and isinstance(value, str):
@@ -219,10 +225,22 @@ def _plain_format(given: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
+def _one_call(given: dict[str, Any]) -> dict[str, Any]:
+    """A body in which Anthropic's word for one call at a time, within the choice, is OpenAI's field."""
+    choice = given.get("tool_choice")
+    alone = choice.get(ALONE) if isinstance(choice, dict) else None
+    if not isinstance(alone, bool):
+        return given
+    if given.get("parallel_tool_calls") is alone:
+        raise contradiction("parallel_tool_calls", alone, f"tool_choice.{ALONE}", alone)
+    rest = {key: value for key, value in choice.items() if key != ALONE}
+    return {**given, "tool_choice": rest, "parallel_tool_calls": not alone}
+
+
 def _plain_choice(given: Any) -> Any:
     """A choice of tools in OpenAI's form, where it is in Anthropic's or that of the Responses API."""
     if not isinstance(given, dict):
-        return given
+        return "required" if given == "any" else given  # Mistral's word
     kind = given.get("type")
     if isinstance(kind, str) and kind in CHOICES and len(given) == 1:
         return CHOICES[kind]

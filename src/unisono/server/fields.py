@@ -57,6 +57,8 @@ _BEAM = 'for a beam search, use unisono.sampling: "beam_width:4"'
 _WHOLE = "prompts are read whole, or refused: shorten it"
 _THINKING = "what a template reads of this, give in chat_template_kwargs; or use reasoning_effort or enable_thinking"
 _CLIENT = "it is a client's own option, or names a conversation"
+_TOLD = "for more about an answer, use logprobs, or unisono.trace"
+_TALK = "for conversations, use /v1/chat/completions"
 _ONE_MODEL = "the request's model answers, here"
 
 SHARED: dict[str, Field] = {
@@ -75,7 +77,9 @@ SHARED: dict[str, Field] = {
     **dict.fromkeys(
         ("chat_id", "session_id", "conversation_id", "timeout", "extra_headers", "extra_query"), _harmless(_CLIENT)
     ),
-    **dict.fromkeys(("drop_params", "keep_alive"), _harmless(_CLIENT)),
+    **dict.fromkeys(("drop_params", "keep_alive", "caching", "fallbacks", "num_retries", "tags"), _harmless(_CLIENT)),
+    **dict.fromkeys(("litellm_metadata", "litellm_session_id", "litellm_trace_id"), _harmless(_CLIENT)),
+    "max_tool_calls": _harmless("no tool is run here"),  # the Responses API's, of tools that its server runs
     **dict.fromkeys(("provider", "route", "models"), _harmless(_ONE_MODEL)),
     **dict.fromkeys(("usage", "include_usage"), _harmless("usage is told anyway; in a stream, with stream_options")),
     # The size of a context: what does not fit is refused anyway.
@@ -142,6 +146,15 @@ SHARED: dict[str, Field] = {
     "skip_special_tokens": Field(_TEXTS, (True,)),
     "truncate_prompt_tokens": Field(_WHOLE),
     "n_keep": Field(_WHOLE, (0, -1)),
+    "truncation": Field(_WHOLE, ("disabled",)),
+    "background": Field("an answer goes to who waits for it", (False,)),
+    "include": Field(_TOLD, ([],)),
+    **dict.fromkeys(("details", "decoder_input_details", "return_meta_info"), Field(_TOLD, (False,))),
+    **dict.fromkeys(("return_cached_tokens_details", "return_routed_experts"), Field(_TOLD, (False,))),
+    "top_n_tokens": Field("use logprobs", (0,)),
+    "return_full_text": Field("for a prompt and its text, use echo of /v1/completions", (False,)),
+    "watermark": Field("no text is marked", (False,)),
+    "nvext": Field("there are no further arguments", ({},)),
     "t_max_predict_ms": Field("use max_tokens, or leave: the request is cancelled", (0, -1)),
     "allowed_token_ids": Field(_GRAMMAR, ([],)),
     "bad_words": Field("use logit_bias, or unisono.sampling with a bias", ([],)),
@@ -158,7 +171,7 @@ SHARED: dict[str, Field] = {
     "n_probs": Field("use logprobs", (0,)),
     "post_sampling_probs": Field("logprobs are those before sampling options", (False,)),
     "lora": Field("adapters are part of a member, in the file", ([],)),
-    "lora_path": Field("adapters are part of a member, in the file"),
+    **dict.fromkeys(("lora_path", "adapter_id"), Field("adapters are part of a member, in the file")),
     "kv_transfer_params": Field("caches stay in this server", ({},)),
     "session_params": Field("requests stand alone", ({},)),
     "vllm_xargs": Field("there are no further arguments", ({},)),
@@ -191,6 +204,13 @@ OF_CHATS: dict[str, Field] = {
 OF_COMPLETIONS: dict[str, Field] = {
     **SHARED,
     "suffix": Field("texts are continued, not filled in", ("",)),
+    "response_format": Field("use json_schema, regex or unisono.constraint", ({"type": "text"},)),
+    **dict.fromkeys(("tools", "functions"), Field(_TALK, ([],))),
+    **dict.fromkeys(("tool_choice", "function_call"), Field(_TALK, ("none", "auto"))),
+    "parallel_tool_calls": _harmless(_TALK),
+    "reasoning_effort": Field(f"a prompt is read as it is: {_TALK}", ("none",)),
+    "enable_thinking": Field(f"a prompt is read as it is: {_TALK}", (False,)),
+    "chat_template_kwargs": Field(f"a prompt is read as it is: {_TALK}", ({},)),
     **dict.fromkeys(
         ("add_special_tokens", "add_bos_token"), Field("a prompt begins as its member's tokenizer begins it", (True,))
     ),
@@ -203,12 +223,13 @@ OF_MESSAGES: dict[str, Field] = {
 }
 """Keys of a past message. Others that are unknown are handed to the members' templates, most of which ignore them."""
 
+STOPS = ("stop", "stop_sequences", "stopping_strings")
 NAMES_OF_ONE = (
-    ("max_tokens", "max_completion_tokens", "n_predict", "max_new_tokens", "num_predict"),
+    ("max_tokens", "max_completion_tokens", "n_predict", "max_new_tokens", "num_predict", "max_output_tokens"),
     ("min_tokens", "min_new_tokens"),
     ("repetition_penalty", "repeat_penalty", "rep_pen"),
     ("thinking_token_budget", "thinking_budget_tokens", "reasoning_budget_tokens", "thinking_budget"),
-    ("stop", "stop_sequences", "stopping_strings"),
+    STOPS,
     ("typical_p", "typical"),
     ("seed", "random_seed"),
     ("ignore_eos", "ban_eos_token"),
@@ -237,12 +258,18 @@ def read_fields(body: Mapping[str, Any], table: Mapping[str, Field], *, strict: 
     for names in NAMES_OF_ONE:
         first, *others = [name for name in names if given.get(name) is not None] or [""]
         for other in others:
-            if not same(given[first], given[other]):
+            if not (
+                same(given[first], given[other]) or (first in STOPS and _listed(given[first]) == _listed(given[other]))
+            ):
                 raise contradiction(first, given[first], other, given[other])
         given = {name: value for name, value in given.items() if name == first or name not in names}
     if (best := given.pop("best_of", None)) is not None and not same(best, 1):
         raise unsupported("best_of", best, "texts are not ranked: ask for n texts and choose")
     return given
+
+
+def _listed(value: object) -> object:
+    return value if isinstance(value, list) else [value]
 
 
 def check_penalties(body: Mapping[str, Any], table: Mapping[str, Field], sampling: Sampling) -> None:

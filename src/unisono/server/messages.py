@@ -121,6 +121,8 @@ def _split(given: dict[str, Any], name: str, strict: bool) -> tuple[dict[str, An
             extra[key] = value
     if isinstance(extra.get("reasoning"), str):  # its name in vLLM's answers; templates read the other
         extra.setdefault("reasoning_content", extra["reasoning"])
+    if not strict and type(message.get("tool_call_id")) is int:
+        message["tool_call_id"] = str(message["tool_call_id"])
     if not strict and message.get("tool_calls") == []:
         del message["tool_calls"]
     if not strict and isinstance(message.get("tool_calls"), list):
@@ -149,6 +151,8 @@ def _plain_call(given: Any) -> Any:
         elif isinstance(arguments, dict | list):
             call["function"]["arguments"] = json.dumps(arguments, ensure_ascii=False)
         call.setdefault("type", "function")
+    if type(call.get("id")) is int:
+        call["id"] = str(call["id"])
     return call
 
 

@@ -121,7 +121,7 @@ class GenerationFields(Record):
     structured_outputs: dict[str, Any] | None = None
     logit_bias: Bias | None = None
     """By column of the union, which ``/v1/pieces`` lists; for a member alone, by its own token ids."""
-    max_tokens: Most = _named("max_tokens", "n_predict", "max_new_tokens", "num_predict")
+    max_tokens: Most = _named("max_tokens", "n_predict", "max_new_tokens", "num_predict", "max_output_tokens")
     """-1 stands for as many as the server allows."""
     max_completion_tokens: Most = None
     ignore_eos: bool | None = _named("ignore_eos", "ban_eos_token")
@@ -175,6 +175,8 @@ class ReasoningOptions(Record):
     """The opposite of ``include_reasoning``."""
     summary: str | None = None
     """OpenAI's. Without effect: what was reasoned is told whole."""
+    generate_summary: str | None = None
+    """The old name of ``summary``."""
 
 
 class ThinkingOptions(Record):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import cast
 
 from unisono.errors import VocabularyError
 from unisono.vocab.marks import NO_MARKS, MarkForms
@@ -121,12 +123,16 @@ class Vocabulary:
     @cached_property
     def canonical(self) -> dict[bytes, int]:
         """The id of each piece: the lowest, byte-fallback tokens last."""
-        ids: dict[bytes, int] = {}
-        for plain in (True, False):
-            for token, piece in enumerate(self.pieces):
-                if piece is not None and (token not in self.byte_ids) is plain:
-                    ids.setdefault(piece, token)
-        return ids
+        plain = list(self.pieces)
+        for token in self.byte_ids:
+            plain[token] = None
+        ids: dict[bytes | None, int] = dict.fromkeys(plain, 0)  # in order
+        ids.update(zip(reversed(plain), range(len(plain) - 1, -1, -1), strict=True))  # the lowest id comes last
+        ids.pop(None, None)
+        for token in sorted(self.byte_ids):
+            if (piece := self.pieces[token]) is not None:
+                ids.setdefault(piece, token)
+        return cast(dict[bytes, int], ids)
 
     @cached_property
     def excluded_ids(self) -> tuple[int, ...]:
@@ -153,9 +159,7 @@ def read_vocabulary(
     """
     rows = len(table.texts) if rows is None else rows
     ends = tuple(sorted({i for i in end_ids if 0 <= i < rows}))
-    pieces: list[bytes | None] = [
-        token_bytes(text, kind, table.scheme) for text, kind in zip(table.texts[:rows], table.kinds[:rows], strict=True)
-    ]
+    pieces = _pieces_of(table.texts[:rows], table.kinds[:rows], table.scheme)
     pieces.extend([None] * (rows - len(pieces)))
     for token in (*ends, *marks.first_ids):
         pieces[token] = None
@@ -170,10 +174,31 @@ def read_vocabulary(
     )
 
 
+def _pieces_of(texts: Sequence[str], kinds: Sequence[Kind], scheme: Scheme) -> list[bytes | None]:
+    """`token_bytes` of all; the ordinary ones of large vocabularies without a call for each."""
+    rows = zip(texts, kinds, strict=True)
+    if scheme == "byte-level":
+        table = _TO_LATIN_1
+        with contextlib.suppress(UnicodeEncodeError):
+            return [
+                text.translate(table).encode("latin-1")
+                if text and kind == "normal"
+                else token_bytes(text, kind, scheme)
+                for text, kind in rows
+            ]
+    if scheme == "sentencepiece":
+        with contextlib.suppress(UnicodeEncodeError):
+            return [
+                text.replace("\u2581", " ").encode() if text and kind == "normal" else token_bytes(text, kind, scheme)
+                for text, kind in rows
+            ]
+    return [token_bytes(text, kind, scheme) for text, kind in zip(texts, kinds, strict=True)]
+
+
 def _fingerprint(pieces: list[bytes | None], ends: tuple[int, ...], byte_ids: frozenset[int], marks: MarkForms) -> str:
     digest = hashlib.sha256()
-    lengths = ",".join("-" if piece is None else str(len(piece)) for piece in pieces)
+    lengths = ",".join(["-" if piece is None else str(len(piece)) for piece in pieces])
     forms = [sorted(forms.items()) for forms in (marks.anywhere, marks.at_opening)]
     digest.update(f"{lengths};{ends};{sorted(byte_ids)};{forms};".encode())
-    digest.update(b"".join(piece for piece in pieces if piece is not None))
+    digest.update(b"".join(filter(None, pieces)))
     return digest.hexdigest()

@@ -68,9 +68,11 @@ class TokenTable:
     """The control tokens for which the model has a row."""
 
     def __post_init__(self) -> None:
-        pairs = zip(self.texts, self.kinds, strict=True)
-        kinds = tuple(_settled(token, text, kind) for token, (text, kind) in enumerate(pairs))
-        object.__setattr__(self, "kinds", kinds)
+        kinds = self.kinds
+        if "added" in kinds:
+            pairs = zip(self.texts, kinds, strict=True)
+            kinds = tuple([_settled(token, text, kind) for token, (text, kind) in enumerate(pairs)])
+            object.__setattr__(self, "kinds", kinds)
         opening = [self.bos_id] if self.adds_bos and self.bos_id is not None else []
         object.__setattr__(self, "opening", opening)
         controls = {self.texts[token]: token for token, kind in enumerate(kinds) if kind == "control"}

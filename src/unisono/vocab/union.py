@@ -7,8 +7,9 @@ piece, would take as long.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,13 +111,13 @@ def build_union(members: Sequence[UnionMember]) -> UnionVocabulary:
     for member in members:
         check_essentials(member)
     left_out = frozenset(_unspellable(members))
-    columns: dict[bytes, int] = {}
-    for piece in itertools.chain.from_iterable(member.speller.vocabulary.pieces for member in members):
-        if piece is not None and piece not in left_out:
-            columns.setdefault(piece, len(columns))
+    found = dict.fromkeys(itertools.chain.from_iterable(member.speller.vocabulary.pieces for member in members))
+    for piece in (None, *left_out):
+        found.pop(piece, None)
+    columns = {piece: column for column, piece in enumerate(found) if piece is not None}
     for member in members:
-        for piece in member.speller.vocabulary.pieces if member.leading_space else ():
-            if piece is not None and piece in columns:
+        for _, piece in _spaced(member.speller.vocabulary.pieces) if member.leading_space else ():
+            if piece in columns:
                 columns.setdefault(without_space(piece), len(columns))
     known = {mark for member in members for mark in member.speller.vocabulary.marks.known}
     marks = tuple(mark for mark in MARKS if mark in known)
@@ -159,8 +160,7 @@ def _unspellable(members: Sequence[UnionMember]) -> Iterator[bytes]:
 
 def _map_member(member: UnionMember, columns: dict[bytes, int], marks: tuple[Mark, ...]) -> MemberMap:
     vocabulary, forms = member.speller.vocabulary, member.speller.vocabulary.marks
-    found = (ABSENT if piece is None else columns.get(piece, ABSENT) for piece in vocabulary.pieces)
-    column_V = np.fromiter(found, np.int32, vocabulary.rows)
+    column_V = _columns_of(vocabulary.pieces, columns)
     column_by_mark = {mark: column for column, mark in enumerate(marks, len(columns))}
     end = len(columns) + len(marks)
     _set_marks(column_V, forms.anywhere, column_by_mark)
@@ -172,17 +172,17 @@ def _map_member(member: UnionMember, columns: dict[bytes, int], marks: tuple[Mar
         _set_marks(first_column_V, forms.at_opening, column_by_mark)
     elif member.leading_space:
         first_column_V = column_V.copy()
-        for token, piece in enumerate(vocabulary.pieces):
-            if piece is not None and column_V[token] != ABSENT:
+        for token, piece in _spaced(vocabulary.pieces):
+            if column_V[token] != ABSENT:
                 first_column_V[token] = columns[without_space(piece)]
     inside_column_V = None
     if member.ends_reasoning_as_texts:
         inside_column_V = column_V.copy()
         _set_marks(inside_column_V, {"reasoning_end": forms.anywhere["reasoning_end"]}, column_by_mark)
     id_U = np.full(end + 1, ABSENT, np.int32)
-    for piece, token in vocabulary.canonical.items():
-        if piece in columns:
-            id_U[columns[piece]] = token
+    canonical = vocabulary.canonical
+    place_N, id_N = _columns_of(canonical, columns), np.fromiter(canonical.values(), np.int32, len(canonical))
+    id_U[place_N[place_N != ABSENT]] = id_N[place_N != ABSENT]
     turns = dict[Turn, Indices]()
     for turn, ids in member.turns.items():
         base_V = first_column_V if turn == "calling_first" else column_V
@@ -191,6 +191,18 @@ def _map_member(member: UnionMember, columns: dict[bytes, int], marks: tuple[Mar
             for token, turned in ids.items():
                 turns[turn][token] = end if turned is None else column_by_mark[turned]
     return MemberMap(column_V, first_column_V, id_U, marks, inside_column_V, turns)
+
+
+def _columns_of(pieces: Collection[bytes | None], columns: Mapping[bytes, int]) -> Indices:
+    """The column of each piece; `ABSENT` where it has none. No loop of Python's: there are hundreds of thousands."""
+    look_up = cast(Callable[[bytes | None, int], int], columns.get)
+    looked_up = map(look_up, pieces, itertools.repeat(ABSENT))
+    return np.fromiter(looked_up, np.int32, len(pieces))
+
+
+def _spaced(pieces: Sequence[bytes | None]) -> list[tuple[int, bytes]]:
+    """The pieces that `without_space` changes, with their ids."""
+    return [(token, piece) for token, piece in enumerate(pieces) if piece and piece[0] == 0x20 and len(piece) > 1]
 
 
 def _set_marks(column_V: Indices, forms: Mapping[Mark, Sequence[int]], column_by_mark: Mapping[Mark, int]) -> None:

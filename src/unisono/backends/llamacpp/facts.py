@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,14 @@ from unisono.backends.base import LoadRequest
 from unisono.backends.gguf import GgufFile
 from unisono.backends.gguf_parts import refuse_other_kinds_of_model, unsupported
 from unisono.backends.options import CACHE_TYPES, LlamaCppOptions
-from unisono.errors import DeviceError, ModelCorrupt, SpecError, nearest
+from unisono.backends.weight_files import named
+from unisono.errors import DeviceError, ModelCorrupt, ModelUnsupported, SpecError, nearest
 
 _MOST_LAYERS = 512
 """LLAMA_MAX_LAYERS. llama.cpp aborts the process when a file declares more layers, or none."""
+_FLOAT32, _FLOAT64 = 0, 28
+"""ggml's numbers of these types."""
+_VECTOR = re.compile(r"norm\w*\.weight$|\.bias$")
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,22 @@ def refuse_other_models(file: GgufFile) -> None:
     if not 0 < (file.number(f"{file.architecture}.block_count") or 0) <= _MOST_LAYERS:
         raise unsupported(file, "it does not say how many layers it has")
     _check_rows(file)
+    _check_formats(file)
+
+
+def _check_formats(file: GgufFile) -> None:
+    """Refuse number formats for which llama.cpp has no kernels: it ends the process when it computes with them."""
+    odd = [
+        name
+        for name, place in file.places.items()
+        if place.kind == _FLOAT64 or (place.kind != _FLOAT32 and len(file.shapes[name]) == 1 and _VECTOR.search(name))
+    ]
+    if odd:
+        raise ModelUnsupported(
+            f"{file.path} holds norms or biases in another format than float32, or weights as float64, which "
+            f"llama.cpp does not compute with, {named(odd)}",
+            hint="convert the model again: llama.cpp's converter writes them as float32; or use backend: transformers",
+        )
 
 
 def _check_rows(file: GgufFile) -> None:

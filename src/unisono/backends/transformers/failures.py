@@ -107,6 +107,11 @@ def _translated(error: Exception, who: str, where: str) -> UnisonoError:
             f"{who} brings its own Python code, which is not run",
             hint="set `options: {trust_remote_code: true}` if you trust its author",
         )
+    if isinstance(error, KeyError) and "Missing required keys in `rope_parameters`" in said:
+        return ModelCorrupt(
+            f"{who}: its rope_scaling lacks what its kind needs: {short}",
+            hint="its config.json is damaged, or of another release: download it again",
+        )
     if isinstance(error, KeyError) and _raised_by_positions(error):
         return ModelUnsupported(
             f"{who} scales its positions by {error.args[0]!r} (rope_scaling), which this transformers does not know",

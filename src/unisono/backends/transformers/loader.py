@@ -195,17 +195,24 @@ class TransformersLoader:
         with self._heard(), self._errors():
             tokenizer = library.AutoTokenizer.from_pretrained(self._place, **self._hub_options)
             self._check_as_filed(tokenizer)
-            return read_tokenizer(tokenizer, self._generation_ends(), self.who)
+            beside = self._file(model_config.TEMPLATE)  # of models that also see: their processor reads it
+            template = None if beside is None else model_config.template_in(Path(beside))
+            return read_tokenizer(tokenizer, self._generation_ends(), self.who, template)
 
-    def _check_as_filed(self, tokenizer: Any) -> None:
-        file = library.utils.cached_file(
+    def _file(self, name: str) -> str | None:
+        """The path of one of the model's files, wherever the model is; ``None`` where there is none."""
+        found: str | None = library.utils.cached_file(
             self._place,
-            "tokenizer.json",
+            name,
             revision=self.options.revision,
             local_files_only=self.options.local_files_only,
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
+        return found
+
+    def _check_as_filed(self, tokenizer: Any) -> None:
+        file = self._file("tokenizer.json")
         made = getattr(tokenizer, "backend_tokenizer", None)
         if file is not None and made is not None:
             version, content = f"transformers {library.__version__}", json.loads(made.to_str())
@@ -224,17 +231,22 @@ class TransformersLoader:
                 config = library.AutoConfig.from_pretrained(self._place, **self._hub_options)
         with self._errors():
             model_config.check_made_of(config, self.request, self.who)
-        if not model_config.brings_code(config):
+        model_config.without_useless_padding(config)
+        if not self._runs_its_code(config):
             known = library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
             with self._errors():
                 model_config.check_language_model(config, known, self.who)
+            self._notices.hear(model_config.code_not_run(config, known))
         return config
+
+    def _runs_its_code(self, config: Any) -> bool:
+        return self.options.trust_remote_code and model_config.code_of(config) is not None
 
     @property
     def _known(self) -> Any:
         """The library's class of the model; ``None`` where the model brings its own."""
         config = self._config
-        return None if model_config.brings_code(config) else library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+        return None if self._runs_its_code(config) else library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
 
     @cached_property
     def _text(self) -> Any:

@@ -15,9 +15,13 @@ from unisono.backends.transformers.weight_folder import ADAPTER, adapter_alone
 from unisono.errors import ModelNotFound, ModelUnsupported, shown
 
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "*.model", "*.model.v*", "*.tiktoken")
-SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
+SETTINGS = (
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json"),
+    "chat_template.json",
+)
 WHOLE_TOKENIZER = "tokenizer.json"
 GENERATION, ADDED, TOKENIZER = "generation_config.json", "added_tokens.json", "tokenizer_config.json"
+TEMPLATE, MORE_TEMPLATES = "chat_template.json", "additional_chat_templates"
 PARTS = ("tekken.json", "vocab.json", "merges.txt", "vocab.txt", "*.tiktoken", "*.model", "*.model.v*")
 """What a tokenizer is read from where there is no `tokenizer.json`. Other files of a folder nobody reads."""
 
@@ -34,6 +38,7 @@ LANGUAGE_HEADS = ("CausalLM", "LMHead", "ConditionalGeneration")
 RESHAPING: Mapping[str, tuple[object, ...]] = {
     **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "num_beams"), (None, 1)),
     **dict.fromkeys(("no_repeat_ngram_size", "min_length", "min_new_tokens", "penalty_alpha"), (None, 0)),
+    "stop_strings": (None, [], ""),
     **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias"), (None, [], {})),
     **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"), (None,)),
 }
@@ -85,8 +90,21 @@ def check_folder(request: LoadRequest) -> None:
                 {token: int(token[:20]) for token in decoder if token.isdecimal()} if isinstance(decoder, dict) else {}
             )
             check_tokenizer({"model": {"vocab": ids}}, folder / TOKENIZER)
-        templates = sorted(folder.glob("*.jinja"))
+        templates = [*sorted(folder.glob("*.jinja")), *sorted(folder.glob(f"{MORE_TEMPLATES}/*.jinja"))]
         weight_files.check_texts(file for file in templates if file.stat().st_size)  # an empty one is none
+
+
+def template_in(file: Path) -> object:
+    """What a `chat_template.json` holds: a template, or several by name."""
+    return weight_files.check_json(file).get("chat_template")
+
+
+def without_useless_padding(config: Any) -> None:
+    """Take a padding id beyond the rows out of a configuration: nothing is padded here, and torch refuses it."""
+    text = config.get_text_config(decoder=True)
+    rows, padding = getattr(text, "vocab_size", None), getattr(text, "pad_token_id", None)
+    if isinstance(rows, int) and isinstance(padding, int) and not -rows <= padding < rows:
+        text.pad_token_id = None
 
 
 def not_applied(stated: Mapping[str, Any]) -> str:
@@ -100,9 +118,21 @@ def not_applied(stated: Mapping[str, Any]) -> str:
     )
 
 
-def brings_code(config: Any) -> bool:
-    """Whether a model's folder or repository holds the code of its class."""
-    return "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+def code_of(config: Any) -> str | None:
+    """The class of its own that a model's folder or repository holds; ``None`` for one of the library's alone."""
+    own = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
+    return None if own is None else str(own)
+
+
+def code_not_run(config: Any, model_class: Any) -> str:
+    """A warning where a model has code of its own and the library's class of another name runs; empty where not."""
+    own, used = code_of(config), getattr(model_class, "__name__", "")
+    if own is None or own.rpartition(".")[2] == used:
+        return ""
+    return (
+        f"its configuration names code of its own ({own}), which is not run: transformers' {used} computes in its "
+        "place; set options: {trust_remote_code: true} if you trust its author"
+    )
 
 
 def check_made_of(config: Any, request: LoadRequest, who: str) -> None:

@@ -80,8 +80,11 @@ class JsonTokenizer:
         return self._whole if exact == self._content else _build(exact)
 
 
-def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str) -> Tokenizer:
-    """Read a `PreTrainedTokenizerBase`. Raises `ModelUnsupported` when its tokens do not spell bytes."""
+def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str, template: object = None) -> Tokenizer:
+    """Read a `PreTrainedTokenizerBase`. Raises `ModelUnsupported` when its tokens do not spell bytes.
+
+    ``template`` is the chat template of a model whose tokenizer has none.
+    """
     eos, bos = tokenizer.eos_token_id, tokenizer.bos_token_id
     names = getattr(tokenizer, "special_tokens_map", {})
     facts: dict[str, Any] = {
@@ -90,7 +93,7 @@ def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str) -> Tokenize
         "eos_id": eos,
         "special_texts": {name: str(text) for name, text in names.items() if not isinstance(text, list | tuple)},
     }
-    template = getattr(tokenizer, "chat_template", None)
+    template = getattr(tokenizer, "chat_template", None) or template
     facts["chat_template"] = default_template(template)
     facts["named_templates"] = named_templates(template, who)
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -115,7 +118,7 @@ def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str) -> Tokenize
 
 def encode_exactly(content: Mapping[str, Any], text: str) -> list[int]:
     """Encode by a parsed `tokenizer.json`, without what it adds to a text or loses of it."""
-    bare = {"truncation": None, "padding": None, "post_processor": None}
+    bare = {"truncation": None, "padding": None, "post_processor": None, "model": _always_alike(content["model"])}
     return _encode(_build(_exact({"added_tokens": [], **content, **bare})), text, controls=False)
 
 
@@ -231,7 +234,13 @@ def _with_settled_controls(table: TokenTable, content: Mapping[str, Any]) -> dic
         token | {"special": token["special"] or table.kinds[token["id"]] == "control"}
         for token in content.get("added_tokens") or ()
     ]
-    return {**content, "added_tokens": added, "truncation": None, "padding": None, "post_processor": None}
+    own = {"truncation": None, "padding": None, "post_processor": None}
+    return {**content, **own, "model": _always_alike(content["model"]), "added_tokens": added}
+
+
+def _always_alike(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A tokenizer's model without dropout, which is for training: it merges otherwise each time."""
+    return {**model, "dropout": None} if model.get("dropout") else dict(model)
 
 
 def _exact(content: dict[str, Any]) -> dict[str, Any]:

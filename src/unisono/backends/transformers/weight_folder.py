@@ -39,7 +39,10 @@ def look_at(
     ``adapts``: peft applies adapters. ``chunks``: how much is compared of weights that should be one; all by default.
     """
     shapes, folder = check_weights(request, allow_pickle), request.source.path
-    looks = (odd_formats(folder, config), untied(folder, config, chunks), fewer_than_told(folder, config))
+    looks = (
+        *(odd_formats(folder, config), untied(folder, config, chunks)),
+        *(fewer_than_told(folder, config), twice(folder)),
+    )
     found = (*beside_the_weights(folder, adapts), *itertools.chain.from_iterable(looks))
     notices.hear_all(found)
     return shapes
@@ -202,6 +205,22 @@ def fewer_than_told(folder: Path, config: Any) -> list[str]:
                 "parameters): a layer, or something else, may have been left out"
             ]
     return []
+
+
+def twice(folder: Path) -> list[str]:
+    """A warning where a folder holds its weights in one file and in parts, of which only the former is read."""
+    if not (folder / INDEX).is_file() or _chosen(folder) != folder / WEIGHTS:
+        return []
+    try:
+        parts = [part for part in sorted(set(weight_files.read_index(folder / INDEX).values())) if part != WEIGHTS]
+    except ModelError:
+        return []
+    if not any((folder / part).is_file() for part in parts):
+        return []
+    return [
+        f"its folder holds weights twice: {WEIGHTS} is read, and the {len(parts)} parts that {INDEX} names are not; "
+        "delete those that are not meant"
+    ]
 
 
 def adapter_alone(folder: Path, who: str) -> ModelUnsupported:
