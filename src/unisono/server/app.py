@@ -26,9 +26,10 @@ from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, Field, check_penalti
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog, read_origins
 from unisono.server.openapi import document
+from unisono.server.pieces import pieces_json
 from unisono.server.readiness import DEGRADED, State, degraded, missed
 from unisono.server.request_handle import RequestHandle
-from unisono.server.requests import ApiCall, engine_of, pieces_json, read_chat, read_completion
+from unisono.server.requests import ApiCall, engine_of, read_chat, read_completion
 from unisono.server.responses import Answer, ChatResponse, CompletionResponse
 from unisono.server.schemas import (
     ChatRequest,

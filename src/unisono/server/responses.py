@@ -43,9 +43,9 @@ class _Written:
     """One choice of a stream so far: its steps that are not sent yet, its tool calls, and its log-probabilities."""
 
     def __init__(self, call: ApiCall) -> None:
-        self.held = Held()
-        self.calls = CallReader(call.calling)
-        self.logprobs = CompletionLogprobs(call.logprobs or 0)
+        self.held = Held(call.pending)
+        self.calls = CallReader(call.calling, call.begun)
+        self.logprobs = CompletionLogprobs(call.logprobs or 0, pending=call.pending)
 
 
 class Answer:
@@ -220,14 +220,14 @@ class ChatResponse(Answer):
         return self.chunk(chat_chunk.Choice(index=index, delta=delta, finish_reason=reason, logprobs=logprobs), report)
 
     def choice(self, index: int, generation: Generation) -> chat_completion.Choice:
-        reader, count = CallReader(self.call.calling), self.call.logprobs
+        reader, count = CallReader(self.call.calling, self.call.begun), self.call.logprobs
         content, calls = reader.read(generation.text, ended=generation.finish_reason)
         message: dict[str, Any] = {"role": "assistant", "content": content or (None if calls else "")}
         message |= self.reasoning(generation.reasoning) | told_calls(calls, self.call.calling)
         logprobs = (
             None
             if count is None
-            else chat_completion.ChoiceLogprobs(content=chat_logprobs(Held().rest(generation), count))
+            else chat_completion.ChoiceLogprobs(content=chat_logprobs(Held(self.call.pending).rest(generation), count))
         )
         return chat_completion.Choice(
             index=index,
@@ -299,9 +299,9 @@ class CompletionResponse(Answer):
         )
 
     def _logprobs(self, index: int, generation: Generation, count: int) -> Logprobs:
-        steps = Held().rest(generation) if self.call.requests else []
+        steps = Held(self.call.pending).rest(generation) if self.call.requests else []
         if not self.call.echo:
-            return CompletionLogprobs(count).of(steps)
+            return CompletionLogprobs(count, pending=self.call.pending).of(steps)
         if self.call.requests:
             # END is a token of the answer, too: who scores prompts leaves the last token out.
             steps += [step for step in (generation.steps or ())[-1:] if step.piece is None]
