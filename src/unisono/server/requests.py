@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,13 +84,15 @@ class ApiCall:
         return sum(request.n for request in self.requests)
 
 
-def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> ApiCall:
-    """Read a chat. Raises a `Refusal` that names the wrong field."""
+def read_chat(
+    request: ChatRequest, service: Service, limits: ServerLimits, names: Sequence[str] | None = None
+) -> ApiCall:
+    """Read a chat. Raises a `Refusal` that names the wrong field; for ``names`` see `read_messages`."""
     if request.top_logprobs is not None and not request.logprobs:
         raise invalid("top_logprobs", "top_logprobs is given, but logprobs is not true")
     likeliest = (request.top_logprobs or 0) if request.logprobs else None
     constraint = read_format(request.response_format, strict=limits.strict)
-    call = _call(request, [_prompt(request, strict=limits.strict)], likeliest, service, limits)
+    call = _call(request, [_prompt(request, names, strict=limits.strict)], likeliest, service, limits)
     engine = service.engines[request.model]
     calling = read_calling(request, engine, call.lead, constraint, strict=limits.strict)
     check_begun(call.first.begin, calling)
@@ -98,8 +101,8 @@ def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> A
     return _constrained(call, constraint, calling)
 
 
-def _prompt(request: ChatRequest, *, strict: bool) -> Prompt:
-    prompt = Prompt(messages=read_messages(request.messages, strict=strict), open_calls=not strict)
+def _prompt(request: ChatRequest, names: Sequence[str] | None, *, strict: bool) -> Prompt:
+    prompt = Prompt(messages=read_messages(request.messages, strict=strict, names=names), open_calls=not strict)
     if (name := _continues(request)) is not None:
         try:
             prompt = replace(prompt, continue_final_message=True)

@@ -11,6 +11,7 @@ from unisono.engine.request import Ended, Wrote
 from unisono.records import Finish, Generation, StepRecord
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.echo import ScoredPrompt
+from unisono.server.errors import Refusal
 from unisono.server.logprobs import CompletionLogprobs, Held, chat_logprobs
 from unisono.server.reasoning import REASONING
 from unisono.server.request_handle import RequestHandle
@@ -54,6 +55,8 @@ class Answer:
     prefix: ClassVar[str]
     whole: ClassVar[type[ChatAnswer | CompletionAnswer]]
     part: ClassVar[type[ChatChunk | CompletionAnswer]]
+    end: ClassVar[bytes] = b"data: [DONE]\n\n"
+    """What follows the last chunk of a stream."""
 
     def __init__(self, call: ApiCall) -> None:
         self.call = call
@@ -74,6 +77,20 @@ class Answer:
             if call.stream:
                 for chunk in self.chunks(index, event):
                     yield chunk
+        for body in self.last_bodies(handle):
+            yield body
+
+    def framed(self, body: bytes) -> bytes:
+        """A chunk as a server-sent event."""
+        return b"data: %b\n\n" % body
+
+    def failed(self, refusal: Refusal) -> bytes:
+        """The last event of a stream that breaks off."""
+        return b"data: %b\n" % refusal.body()
+
+    def last_bodies(self, handle: RequestHandle) -> Iterator[bytes]:
+        """The whole answer, or what ends a stream."""
+        call = self.call
         if not call.stream:
             ended = [generation for _, generation in sorted(handle.ended.items())]
             written, scored = ended[: call.texts], ended[call.texts :]

@@ -262,6 +262,42 @@ class PieceList(BaseModel):
     """The ids that end a text."""
 
 
+class TokenizeRequest(Record):
+    """A request for ``/tokenize``."""
+
+    model: str
+    """A member alone."""
+    prompt: str | None = None
+    messages: Messages | None = None
+    """Either these or ``prompt``."""
+    add_special_tokens: bool | None = None
+    """Whether a prompt begins as a text does: by default, it does."""
+    return_token_strs: bool | None = None
+
+
+class TokenizeAnswer(BaseModel):
+    """An answer of ``/tokenize``."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class DetokenizeRequest(Record):
+    """A request for ``/detokenize``."""
+
+    model: str
+    """A member alone."""
+    tokens: TokenIds
+
+
+class DetokenizeAnswer(BaseModel):
+    """An answer of ``/detokenize``."""
+
+    prompt: str
+
+
 class TextReport(BaseModel):
     """What one choice has beyond OpenAI's fields; in a stream, chunk by chunk."""
 
