@@ -52,16 +52,15 @@ ITEMS: list[dict[str, Any]] = [
     {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": '{"city": "Bern"}'},
     {"type": "function_call_output", "call_id": "call_1", "output": "yes"},
 ]
-FORMAT = {"type": "json_schema", "json_schema": {"name": "a", "schema": CITY}}
+FORMAT: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "a", "schema": CITY}}
 GOOD: Mapping[str, tuple[Any, ...]] = {
     "messages": tuple(MESSAGES),
     "prompt": ("Hello", ["a", "b"], [1, 2, 3], [[1, 2], [3]], "é" * 30, "a" * 2_000),
-    "text": ("Hello", "a" * 3_000, "</s>é\u0000"),
+    "text": ("Hello", "a" * 3_000, "</s>é\u0000", {"format": FORMAT["json_schema"] | {"type": "json_schema"}}),
     "input": ("Hello", MESSAGES[1], ITEMS, ITEMS[2:]),
     "instructions": ("Short.",),
     "previous_response_id": ("resp_1",),
     "include": (["message.output_text.logprobs"],),
-    "text": ({"format": {"type": "json_schema", "name": "a", "schema": CITY}}, {"format": {"type": "text"}}),
     "tokens": ([1, 2, 3], []),
     "prefill": ("Hello", ["a", {"bytes": [195]}], [{"mark": "reasoning_begin"}], [{"bytes": None}]),
     "max_output_tokens": (1, 3, 9),
