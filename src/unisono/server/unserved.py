@@ -13,9 +13,13 @@ _OLLAMA = (
 _MODELS = "/v1/models lists the models, and a request names one by its field model"
 _PIECES = "/tokenize and /detokenize are of a member alone; /v1/pieces lists its tokens, or the pieces of an ensemble"
 _WRITES = "ensembles write text, by /v1/chat/completions and /v1/completions, and do nothing else"
-_STORES = "send each conversation whole to /v1/chat/completions, or let a response follow another: /v1/responses"
+_STORES = (
+    "no files or threads are kept: send a conversation whole to /v1/chat/completions, or follow one by /v1/responses"
+)
+_RESPONSES = "use /v1/responses; to cancel one, leave while it is written"
 _ELSEWHERE: dict[str, tuple[str, ...]] = {
     _CHATS: ("messages", "complete", "chat", "conversation", "apply-template"),
+    _RESPONSES: ("responses",),
     _COMPLETIONS: ("completion", "generate", "generate_stream", "invocations", "infill", "edits", "fim"),
     _OLLAMA: ("api",),
     _MODELS: ("engines", "props", "info", "version", "get_model_info", "model_info", "server_info", "slots", "models"),

@@ -12,6 +12,8 @@ from unisono.server.fields import unsupported
 OWN = ("type", "id", "status", "phase")
 """Keys of an item that say nothing to a model."""
 KINDS = ("message", "function_call", "function_call_output", "reasoning")
+TEXTS = ("input_text", "output_text", "text")
+"""The types of parts that are text."""
 Named = tuple[str, Any]
 """An item, and how errors name it."""
 
@@ -42,9 +44,10 @@ def messages_of(instructions: str | None, items: Iterable[Named]) -> list[Named]
             if not isinstance(output, str | list):
                 raise invalid(f"{name}.output", f"{name}.output is {shown(output)}: give text, or a list of parts")
             called = _text(name, item, "call_id")
-            messages.append((name, {"role": "tool", "tool_call_id": called, "content": output}))
+            messages.append((name, {"role": "tool", "tool_call_id": called, "content": _content(output)}))
         else:
-            messages.append((name, {key: value for key, value in item.items() if key not in OWN}))
+            own = {key: value for key, value in item.items() if key not in OWN}
+            messages.append((name, own | ({"content": _content(own["content"])} if "content" in own else {})))
         message = messages[-1][1]
         calling = message.get("role") == "assistant"
         if calling and thought:
@@ -64,6 +67,18 @@ def _kind_of(name: str, item: Any) -> str:
     if kind not in KINDS:
         raise unsupported(f"{name}.type", kind, f"known are {', '.join(KINDS)}")
     return str(kind)
+
+
+def _content(given: Any) -> Any:
+    """The content of a message, its parts in the words of chats."""
+    return [_part(part) for part in given] if isinstance(given, list) else given
+
+
+def _part(given: Any) -> Any:
+    kind = given.get("type") if isinstance(given, dict) else None
+    if kind in TEXTS:
+        return {"type": "text", "text": given.get("text")}
+    return {"type": "text", "text": given.get("refusal")} if kind == "refusal" else given
 
 
 def _call_of(name: str, item: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ RENAMED = (
     (re.compile(r"\b(tools\[\d+\])\.function\b"), r"\1"),
     (re.compile(r"\bresponse_format\.json_schema\b"), "text.format"),
     (re.compile(r"\bresponse_format\b"), "text.format"),
-    (re.compile(r"\bmax_tokens\b"), "max_output_tokens"),
+    (re.compile(r"(?<![.\w])max_tokens\b"), "max_output_tokens"),
 )
 """What errors of a chat call fields that have another name here."""
 
@@ -54,8 +54,9 @@ def read_response(
         raise Refusal(400, "input is missing: give a question", param="input", code="missing_field")
     _check_tools(request)
     names, given = [name for name, _ in messages], [message for _, message in messages]
+    wanted = _chat_fields(request, given)
     try:
-        chat = read_record(ChatRequest, _chat_fields(request, given), {}, strict=limits.strict)
+        chat = read_record(ChatRequest, wanted, {})
         call = read_chat(chat, service, limits, names)
     except Refusal as refusal:
         raise _renamed(refusal) from None
