@@ -13,7 +13,8 @@ from fuzz.mutations import VALUES, Draw, as_json, mutated_bytes, mutated_json, m
 from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_MESSAGES, OF_RESPONSES, OF_TOKENS
 from unisono.server.gac import GENERATE, GacRequest
 from unisono.server.responses_api.schemas import ResponseRequest
-from unisono.server.schemas import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest, UnisonoOptions
+from unisono.server.schemas import ChatRequest, CompletionRequest, UnisonoOptions
+from unisono.server.token_schemas import DetokenizeRequest, TokenizeRequest
 
 MODELS = ("hf", "gguf", "mixed", "hf/a", "gguf/a", "mixed/b", "duo", "")
 CHAT, COMPLETE, PIECES = "/v1/chat/completions", "/v1/completions", "/v1/pieces"

@@ -38,14 +38,8 @@ from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_MES
 from unisono.server.limits import ServerLimits
 from unisono.server.messages import CALL_KEYS, FUNCTION_KEYS, KEYS, TEXT_KEYS
 from unisono.server.responses_api.schemas import ResponseRequest
-from unisono.server.schemas import (
-    ChatRequest,
-    CompletionRequest,
-    DetokenizeRequest,
-    StreamOptions,
-    TokenizeRequest,
-    UnisonoOptions,
-)
+from unisono.server.schemas import ChatRequest, CompletionRequest, StreamOptions, UnisonoOptions
+from unisono.server.token_schemas import DetokenizeRequest, TokenizeRequest
 
 CHAT: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 2}
 COMPLETION: dict[str, Any] = {"model": "duo", "prompt": "the cat", "max_tokens": 2}

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
-from unisono.chat.encoding_process import size_of
 from unisono.engine.service import Service
 from unisono.server import gac
 from unisono.server.async_engine import AsyncEngine
-from unisono.server.body import JSON, read_body, read_record
+from unisono.server.body import read_body, read_record
 from unisono.server.errors import Refusal, refusal_of_status
-from unisono.server.event_stream import SLACK, events_of
+from unisono.server.event_stream import SLACK, EventStream, events_of
 from unisono.server.fields import (
     OF_CHATS,
     OF_COMPLETIONS,
     OF_RESPONSES,
-    OF_TOKENS,
     Field,
     check_penalties,
     check_reasoning,
 )
-from unisono.server.limits import CHARACTERS, ServerLimits
+from unisono.server.limits import ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog, read_origins
 from unisono.server.openapi import document
-from unisono.server.pieces import detokenize, pieces_json, prompt_of, tokenize
 from unisono.server.readiness import DEGRADED, State, degraded, missed
+from unisono.server.replies import json_answer, unless_left
 from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import ApiCall, engine_of, read_chat, read_completion
 from unisono.server.responses import Answer, ChatResponse, CompletionResponse
@@ -48,14 +45,12 @@ from unisono.server.responses_api.schemas import ResponseRequest
 from unisono.server.schemas import (
     ChatRequest,
     CompletionRequest,
-    DetokenizeRequest,
     GenerationFields,
     Model,
     ModelList,
-    PiecesRequest,
-    TokenizeRequest,
 )
 from unisono.server.telemetry import CONTENT_TYPE, cut, say, where
+from unisono.server.token_routes import TokenRoutes
 
 CLAMPED = "x-unisono-clamped"
 """The header that says which limit was too high, and what it became."""
@@ -140,9 +135,7 @@ class _Routes:
         table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
             *(("POST", path, self.generate) for path in (*ENDPOINTS, RESPONSES)),
             *self._stored.table(),
-            ("POST", "/v1/pieces", self.pieces),
-            ("POST", "/tokenize", self.tokenize),
-            ("POST", "/detokenize", self.detokenize),
+            *TokenRoutes(self._engine).table(),
             ("GET", "/v1/models", self.models),
             ("GET", "/v1/models/{model:path}", self.model),
             ("GET", "/health", self.health),
@@ -181,7 +174,7 @@ class _Routes:
             # Headers wait for the first chunk, so early failures keep a proper status.
             first = await unless_left(request, anext(bodies))
             if not wanted.stream:
-                return _json(first, headers=headers | degraded(handle.ended.values()))
+                return json_answer(first, headers=headers | degraded(handle.ended.values()))
             timeout = engine.limits.timeout + SLACK
             return EventStream(events_of(first, bodies, answer, log), left.pop_all(), timeout, headers)
         raise AssertionError("unreachable")
@@ -208,50 +201,15 @@ class _Routes:
                 if any(reasoning := [generation.reasoning for generation in ended]):
                     log.facts["reasoning"] = reasoning
 
-    async def pieces(self, request: Request) -> Response:
-        engine = self._engine
-        with engine.call():
-            body = await read_body(request.headers, request.stream(), engine.limits)
-            wanted = read_record(PiecesRequest, body, {})
-            its_engine = engine_of(engine.service, wanted.model)
-            request.scope[LOG].model = wanted.model
-            if len(wanted.text) > CHARACTERS * engine.limits.prompt:
-                raise engine.limits.too_long("text", len(wanted.text))
-            reading = engine.read_in_time("text", len(wanted.text), pieces_json, wanted.text, wanted.model, its_engine)
-            return _json(await unless_left(request, reading))
-
-    async def tokenize(self, request: Request) -> Response:
-        engine = self._engine
-        with engine.call():
-            body = await read_body(request.headers, request.stream(), engine.limits)
-            wanted = read_record(TokenizeRequest, body, OF_TOKENS)
-            its_engine = engine_of(engine.service, wanted.model)
-            request.scope[LOG].model = wanted.model
-            prompt = prompt_of(wanted, its_engine, strict=engine.limits.strict)
-            if (size := size_of(prompt)) > CHARACTERS * engine.limits.prompt:
-                raise engine.limits.too_long("prompt", size)
-            param = "prompt" if prompt.messages is None else "messages"
-            reading = engine.read_in_time(param, size, tokenize, wanted, its_engine, prompt)
-            return _json((await unless_left(request, reading)).model_dump_json())
-
-    async def detokenize(self, request: Request) -> Response:
-        engine = self._engine
-        with engine.call():
-            body = await read_body(request.headers, request.stream(), engine.limits)
-            wanted = read_record(DetokenizeRequest, body, OF_TOKENS)
-            its_engine = engine_of(engine.service, wanted.model)
-            request.scope[LOG].model = wanted.model
-            return _json(detokenize(wanted, its_engine).model_dump_json())
-
     async def models(self, request: Request) -> Response:
         found = [self._model(name) for name in self._engine.service.models]
-        return _json(ModelList(data=found).model_dump_json(exclude_unset=False))
+        return json_answer(ModelList(data=found).model_dump_json(exclude_unset=False))
 
     async def model(self, request: Request) -> Response:
         """Describe one model."""
         name = request.path_params["model"].rstrip("/")
         engine_of(self._engine.service, name)
-        return _json(self._model(name).model_dump_json(exclude_none=True))
+        return json_answer(self._model(name).model_dump_json(exclude_none=True))
 
     def _model(self, name: str) -> Model:
         return Model(id=name, created=self._created, object="model", owned_by="unisono")
@@ -271,11 +229,11 @@ class _Routes:
         models = self._engine.models
         if (text := self._documents.get(models)) is None:
             text = self._documents[models] = json.dumps(document(models, gac=self._gac_model is not None))
-        return _json(text)
+        return json_answer(text)
 
     async def gac_status(self, request: Request) -> Response:
         ready = self._engine.reason is None
-        return _json(json.dumps({"status": "ready" if ready else "loading"}), 200 if ready else 503)
+        return json_answer(json.dumps({"status": "ready" if ready else "loading"}), 200 if ready else 503)
 
     async def gac_generate(self, request: Request) -> Response:
         """Answer conversations, for clients of GaC; all at once, and the first that fails ends the others."""
@@ -289,41 +247,17 @@ class _Routes:
                 await unless_left(request, engine.begin(handle, requests))
                 await unless_left(request, handle.finish())
                 texts = [generation.text for _, generation in sorted(handle.ended.items())]
-            return _json(json.dumps({"response": texts}))
+            return json_answer(json.dumps({"response": texts}))
         except Refusal as refusal:
             log.facts["error"] = refusal.code
             status = 422 if refusal.status == 400 else refusal.status
-            return _json(json.dumps({"detail": refusal.message}), status, refusal.headers)
+            return json_answer(json.dumps({"detail": refusal.message}), status, refusal.headers)
         except gac.Invalid as invalid:
-            return _json(json.dumps({"detail": invalid.detail}), 422)
-
-
-async def unless_left(request: Request, work: Awaitable[T]) -> T:
-    """Await some work; give it up when the client leaves. The request's body must have been read."""
-
-    async def leave() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(leave())
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        with contextlib.suppress(BaseException):
-            await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-def _json(body: str | bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(body, status, headers, JSON)
+            return json_answer(json.dumps({"detail": invalid.detail}), 422)
 
 
 def _state(state: State) -> Response:
-    return _json(state.model_dump_json(exclude_none=True), 200 if state.reason is None else 503)
+    return json_answer(state.model_dump_json(exclude_none=True), 200 if state.reason is None else 503)
 
 
 async def _refuse(request: Request, error: Any) -> Response:
@@ -340,32 +274,4 @@ async def _refuse(request: Request, error: Any) -> Response:
     headers = {**refusal.headers, **its}
     if refusal.status in (408, 413):
         headers["connection"] = "close"  # the rest of the body is not read
-    return _json(refusal.body(), refusal.status, headers)
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events. The call ends when the client leaves, or stops reading."""
-
-    media_type = "text/event-stream"
-
-    def __init__(
-        self,
-        events: AsyncGenerator[bytes, None],
-        left: contextlib.ExitStack,
-        timeout: float,
-        headers: Mapping[str, str],
-    ) -> None:
-        super().__init__(events, headers={"cache-control": "no-store", "x-accel-buffering": "no", **headers})
-        self._events = events
-        self._left = left
-        self._timeout = timeout
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        with self._left:
-            try:
-                async with asyncio.timeout(self._timeout):
-                    await super().__call__(scope, receive, send)
-            except TimeoutError:
-                say("stalled", level=30, id=scope[LOG].id)  # the client does not read: close the connection
-            finally:
-                await self._events.aclose()
+    return json_answer(refusal.body(), refusal.status, headers)

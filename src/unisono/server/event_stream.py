@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any
+
+from starlette.responses import StreamingResponse
 
 from unisono.server.errors import Refusal, refusal_of
-from unisono.server.middleware import RequestLog
+from unisono.server.middleware import LOG, RequestLog
 from unisono.server.responses import Answer
 from unisono.server.telemetry import say, where
 
@@ -33,3 +37,31 @@ async def events_of(
     except (asyncio.CancelledError, GeneratorExit):
         log.facts["left"] = True
         raise
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events. The call ends when the client leaves, or stops reading."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        left: contextlib.ExitStack,
+        timeout: float,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(events, headers={"cache-control": "no-store", "x-accel-buffering": "no", **headers})
+        self._events = events
+        self._left = left
+        self._timeout = timeout
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        with self._left:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await super().__call__(scope, receive, send)
+            except TimeoutError:
+                say("stalled", level=30, id=scope[LOG].id)  # the client does not read: close the connection
+            finally:
+                await self._events.aclose()

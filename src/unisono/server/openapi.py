@@ -20,11 +20,13 @@ from unisono.server.schemas import (
     ChatRequest,
     CompletionAnswer,
     CompletionRequest,
-    DetokenizeAnswer,
-    DetokenizeRequest,
     ErrorAnswer,
     Model,
     ModelList,
+)
+from unisono.server.token_schemas import (
+    DetokenizeAnswer,
+    DetokenizeRequest,
     PieceList,
     PiecesRequest,
     TokenizeAnswer,

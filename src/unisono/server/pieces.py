@@ -10,7 +10,7 @@ from unisono.errors import shown
 from unisono.records import Limits, is_unicode
 from unisono.server.errors import Refusal, invalid
 from unisono.server.messages import read_messages
-from unisono.server.schemas import (
+from unisono.server.token_schemas import (
     DetokenizeAnswer,
     DetokenizeRequest,
     Piece,

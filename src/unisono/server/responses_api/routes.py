@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from fastapi import Request
 from fastapi.responses import Response
 
-from unisono.server.body import JSON
 from unisono.server.fields import unsupported
+from unisono.server.replies import json_answer
 from unisono.server.responses_api.schemas import DeletedResponse, InputItems
 from unisono.server.responses_api.store import ResponseStore
 
@@ -37,7 +37,7 @@ class ResponseRoutes:
         stored = self.store.get(request.path_params["response"], self.owner(request))
         if request.query_params.get("stream") == "true":
             raise unsupported("stream", True, "a stored response is shown whole")
-        return _json(stored.body)
+        return json_answer(stored.body)
 
     async def items(self, request: Request) -> Response:
         """List the items of its own input, without those of responses before it."""
@@ -47,13 +47,9 @@ class ResponseRoutes:
             {"type": "message", "id": f"{name}_{place}", **item} for place, item in enumerate(json.loads(stored.input))
         ]
         ids = [item["id"] for item in data] or [None]
-        return _json(InputItems(data=data, first_id=ids[0], last_id=ids[-1]).model_dump_json())
+        return json_answer(InputItems(data=data, first_id=ids[0], last_id=ids[-1]).model_dump_json())
 
     async def delete(self, request: Request) -> Response:
         name = request.path_params["response"]
         self.store.delete(name, self.owner(request))
-        return _json(DeletedResponse(id=name).model_dump_json())
-
-
-def _json(body: str | bytes) -> Response:
-    return Response(body, 200, None, JSON)
+        return json_answer(DeletedResponse(id=name).model_dump_json())
