@@ -25,6 +25,7 @@ from openai.types.chat import (
 from openai.types.chat.chat_completion_message_function_tool_call_param import Function
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as ChatParams
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as CompletionParams
+from openai.types.responses.response_create_params import ResponseCreateParamsStreaming as ResponseParams
 from openai.types.shared_params import FunctionDefinition
 from openai.types.shared_params.response_format_json_schema import JSONSchema
 
@@ -33,15 +34,12 @@ from support.real_server import SAY, A, B, Served, serving
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.server.body import FORMAT_KEYS, TOOL_KEYS, parse
 from unisono.server.errors import Refusal
-from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_MESSAGES
+from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_MESSAGES, OF_RESPONSES, OF_TOKENS
 from unisono.server.limits import ServerLimits
 from unisono.server.messages import CALL_KEYS, FUNCTION_KEYS, KEYS, TEXT_KEYS
-from unisono.server.schemas import (
-    ChatRequest,
-    CompletionRequest,
-    StreamOptions,
-    UnisonoOptions,
-)
+from unisono.server.responses_api.schemas import ResponseRequest
+from unisono.server.schemas import ChatRequest, CompletionRequest, StreamOptions, UnisonoOptions
+from unisono.server.token_schemas import DetokenizeRequest, TokenizeRequest
 
 CHAT: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 2}
 COMPLETION: dict[str, Any] = {"model": "duo", "prompt": "the cat", "max_tokens": 2}
@@ -75,6 +73,7 @@ def test_all_of_openais_fields_are_honoured_or_without_effect_or_refused() -> No
     for params, record, table in (
         (ChatParams, ChatRequest, OF_CHATS),
         (CompletionParams, CompletionRequest, OF_COMPLETIONS),
+        (ResponseParams, ResponseRequest, OF_RESPONSES),
     ):
         honoured, names = set(record.model_fields), {name for names in NAMES_OF_ONE for name in names}
         assert honoured & set(table) == set()
@@ -105,11 +104,18 @@ HARMLESS = {
     "completion": "",
     "refused in a chat": "audio modalities moderation web_search_options",
     "refused in a completion": "suffix",
+    "response": "max_tool_calls prompt_cache_key prompt_cache_options prompt_cache_retention service_tier truncation",
+    "refused in a response": "access_programs background background_options context_management conversation image "
+    "moderation prompt",
 }
 
 
 def test_which_of_openais_fields_have_no_effect_is_written_down() -> None:
-    for what, params, table in (("chat", ChatParams, OF_CHATS), ("completion", CompletionParams, OF_COMPLETIONS)):
+    for what, params, table in (
+        ("chat", ChatParams, OF_CHATS),
+        ("completion", CompletionParams, OF_COMPLETIONS),
+        ("response", ResponseParams, OF_RESPONSES),
+    ):
         theirs = keys_of(params) & set(table)
         assert {name for name in theirs if not table[name].matters} == set(HARMLESS[what].split())
         assert {name for name in theirs if table[name].matters} == set(HARMLESS[f"refused in a {what}"].split())
@@ -119,7 +125,9 @@ def test_the_page_on_serving_names_every_field_and_every_metric(served: Served) 
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
     records = {*ChatRequest.model_fields, *CompletionRequest.model_fields, *UnisonoOptions.model_fields}
     aliases = {name for names in NAMES_OF_ONE for name in names}
-    for name in {*keys_of(ChatParams), *keys_of(CompletionParams), *records, *aliases, *OF_CHATS, *OF_COMPLETIONS}:
+    theirs = {*keys_of(ChatParams), *keys_of(CompletionParams), *keys_of(ResponseParams)}
+    records |= {*ResponseRequest.model_fields, *TokenizeRequest.model_fields, *DetokenizeRequest.model_fields}
+    for name in {*theirs, *records, *aliases, *OF_CHATS, *OF_COMPLETIONS, *OF_RESPONSES, *OF_TOKENS}:
         assert f"`{name}`" in page or f"`{name}: " in page, name
     for name in set(re.findall(r"^# TYPE (unisono_\w+)", served.get("/metrics").text, re.MULTILINE)):
         assert name.removesuffix("_created") in page, name
@@ -136,20 +144,31 @@ def refused_with(response: httpx2.Response, status: int = 400) -> dict[str, Any]
 
 
 PATHS = {"/v1/chat/completions": (CHAT, OF_CHATS), "/v1/completions": (COMPLETION, OF_COMPLETIONS)}
-FIELDS = [(path, name) for path, (_, table) in PATHS.items() for name in sorted(table)]
+PATHS["/v1/responses"] = ({"model": "duo", "input": "the cat", "max_output_tokens": 2}, OF_RESPONSES)
+FIELDS = [
+    (path, name)
+    for path, (_, table) in PATHS.items()
+    for name in sorted(table if table is not OF_RESPONSES else table.keys() - OF_CHATS.keys())
+]
+
+
+def texts_of(response: httpx2.Response) -> Any:
+    """What an answer says, without its ids."""
+    body = response.json()
+    return body["choices"] if "choices" in body else [item["content"] for item in body["output"]]
 
 
 @pytest.mark.parametrize(("path", "name"), FIELDS)
 def test_a_field_has_no_effect_or_is_refused_by_name(served: Served, path: str, name: str) -> None:
     given, table = PATHS[path]
-    field, known = table[name], served.post(path, given).json()["choices"]
+    field, known = table[name], texts_of(served.post(path, given))
     more = dict.fromkeys((*field.only_with[:1], *(["repetition_penalty"] * field.of_penalties)), 1.5)
     response = served.post(path, {**given, **more, name: "whatever"})
     if field.matters:
         error = refused_with(response)
         assert (error["param"], error["code"]) == (name, "unsupported")
     else:
-        assert response.json()["choices"] == known
+        assert texts_of(response) == known
 
 
 @pytest.mark.parametrize(("path", "name"), FIELDS)
@@ -357,7 +376,7 @@ def test_an_unknown_model_is_404_with_the_nearest_name(served: Served) -> None:
     refused_with(served.get("/v1/nothing"), 404)
     assert "takes POST, not GET: send" in refused_with(served.get("/v1/completions"), 405)["message"]
     assert "takes GET, not POST" in refused_with(served.post("/v1/models", {}), 405)["message"]
-    assert "use /v1/chat/completions" in refused_with(served.post("/v1/responses", {}), 404)["message"]
+    assert "use /v1/chat/completions" in refused_with(served.post("/v1/messages", {}), 404)["message"]
     assert served.metric("unisono_requests_total") > 0
     assert "dou" not in served.get("/metrics").text.replace("double", "")
 
@@ -420,7 +439,12 @@ def test_the_openapi_document_has_every_route_and_every_reference(served: Served
     assert set(document["paths"]) == {
         "/v1/chat/completions",
         "/v1/completions",
+        "/v1/responses",
+        "/v1/responses/{response}",
+        "/v1/responses/{response}/input_items",
         "/v1/pieces",
+        "/tokenize",
+        "/detokenize",
         "/v1/models",
         "/v1/models/{model}",
         "/health",

@@ -2,43 +2,55 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from unisono.engine.service import Service
 from unisono.server import gac
 from unisono.server.async_engine import AsyncEngine
-from unisono.server.body import JSON, read_body, read_record
+from unisono.server.body import read_body, read_record
 from unisono.server.errors import Refusal, refusal_of_status
-from unisono.server.event_stream import SLACK, events_of
-from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, Field, check_penalties, check_reasoning
-from unisono.server.limits import CHARACTERS, ServerLimits
+from unisono.server.event_stream import SLACK, EventStream, events_of
+from unisono.server.fields import (
+    OF_CHATS,
+    OF_COMPLETIONS,
+    OF_RESPONSES,
+    Field,
+    check_penalties,
+    check_reasoning,
+)
+from unisono.server.limits import ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog, read_origins
 from unisono.server.openapi import document
 from unisono.server.readiness import DEGRADED, State, degraded, missed
+from unisono.server.replies import json_answer, unless_left
 from unisono.server.request_handle import RequestHandle
-from unisono.server.requests import ApiCall, engine_of, pieces_json, read_chat, read_completion
+from unisono.server.requests import ApiCall, engine_of, read_chat, read_completion
 from unisono.server.responses import Answer, ChatResponse, CompletionResponse
+from unisono.server.responses_api.answers import ResponseAnswer
+from unisono.server.responses_api.requests import read_response
+from unisono.server.responses_api.routes import ResponseRoutes
+from unisono.server.responses_api.schemas import ResponseRequest
 from unisono.server.schemas import (
     ChatRequest,
     CompletionRequest,
     GenerationFields,
     Model,
     ModelList,
-    PiecesRequest,
 )
 from unisono.server.telemetry import CONTENT_TYPE, cut, say, where
+from unisono.server.token_routes import TokenRoutes
 
 CLAMPED = "x-unisono-clamped"
 """The header that says which limit was too high, and what it became."""
@@ -47,18 +59,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
-    """What differs between the two endpoints that generate text."""
+    """What differs between the endpoints that generate text."""
 
     record: type[GenerationFields]
     fields: Mapping[str, Field]
     read: Callable[[Any, Service, ServerLimits], ApiCall]
-    answer: type[Answer]
+    answer: Callable[[ApiCall], Answer]
 
 
 ENDPOINTS = {
     "/v1/chat/completions": _Endpoint(ChatRequest, OF_CHATS, read_chat, ChatResponse),
     "/v1/completions": _Endpoint(CompletionRequest, OF_COMPLETIONS, read_completion, CompletionResponse),
 }
+RESPONSES = "/v1/responses"
 
 
 def make_app(
@@ -87,7 +100,7 @@ def make_app(
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     for kind in (Refusal, ClientDisconnect, 404, 405, Exception):
         app.add_exception_handler(kind, _refuse)
-    routes = _Routes(engine, log_prompts, gac_model)
+    routes = _Routes(engine, log_prompts, gac_model, has_keys=keys is not None)
     for method, path, route in routes.table():
         # The name is the route's label in logs and metrics.
         name = gac.GENERATE if path.startswith("/api") else path.replace(":path", "")
@@ -101,7 +114,7 @@ def make_app(
     return CORSMiddleware(
         guarded,
         allow_origins=allowed,
-        allow_methods=("GET", "POST"),
+        allow_methods=("GET", "POST", "DELETE"),
         allow_headers=("*",),
         allow_private_network=True,  # a browser asks for it where this server is in a private network
         expose_headers=("x-request-id", CLAMPED, DEGRADED, "retry-after"),
@@ -109,18 +122,20 @@ def make_app(
 
 
 class _Routes:
-    def __init__(self, engine: AsyncEngine, log_prompts: bool, gac_model: str | None) -> None:
+    def __init__(self, engine: AsyncEngine, log_prompts: bool, gac_model: str | None, *, has_keys: bool) -> None:
         self._engine = engine
         self._log_prompts = log_prompts
         self._gac_model = gac_model
+        self._stored = ResponseRoutes(engine.limits.responses, has_keys=has_keys)
         self._created = int(time.time())
         self._documents: dict[tuple[str, ...], str] = {}
         """The OpenAPI document, by the models that there are: none while they load."""
 
     def table(self) -> list[tuple[str, str, Callable[[Request], Awaitable[Response]]]]:
         table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
-            *(("POST", path, self.generate) for path in ENDPOINTS),
-            ("POST", "/v1/pieces", self.pieces),
+            *(("POST", path, self.generate) for path in (*ENDPOINTS, RESPONSES)),
+            *self._stored.table(),
+            *TokenRoutes(self._engine).table(),
             ("GET", "/v1/models", self.models),
             ("GET", "/v1/models/{model:path}", self.model),
             ("GET", "/health", self.health),
@@ -137,7 +152,8 @@ class _Routes:
 
     async def generate(self, request: Request) -> Response:
         """Read a request, queue it, and answer it whole or as a stream."""
-        engine, log, endpoint = self._engine, request.scope[LOG], ENDPOINTS[request.scope["route"].path.rstrip("/")]
+        engine, log = self._engine, request.scope[LOG]
+        endpoint = ENDPOINTS.get(request.scope["route"].path.rstrip("/")) or self._responses(request)
         with contextlib.ExitStack() as left:
             handle = left.enter_context(engine.call())
             body = await read_body(request.headers, request.stream(), engine.limits)
@@ -145,7 +161,7 @@ class _Routes:
             log.facts |= {"stream": bool(wanted.stream), "user": cut(wanted.user)}
             log.facts["safety_identifier"] = cut(wanted.safety_identifier)
             if self._log_prompts:
-                log.facts["prompt"] = body.get("messages", body.get("prompt"))
+                log.facts["prompt"] = next(filter(None, map(body.get, ("messages", "prompt", "input"))), None)
             call = endpoint.read(wanted, engine.service, engine.limits)
             if (method := call.first.method) is not None:
                 check_penalties(body, endpoint.fields, method.sampling)
@@ -158,10 +174,16 @@ class _Routes:
             # Headers wait for the first chunk, so early failures keep a proper status.
             first = await unless_left(request, anext(bodies))
             if not wanted.stream:
-                return _json(first, headers=headers | degraded(handle.ended.values()))
+                return json_answer(first, headers=headers | degraded(handle.ended.values()))
             timeout = engine.limits.timeout + SLACK
-            return EventStream(events_of(first, bodies, log), left.pop_all(), timeout, headers)
+            return EventStream(events_of(first, bodies, answer, log), left.pop_all(), timeout, headers)
         raise AssertionError("unreachable")
+
+    def _responses(self, request: Request) -> _Endpoint:
+        """The endpoint of the Responses API, as one client has it."""
+        store, owner = self._stored.store, self._stored.owner(request)
+        read = partial(read_response, store=store, owner=owner)
+        return _Endpoint(ResponseRequest, OF_RESPONSES, read, partial(ResponseAnswer, store=store))
 
     def _note(self, log: RequestLog, handle: RequestHandle, answer: Answer) -> None:
         if handle.first_piece is not None:
@@ -179,27 +201,15 @@ class _Routes:
                 if any(reasoning := [generation.reasoning for generation in ended]):
                     log.facts["reasoning"] = reasoning
 
-    async def pieces(self, request: Request) -> Response:
-        engine = self._engine
-        with engine.call():
-            body = await read_body(request.headers, request.stream(), engine.limits)
-            wanted = read_record(PiecesRequest, body, {})
-            its_engine = engine_of(engine.service, wanted.model)
-            request.scope[LOG].model = wanted.model
-            if len(wanted.text) > CHARACTERS * engine.limits.prompt:
-                raise engine.limits.too_long("text", len(wanted.text))
-            reading = engine.read_in_time("text", len(wanted.text), pieces_json, wanted.text, wanted.model, its_engine)
-            return _json(await unless_left(request, reading))
-
     async def models(self, request: Request) -> Response:
         found = [self._model(name) for name in self._engine.service.models]
-        return _json(ModelList(data=found).model_dump_json(exclude_unset=False))
+        return json_answer(ModelList(data=found).model_dump_json(exclude_unset=False))
 
     async def model(self, request: Request) -> Response:
         """Describe one model."""
         name = request.path_params["model"].rstrip("/")
         engine_of(self._engine.service, name)
-        return _json(self._model(name).model_dump_json(exclude_none=True))
+        return json_answer(self._model(name).model_dump_json(exclude_none=True))
 
     def _model(self, name: str) -> Model:
         return Model(id=name, created=self._created, object="model", owned_by="unisono")
@@ -219,11 +229,11 @@ class _Routes:
         models = self._engine.models
         if (text := self._documents.get(models)) is None:
             text = self._documents[models] = json.dumps(document(models, gac=self._gac_model is not None))
-        return _json(text)
+        return json_answer(text)
 
     async def gac_status(self, request: Request) -> Response:
         ready = self._engine.reason is None
-        return _json(json.dumps({"status": "ready" if ready else "loading"}), 200 if ready else 503)
+        return json_answer(json.dumps({"status": "ready" if ready else "loading"}), 200 if ready else 503)
 
     async def gac_generate(self, request: Request) -> Response:
         """Answer conversations, for clients of GaC; all at once, and the first that fails ends the others."""
@@ -237,41 +247,17 @@ class _Routes:
                 await unless_left(request, engine.begin(handle, requests))
                 await unless_left(request, handle.finish())
                 texts = [generation.text for _, generation in sorted(handle.ended.items())]
-            return _json(json.dumps({"response": texts}))
+            return json_answer(json.dumps({"response": texts}))
         except Refusal as refusal:
             log.facts["error"] = refusal.code
             status = 422 if refusal.status == 400 else refusal.status
-            return _json(json.dumps({"detail": refusal.message}), status, refusal.headers)
+            return json_answer(json.dumps({"detail": refusal.message}), status, refusal.headers)
         except gac.Invalid as invalid:
-            return _json(json.dumps({"detail": invalid.detail}), 422)
-
-
-async def unless_left(request: Request, work: Awaitable[T]) -> T:
-    """Await some work; give it up when the client leaves. The request's body must have been read."""
-
-    async def leave() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(leave())
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        with contextlib.suppress(BaseException):
-            await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-def _json(body: str | bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(body, status, headers, JSON)
+            return json_answer(json.dumps({"detail": invalid.detail}), 422)
 
 
 def _state(state: State) -> Response:
-    return _json(state.model_dump_json(exclude_none=True), 200 if state.reason is None else 503)
+    return json_answer(state.model_dump_json(exclude_none=True), 200 if state.reason is None else 503)
 
 
 async def _refuse(request: Request, error: Any) -> Response:
@@ -288,32 +274,4 @@ async def _refuse(request: Request, error: Any) -> Response:
     headers = {**refusal.headers, **its}
     if refusal.status in (408, 413):
         headers["connection"] = "close"  # the rest of the body is not read
-    return _json(refusal.body(), refusal.status, headers)
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events. The call ends when the client leaves, or stops reading."""
-
-    media_type = "text/event-stream"
-
-    def __init__(
-        self,
-        events: AsyncGenerator[bytes, None],
-        left: contextlib.ExitStack,
-        timeout: float,
-        headers: Mapping[str, str],
-    ) -> None:
-        super().__init__(events, headers={"cache-control": "no-store", "x-accel-buffering": "no", **headers})
-        self._events = events
-        self._left = left
-        self._timeout = timeout
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        with self._left:
-            try:
-                async with asyncio.timeout(self._timeout):
-                    await super().__call__(scope, receive, send)
-            except TimeoutError:
-                say("stalled", level=30, id=scope[LOG].id)  # the client does not read: close the connection
-            finally:
-                await self._events.aclose()
+    return json_answer(refusal.body(), refusal.status, headers)
