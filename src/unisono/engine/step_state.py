@@ -14,6 +14,7 @@ from unisono.engine.sequence import TextSequence
 from unisono.engine.token_boundary import REACH, ends_inside_token
 from unisono.errors import MemberUnavailable
 from unisono.fusion.logits_processors import Allowed
+from unisono.engine.trace_head import about
 from unisono.records import GateReading, StepRecord, StepSeconds
 from unisono.vocab.union import UnionVocabulary
 
@@ -282,7 +283,20 @@ class StepState(Asked):
                 if spent > self._seconds[name]
             }
             split = StepSeconds(seconds / share, members)
-            text.steps.extend(replace(record, seconds=split) for record in self.records)
+            is_first = text.request.trace and not text.steps
+            for place, record in enumerate(self.records):
+                its = about(text.plan, self._members) if is_first and not place else None
+                text.steps.append(replace(record, seconds=split, spelled=self._spelled_at(place), about=its))
+
+    def _spelled_at(self, position: int) -> dict[str, tuple[tuple[int, bytes], ...]]:
+        """By member, the ids as which it reads what was chosen at a position, each with its bytes; for a trace."""
+        found = {}
+        for member in self._members if self.text.request.trace else ():
+            if (cursor := self.text.cursors.get(member.name)) is not None:
+                pieces, ends = member.speller.vocabulary.pieces, [*cursor.ends[: self.accepted + 1], len(cursor.ids)]
+                ids = cursor.ids[slice(*ends[position : position + 2])] if position + 1 < len(ends) else ()
+                found[member.name] = tuple((each, pieces[each] or b"") for each in ids)
+        return found
 
     def inside(self, likeliest: int) -> str | None:
         """The member inside whose token the text ends, at the next position whose gate is read."""

@@ -307,11 +307,18 @@ class CompletionAnswer(Completion):
     unisono: Report | None = None
 
 
+class ServedModel(Model):
+    """A model, and what an ensemble of its name is."""
+
+    unisono: dict[str, Any]
+    """The members with their weights, the lead, and how texts are written, as in the first step of a trace."""
+
+
 class ModelList(BaseModel):
     """An answer of ``/v1/models``."""
 
     object: str = "list"
-    data: list[Model]
+    data: list[ServedModel]
 
 
 class ErrorBody(BaseModel):

@@ -1,0 +1,13 @@
+// Begins: the page of a server, or that of a recorded trace.
+
+import { byId, make } from "./dom.js";
+import { Live } from "./live.js";
+import { COLOURS } from "./outcome.js";
+import { Pane } from "./pane.js";
+import { Recorded } from "./recorded.js";
+
+const pane = new Pane(byId("pane"));
+const page = document.documentElement.dataset.mode === "live" ? new Live(pane) : new Recorded(pane);
+byId("colour").replaceChildren(...Object.entries(COLOURS).map(([value, text]) => make("option", { value, text })));
+byId("colour").addEventListener("change", (event) => page.recolour(event.target.value));
+page.start();
