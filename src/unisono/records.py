@@ -104,12 +104,19 @@ class StepRecord:
     """How much more ``p`` may be; ``None`` where the piece was drawn, and what members do not tell was guessed."""
     absent: tuple[str, ...] = ()
     """The members that would have been asked, and were away."""
+    lead: str | None = None
+    """The member that leads the text, asked or not; ``None`` in records of who knows of no lead."""
+    unasked: tuple[str, ...] = ()
+    """The members that were there and not asked: the gate was shut, another was drawn, or it was certain without."""
     entropy: float | None = None
     """Of the distribution of ``p``, in nats; ``None`` without a trace, or where it is not known whole."""
     variation: float | None = None
     """How far apart voters are, from 0 to 1: the largest total variation distance of two. ``None`` as ``entropy``."""
     spelled: Mapping[str, tuple[tuple[int, bytes], ...]] = field(default_factory=dict)
     """By member, the ids as which it reads the piece, each with its bytes: none for END. In a trace only."""
+    kind: str | None = None
+    """What happened, as `unisono.outcomes` words it, and the members whose first choice it is; in a trace only."""
+    winners: tuple[str, ...] = ()
     about: Mapping[str, object] | None = field(default=None, compare=False)
     """Of the first step of a trace: its version, the members with their weights, and how the text is written."""
 
@@ -119,7 +126,9 @@ class StepRecord:
             **({} if self.about is None else {"about": dict(self.about)}),
             "bytes": _json_piece(self.piece),
             "p": self.p,
+            **({} if self.lead is None else {"lead": self.lead}),
             "voted": list(self.voted),
+            **({"unasked": list(self.unasked)} if self.unasked else {}),
             "members": dict(self.members),
             "top": {name: _json_pieces(pieces) for name, pieces in self.top.items()},
             **({"likeliest": _json_pieces(self.likeliest)} if self.likeliest else {}),
@@ -129,6 +138,7 @@ class StepRecord:
             **({"absent": list(self.absent)} if self.absent else {}),
             **({"mark": self.mark} if self.mark else {}),
             **({"part": self.part} if self.part != "answer" else {}),
+            **({} if self.kind is None else {"kind": self.kind, "winners": list(self.winners)}),
             **({} if self.entropy is None else {"entropy": round(self.entropy, 6)}),
             **({} if self.variation is None else {"variation": round(self.variation, 6)}),
             **({"spelled": _json_spelled(self.spelled)} if self.spelled else {}),

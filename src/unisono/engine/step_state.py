@@ -12,9 +12,10 @@ from unisono.engine.member import Member, Place
 from unisono.engine.plan import Bias
 from unisono.engine.sequence import TextSequence
 from unisono.engine.token_boundary import REACH, ends_inside_token
+from unisono.engine.trace_head import about
 from unisono.errors import MemberUnavailable
 from unisono.fusion.logits_processors import Allowed
-from unisono.engine.trace_head import about
+from unisono.outcomes import outcome_of
 from unisono.records import GateReading, StepRecord, StepSeconds
 from unisono.vocab.union import UnionVocabulary
 
@@ -283,15 +284,25 @@ class StepState(Asked):
                 if spent > self._seconds[name]
             }
             split = StepSeconds(seconds / share, members)
-            is_first = text.request.trace and not text.steps
             for place, record in enumerate(self.records):
-                its = about(text.plan, self._members) if is_first and not place else None
-                text.steps.append(replace(record, seconds=split, spelled=self._spelled_at(place), about=its))
+                record = replace(record, seconds=split)
+                text.steps.append(self._traced(record, place) if text.request.trace else record)
+
+    def _traced(self, record: StepRecord, position: int) -> StepRecord:
+        """A record with what a trace has beside it."""
+        outcome, is_first = outcome_of(record), not self.text.steps
+        return replace(
+            record,
+            spelled=self._spelled_at(position),
+            kind=outcome.kind,
+            winners=outcome.winners,
+            about=about(self.text.plan, self._members) if is_first else None,
+        )
 
     def _spelled_at(self, position: int) -> dict[str, tuple[tuple[int, bytes], ...]]:
-        """By member, the ids as which it reads what was chosen at a position, each with its bytes; for a trace."""
+        """By member, the ids as which it reads what was chosen at a position, each with its bytes."""
         found = {}
-        for member in self._members if self.text.request.trace else ():
+        for member in self._members:
             if (cursor := self.text.cursors.get(member.name)) is not None:
                 pieces, ends = member.speller.vocabulary.pieces, [*cursor.ends[: self.accepted + 1], len(cursor.ids)]
                 ids = cursor.ids[slice(*ends[position : position + 2])] if position + 1 < len(ends) else ()

@@ -1,6 +1,6 @@
-// What happened at a piece, in the words of unisono's outcomes: by the first choices of the members that were asked.
+// What happened at a piece, as its record says it, in words and as a heat.
 
-import { label, same } from "./bytes.js";
+import { label } from "./bytes.js";
 
 export const KINDS = {
   agreed: "all that were asked agreed",
@@ -10,6 +10,7 @@ export const KINDS = {
   shut: "the gate stayed shut, and the lead wrote it",
   forced: "nobody was asked: one piece was allowed",
   taken: "you chose it",
+  unknown: "what happened here is not kept",
 };
 
 export const COLOURS = {
@@ -24,23 +25,8 @@ export function leadOf(step, about) {
   return step.lead ?? about?.lead ?? step.voted[0] ?? null;
 }
 
-// The members whose first choice a piece is: of two pieces that are as likely, either.
-export function winnersOf(step) {
-  return Object.entries(step.top ?? {})
-    .filter(([name, pieces]) => pieces.length && (same(pieces[0], step) || (step.members[name] ?? 0) >= pieces[0].p))
-    .map(([name]) => name);
-}
-
-export function kindOf(step, about) {
-  if (step.taken) return "taken";
-  if (!step.voted.length) return "forced";
-  if (step.gate && !step.gate.asked) return "shut";
-  const asked = Object.keys(step.top ?? {});
-  const winners = winnersOf(step);
-  if (!winners.length) return "nobody";
-  if (winners.length === asked.length) return "agreed";
-  const lead = leadOf(step, about);
-  return asked.includes(lead) && !winners.includes(lead) ? "overruled" : "carried";
+export function kindOf(step) {
+  return step.taken ? "taken" : (step.kind ?? "unknown");
 }
 
 // The member that gave a piece most of its mass: its weight times its probability of it.
@@ -61,9 +47,9 @@ export function weightsOf(about) {
 
 // A sentence on what happened, for the pane and for screen readers.
 export function sentence(step, about) {
-  const kind = kindOf(step, about);
+  const kind = kindOf(step);
   if (kind !== "overruled" && kind !== "carried") return `${KINDS[kind][0].toUpperCase()}${KINDS[kind].slice(1)}.`;
-  const winners = winnersOf(step);
+  const { winners } = step;
   const lost = Object.keys(step.top).filter((name) => !winners.includes(name));
   const wanted = lost.map((name) => `${name} would have written ${label(step.top[name][0])}`);
   const verb = winners.length === 1 ? "carried it" : "carried it together";

@@ -101,7 +101,7 @@ export class TextView {
 
   #paint(span, step) {
     const about = this.#variant.about;
-    const kind = kindOf(step, about);
+    const kind = kindOf(step);
     const names = ["piece", `is-${kind}`];
     if (step.draft) names.push(step.draft.accepted ? "is-drafted" : "is-redrafted");
     if (this.#colour === "outcome") names.push(`by-${kind}`);

@@ -133,7 +133,7 @@ function footOf(variant) {
   if (variant.state === "writing") return `Writing: ${count} so far…`;
   if (variant.state === "failed") return `${count}. ${variant.problem}`;
   const counts = {};
-  for (const step of variant.steps) counts[kindOf(step, variant.about)] = (counts[kindOf(step, variant.about)] ?? 0) + 1;
+  for (const step of variant.steps) counts[kindOf(step)] = (counts[kindOf(step)] ?? 0) + 1;
   const kinds = Object.keys(KINDS).filter((kind) => counts[kind]).map((kind) => `${counts[kind]} ${kind}`);
   const seconds = variant.report?.seconds?.total;
   return [count, seconds ? `${seconds.toFixed(1)} s` : "", kinds.join(", "), variant.ending].filter(Boolean).join("; ");
