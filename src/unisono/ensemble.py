@@ -124,9 +124,9 @@ class Ensemble:
             messages: a conversation to answer, or a list of such; each member reads it through its own chat template.
             n: how many texts to draw of one prompt, which is read once. The first has the seed of the sampling, or one
                 that is chosen for it, the next that and 1, and so on: each can be drawn again alone.
-            options: ``max_new_tokens``, ``stop``, ``tools``, ``trace``, ``constraint``, ``continue_final_message``
-                (`GenerationOptions`), and how it is written: ``temperature``, ``top_p``, ``seed``, ``gate`` …
-                (`MethodOptions`).
+            options: ``max_new_tokens``, ``stop``, ``tools``, ``trace``, ``constraint``, ``begin``,
+                ``continue_final_message`` (`GenerationOptions`), and how it is written: ``temperature``, ``top_p``,
+                ``seed``, ``gate`` … (`MethodOptions`).
 
         Raises:
             PromptError: a prompt is empty, too long, or cannot be represented by a member.
@@ -256,14 +256,14 @@ class Ensemble:
         rest: dict[str, Any] = dict(options)
         limits = Limits(rest.pop("max_new_tokens", DEFAULT_LIMITS.max_new_tokens), rest.pop("stop", ()))
         tools, trace, constraint = rest.pop("tools", None), rest.pop("trace", False), rest.pop("constraint", None)
-        continued = rest.pop("continue_final_message", False)
+        continued, begin = rest.pop("continue_final_message", False), rest.pop("begin", None)
         method = self._method(cast(MethodOptions, rest))
         if n is not None:
             _check_n(n, method)
         given = prompt if isinstance(prompt, Prompt) else Prompt(prompt, messages, tools)
         if continued is not False:
             given = replace(given, continue_final_message=continued)
-        return Request("", given, limits, trace, method, constraint, 1 if n is None else n)
+        return Request("", given, limits, trace, method, constraint, n or 1, begin=begin)
 
     def _check_open(self) -> None:
         if self._is_closed:

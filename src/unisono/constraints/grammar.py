@@ -138,6 +138,10 @@ class Parse:
             )
         return allowed_U
 
+    def accepts(self, column: int) -> bool:
+        """Whether one column may follow, which is quicker than to find all that may."""
+        return bool(self._matcher.validate_tokens([column]))
+
     def settle(self, column: int) -> int:
         """What a choice stands for: mostly itself."""
         return column

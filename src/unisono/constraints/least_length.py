@@ -30,6 +30,10 @@ class LeastLength(Parse):
         going_on_U[self._union.end] = False
         return going_on_U if going_on_U.any() else allowed_U
 
+    def accepts(self, column: int) -> bool:
+        """Whether one column may follow."""
+        return bool(self.allowed(())[column])
+
     def settle(self, column: int) -> int:
         """What a choice stands for."""
         return column if self._parse is None else self._parse.settle(column)

@@ -60,6 +60,14 @@ class BesideReasoning(Parse):
                 allowed_U[column] = begins and bool(allowed_U[: self._union.texts].any())
         return allowed_U
 
+    def accepts(self, column: int) -> bool:
+        """Whether one column may follow."""
+        if self._union.mark(column) is not None:
+            return bool(self.allowed(())[column])
+        if self._inside:
+            return self._left > 0 or self._reasoning_end is None
+        return self._parse is None or self._parse.accepts(column)
+
     def _is_space(self, column: int) -> bool:
         return (self._union.piece(column) or b"x").isspace()
 

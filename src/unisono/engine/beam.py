@@ -86,7 +86,7 @@ class Beam(SequenceGroup):
         return self._ended[0][1]
 
     def _ranked(self, candidate: BeamCandidate) -> float:
-        length = candidate.sequence.pieces + (candidate.sequence.finish == "end")
+        length = candidate.sequence.written + (candidate.sequence.finish == "end")
         return float(candidate.score / length**candidate.sequence.plan.draw.length_penalty)
 
 

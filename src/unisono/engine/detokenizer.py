@@ -32,6 +32,10 @@ class StopString:
             fitting = self._border(fitting)
         return fitting + (self._bytes[fitting] == byte)
 
+    def within(self, fitting: int) -> int:
+        """How many bytes fit still, where the whole of it was gone past."""
+        return self._border(fitting) if fitting == len(self._bytes) else fitting
+
     def _border(self, length: int) -> int:
         while len(self._borders) < length:
             self._borders.append(self.after(self._borders[-1], self._bytes[len(self._borders)]))
@@ -52,6 +56,7 @@ class Detokenizer:
         """By stop string, how many of its bytes the text ends with."""
         self._data = bytearray()
         self._begin = 0  # of what is the text's
+        self._given = 0  # of what was given before it
         self._stripped = stripped
         self._holds = marked or stripped
         self._shown = 0
@@ -60,7 +65,7 @@ class Detokenizer:
 
     @property
     def data(self) -> bytes:
-        return bytes(self._data[self._begin :])
+        return bytes(self._data[max(self._begin, self._given) :])
 
     def strip(self) -> None:
         """Leave white space at the beginning out, if nothing else is written yet; of a text that is marked."""
@@ -71,29 +76,39 @@ class Detokenizer:
     def tail(self, size: int) -> bytes:
         return bytes(self._data[-size:]) if size else b""
 
-    def add(self, piece: bytes) -> None:
-        """Append a piece; sets `stopped` and cuts the text when it completes a stop string."""
+    def go_on(self) -> None:
+        """Take all that was added as given: none of it is shown, but a character that it ends within."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder.decode(self._data)
+        self._given = len(self._data) - len(decoder.getstate()[0])
+        self._shown = max(self._shown, self._given)
+
+    def add(self, piece: bytes, *, given: bool = False) -> None:
+        """Append a piece; sets `stopped` and cuts the text when it completes a stop string, unless it is ``given``."""
         before = len(self._data)
         self._data += piece
         if self._stripped and self._begin == before:
             self._skip()
-        starts = [start for number in range(len(self._stops)) if (start := self._found(number, before)) is not None]
+        found = [self._found(number, before, past=given) for number in range(len(self._stops))]
+        starts = [start for start in found if start is not None]
         if starts:
             del self._data[min(starts) :]
             self.stopped = True
 
-    def _found(self, number: int, before: int) -> int | None:
-        """Where a stop string begins that what came after ``before`` completes."""
+    def _found(self, number: int, before: int, *, past: bool) -> int | None:
+        """Where a stop string begins that what came after ``before`` completes, if it is not to be gone ``past``."""
         stop, fitting = self._stops[number], self._fitting[number]
         for place in range(max(before, self._begin), len(self._data)):
             fitting = stop.after(fitting, self._data[place])
-            if fitting == len(stop):
+            if fitting == len(stop) and not past:
                 return place + 1 - len(stop)
+            fitting = stop.within(fitting)
         self._fitting[number] = fitting
         return None
 
     def _skip(self) -> None:
-        self._begin = self._shown = len(self._data) - len(self._data[self._begin :].lstrip())
+        self._begin = len(self._data) - len(self._data[self._begin :].lstrip())
+        self._shown = max(self._given, self._begin)
         self._fitting = [0] * len(self._stops)
 
     def take(self, *, final: bool = False) -> str:
@@ -108,7 +123,7 @@ class Detokenizer:
 
     def _waiting(self) -> int:
         """How many bytes at the end might be the beginning of a stop string, or be left out."""
-        if self._holds and self._shown == self._begin and self._data[self._begin :].isspace():
+        if self._holds and self._shown <= max(self._begin, self._given) and self._data[self._begin :].isspace():
             return len(self._data) - self._begin
         return max(self._fitting, default=0)
 

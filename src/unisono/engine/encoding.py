@@ -78,12 +78,17 @@ def _check_continued(member: Member, ids: Sequence[int]) -> None:
         )
 
 
-def check_thinking(variables: Mapping[str, Any] | None, reasoning: Reasoning) -> None:
+def check_thinking(variables: Mapping[str, Any] | None, reasoning: Reasoning, *, begun: bool = False) -> None:
     """Refuse variables that tell templates to think where nothing is to be reasoned, or not to where a limit is set.
 
-    Raises a `SpecError`.
+    Nothing is reasoned of an answer that is ``begun``. Raises a `SpecError`.
     """
     for name, value, thinks in asked(variables):
+        if begun and thinks:
+            raise SpecError(
+                f"the answer's first words are given, and template_kwargs says {name}: {shown(value)}",
+                hint="leave one of them out; a list of pieces may begin with reasoning",
+            )
         if reasoning.off if thinks else reasoning.max_pieces is not None:
             raise SpecError(
                 f"reasoning is {reasoning}, but template_kwargs says {name}: {shown(value)}",

@@ -21,7 +21,8 @@ from unisono.engine.given import cut, scored_by
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan
 from unisono.engine.prefill import Prefill
-from unisono.engine.request import DEFAULT_LIMITS, GenerationRequest, PreparedRequest, Preparer
+from unisono.engine.preparer import Preparer
+from unisono.engine.request import DEFAULT_LIMITS, GenerationRequest, PreparedRequest
 from unisono.engine.runner import Runner, by_model
 from unisono.engine.sampler import Sampler
 from unisono.engine.scoring import Scoring

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
-from typing import Any, Unpack, cast
-
-import numpy as np
+from typing import Any, Unpack
 
 from unisono.chat.messages import Prompt, Tool
 from unisono.config.constraint import Constraint
-from unisono.config.method import Method, MethodOptions, check_off
-from unisono.config.reasoning import Reasoning
-from unisono.config.whole import check_request
-from unisono.constraints.grammar import Compile, Parse
-from unisono.constraints.least_length import LeastLength
-from unisono.constraints.reasoning import BesideReasoning
-from unisono.engine.calls import free_calls
-from unisono.engine.encoding import check_length, check_thinking, encode_for, encode_late
-from unisono.engine.given import scored_by, split
+from unisono.config.method import Method, MethodOptions
+from unisono.constraints.grammar import Parse
+from unisono.engine.beginning import Beginning, GivenPiece
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan
 from unisono.engine.scheduler import Cost, RequestId
-from unisono.errors import PromptError, SpecError, shown
+from unisono.errors import SpecError, shown
 from unisono.records import Generation, Limits, Part, StepRecord
-from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_LIMITS = Limits()
 
@@ -38,6 +27,9 @@ class GenerationOptions(MethodOptions, total=False):
     """What the answer to messages may call; `Ensemble.call_form` tells how it does."""
     continue_final_message: bool
     """Whether the last message, an assistant's, is continued in place of being answered."""
+    begin: Beginning | str | bytes | Sequence[GivenPiece] | None
+    """What the text begins with: the answer's first words, or a list of all pieces so far, such as steps of a trace.
+    The generation is what follows."""
     max_new_tokens: int
     """Pieces to choose at most."""
     stop: str | Sequence[str]
@@ -81,6 +73,8 @@ class GenerationRequest:
     its first piece, which nothing precedes, and its steps have the probabilities. The method's weights are those of a
     text before which nothing was asked.
     """
+    begin: Beginning | None
+    """What each text begins with. The limits, the generation and its steps are those of what follows."""
 
     def __init__(
         self,
@@ -98,18 +92,20 @@ class GenerationRequest:
         max_new_tokens: int | None = None,
         stop: str | Sequence[str] | None = None,
         score: bool = False,
+        begin: Beginning | str | bytes | Sequence[GivenPiece] | None = None,
         **keywords: Unpack[MethodOptions],
     ) -> None:
         """Make a request: ``max_new_tokens`` and ``stop`` replace those of the limits, other keywords are options.
 
         Raises:
-            SpecError: ``max_new_tokens`` or ``stop`` is wrong.
+            SpecError: ``max_new_tokens``, ``stop`` or ``begin`` is wrong.
         """
         if max_new_tokens is not None or stop is not None:
             most = limits.max_new_tokens if max_new_tokens is None else max_new_tokens
             limits = replace(limits, max_new_tokens=most, stop=limits.stop if stop is None else stop)
         given = {**(options or {}), **keywords}
-        values = (id, prompt, limits, trace, method, constraint, n, top_logprobs, model, given, score)
+        begun = Beginning.parse(begin)
+        values = (id, prompt, limits, trace, method, constraint, n, top_logprobs, model, given, score, begun)
         for key, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, key.name, value)
 
@@ -136,7 +132,8 @@ class PreparedRequest:
     request: GenerationRequest
     plan: Plan
     ids: Mapping[str, Sequence[int]]
-    """By member, the ids of the prompt. Members are left out that were away with their tokenizers; see ``late``."""
+    """By member, the ids of the prompt and of what the text begins with. Members are left out that were away with their
+    tokenizers; see ``late``."""
     cost: Cost
     """What it takes up, at most."""
     parse: Parse | None = None
@@ -145,6 +142,8 @@ class PreparedRequest:
     """The columns of what is scored after the prompt."""
     unscored: Sequence[bytes] = ()
     """The pieces of a scored prompt before these; see `Given`."""
+    begun: Sequence[int] = ()
+    """The columns that the text begins with. ``ids`` end with them, and ``parse`` stands behind them."""
     begins_inside: bool = False
     """Whether the prompt ends inside reasoning, so that the text begins there."""
     asked: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -194,117 +193,3 @@ class Failed:
 
 
 Event = Wrote | Ended | Failed
-
-
-class Preparer:
-    """Turns requests into what an engine can serve. Takes no slots and runs no model."""
-
-    def __init__(
-        self, members: Sequence[Member], union: UnionVocabulary, default: Plan, slots: int, grammars: Compile | None
-    ) -> None:
-        """Bind it to an engine's members, vocabulary and plan; ``slots`` is how many texts it generates at once."""
-        self._members = members
-        self._union = union
-        self._default = default
-        self._slots = slots
-        self._grammars = grammars
-        self._truncated = [member.name for member in members if member.is_truncated]
-        self._slots_by_model = Counter(member.model for member in members)
-        # no piece is spelled with more ids than bytes, and a first one may get a space
-        self._longest_spelling = int(np.diff(union.offset_U).max(initial=0)) + 1
-
-    def prepare(
-        self, request: GenerationRequest, default: Plan | None = None, *, may_be_empty: bool = False
-    ) -> PreparedRequest:
-        """Look a request's method up, let all members encode its prompt, and say what it costs.
-
-        Args:
-            request: to be prepared.
-            default: the plan of a request that brings no method and no options; by default the engine's own.
-            may_be_empty: whether a raw prompt may be empty.
-
-        Raises:
-            PromptError: a member cannot read the prompt, or it is longer than the member's context.
-            SpecError: a field is wrong, the method does not fit the members, or the constraint cannot be kept.
-        """
-        request.check()
-        check_request(self._truncated, scores=request.score or may_be_empty, logprobs=request.top_logprobs)
-        parse = None if request.constraint is None else self._begin_grammar(request.constraint)
-        plan = self._plan(request, self._default if default is None else default)
-        prompt, given, unscored = request.prompt, tuple[int, ...](), tuple[bytes, ...]()
-        if prompt.ids is not None and len(self._members) > 1:
-            raise PromptError("token ids are one member's", hint="ask that member alone, or give text")
-        if request.score:
-            whole = split(plan.lead, self._members, prompt)
-            prompt, given, unscored = whole.beginning, whole.columns, whole.unscored
-            request = replace(request, prompt=prompt, limits=Limits(max(1, len(given))))
-        check_thinking(prompt.template_kwargs, plan.reasoning)
-        free = None if parse or request.score or self._grammars is None else free_calls(plan.lead.encoder, prompt)
-        parse = parse or self._begin_grammar(free)
-        seams = parse is not None and parse.by_seams
-        all_there = request.score or may_be_empty or plan.weighs_prompt
-        spared = [member.name for member in self._members if plan.spares(member) and not all_there]
-        ids, inside = encode_for(
-            self._members, prompt, plan.reasoning, may_be_empty=may_be_empty, seams=seams, spared=spared
-        )
-        late = partial(encode_late, prompt=prompt, reasoning=plan.reasoning, inside=inside, seams=seams)
-        bound = parse is not None or plan.reasoning != Reasoning()
-        if self._union.marks and bound and not request.score:
-            answered = prompt.continue_final_message
-            parse = BesideReasoning(plan.reasoning, self._union, parse, inside=inside, answered=answered)
-        if request.limits.min_new_tokens and not request.score:
-            parse = LeastLength(request.limits.min_new_tokens, self._union, parse)
-        for member in [member for member in self._members if member.name in ids]:
-            read, context = len(ids[member.name]), member.backend.facts.context
-            scored = sum(len(member.spell(column, self._union.piece(column) or b"")) for column in given[:-1])
-            check_length(member.name, read and read + scored, context)
-        cost, asked = self._cost(request, plan, ids), self._asked(request, plan)
-        return PreparedRequest(request, plan, ids, cost, parse, given, unscored, inside, asked, late)
-
-    def _plan(self, request: GenerationRequest, default: Plan) -> Plan:
-        method = default.method if request.method is None else request.method
-        if request.options and isinstance(method, Method):
-            check_off(request.options.get("speculate"), [member.name for member in self._members])
-            method = method.but(**cast(MethodOptions, request.options))
-        if request.score:
-            if request.n > 1 or request.constraint is not None:
-                words = "a prompt is to be scored, and n or a constraint is given"
-                raise SpecError(words, hint="they concern what is written")
-            method = scored_by(method)
-        plan = default if method is default.method else Plan(method, self._members, self._union)
-        width = plan.draw.beam_width
-        if width > self._slots:
-            raise SpecError(
-                f"beam_width is {width}, but there are slots for {self._slots} texts at once",
-                hint=f"load for a batch of {width} or more, or say beam_width: {width} in the ensemble's file",
-            )
-        if request.n > 1 and width > 1:
-            raise SpecError(f"n is {request.n}, but a beam seeks one text", hint="leave n or beam_width out")
-        return plan
-
-    def _asked(self, request: GenerationRequest, plan: Plan) -> dict[str, Sequence[int]]:
-        """The ids of what was asked. A prompt that is itself scored is no question: before it, nothing was."""
-        if not plan.weighs_prompt:
-            return {}
-        prompt = Prompt(text="") if request.score else request.prompt
-        return {member.name: member.asked_ids(prompt) for member in self._members}
-
-    def _cost(self, request: GenerationRequest, plan: Plan, ids: Mapping[str, Sequence[int]]) -> Cost:
-        memory = Counter[int]()
-        for member in self._members:
-            context = member.backend.facts.context
-            read = len(ids[member.name]) if member.name in ids else context
-            memory[member.model] += min(context, read + request.limits.max_new_tokens * self._longest_spelling)
-        prompts = {name: len(its) for name, its in ids.items()}
-        return Cost(self._slots_by_model, max(request.n, plan.draw.beam_width), prompts, memory)
-
-    def _begin_grammar(self, constraint: object) -> Parse | None:
-        given = Constraint.parse(constraint)
-        if given is None:
-            return None
-        if self._grammars is None:
-            raise SpecError(
-                f"the text is bound to {given.kind}, but this engine was given nothing that makes grammars",
-                hint="give it one: Engine(…, compile_grammar=Grammars(union)); Ensemble.load does",
-            )
-        return self._grammars(given)

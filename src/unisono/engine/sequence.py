@@ -36,6 +36,8 @@ class TextSequence:
         self.seed = secrets.randbits(SEED_BITS) if seed is None else seed
         self.finish: Finish | None = None
         self.pieces = 0
+        """How many it has, those counted that it was given to begin with."""
+        self.begun = len(prepared.begun)
         self.ensembled = 0  # pieces at which all members were asked
         self.blocks = 0
         self.drafted = 0
@@ -96,40 +98,65 @@ class TextSequence:
         self._began = began
 
     @property
+    def written(self) -> int:
+        """How many pieces follow those that it was given to begin with."""
+        return self.pieces - self.begun
+
+    @property
     def room(self) -> int:
-        return self.request.limits.max_new_tokens - self.pieces
+        return self.request.limits.max_new_tokens - self.written
 
     def tail(self, size: int) -> bytes:
         """The last bytes, as far as no mark stands between."""
-        return self._written.tail(min(size, self._since_mark))
+        return self._part.tail(min(size, self._since_mark))
 
     @property
-    def _written(self) -> Detokenizer:
+    def _part(self) -> Detokenizer:
         return self._text if self.part == "answer" or self._reasoning is None else self._reasoning
 
     def append(self, piece: bytes, column: int, mark: Mark | None = None) -> None:
         """Add a chosen piece or mark; ends the text when it completes a stop string or fills the limit."""
-        self.pieces += 1
-        self.counts[column] += 1
         if self.history is not None:
             self.history.append(column)
         if self.parse is not None:
             self.parse.consume(column)
         if self._first_piece is None:
             self._first_piece = time.perf_counter()
-        if mark is None:
-            self._since_mark += len(piece)
-            self.reasoned += self.part == "reasoning"
-            self.openings = frozenset()
-            self._written.add(piece)
-        else:
-            self._pass(mark)
+        self._add(piece, column, mark)
+        self.reasoned += mark is None and self.part == "reasoning"
         if self._text.stopped:
             self.end("stop")
-        elif self.pieces >= self.request.limits.max_new_tokens:
+        elif self.written >= self.request.limits.max_new_tokens:
             self.end("length")
 
-    def _pass(self, mark: Mark) -> None:
+    def _add(self, piece: bytes, column: int, mark: Mark | None, *, given: bool = False) -> None:
+        self.pieces += 1
+        self.counts[column] += 1
+        if mark is None:
+            self._since_mark += len(piece)
+            self.openings = frozenset()
+            self._part.add(piece, given=given)
+        else:
+            self._pass(mark, given=given)
+
+    def begin(self, columns: Sequence[int], members: Sequence[Member], union: UnionVocabulary) -> None:
+        """Take what it was given to begin with as written before; its grammar and its prompt are behind that."""
+        for column in columns:
+            mark = union.mark(column)
+            self._add(union.piece(column) or b"", column, mark, given=True)
+            if mark is not None:
+                self.open_behind(mark, members)
+        for text in (self._text, self._reasoning):
+            if text is not None and columns:
+                text.go_on()
+
+    def open_behind(self, mark: Mark, members: Sequence[Member]) -> None:
+        """Note for which members an answer begins behind a mark."""
+        its, calls = self.openings, self.calls
+        openings = (each.name for each in members if each.opens_behind(mark, opening=each.name in its, calls=calls))
+        self.openings = frozenset(openings)
+
+    def _pass(self, mark: Mark, *, given: bool) -> None:
         """Go on in another part. A mark in a place where it makes no sense changes nothing that is shown.
 
         Text that is scored has no parts: a mark is in it as its member's token.
@@ -137,9 +164,9 @@ class TextSequence:
         self._since_mark = 0
         if mark in OF_CALLS and self.calls is not None:
             self.calls = self.calls.behind(mark)
-            self._written.add(self.plan.lead.encoder.seams.text(mark, self.calls.number).encode())
+            self._part.add(self.plan.lead.encoder.seams.text(mark, self.calls.number).encode(), given=given)
         elif self.request.score or (mark in OF_CALLS and self.request.prompt.tools is not None):
-            self._written.add(self.plan.lead.markup(mark))
+            self._part.add(self.plan.lead.markup(mark), given=given)
         elif mark == "reasoning_begin":
             self.part = "reasoning"
             self._reasoning = self._reasoning or ReasoningText()
@@ -151,7 +178,7 @@ class TextSequence:
     def close_calls(self) -> None:
         """Write what stands behind the last call in the lead's form, which ends with END."""
         if self.calls is not None and self.calls.last == "call_end":
-            self._written.add(self.plan.lead.encoder.seams.segments.end.encode())
+            self._part.add(self.plan.lead.encoder.seams.segments.end.encode())
 
     def end(self, reason: Finish) -> None:
         self.finish = reason
@@ -176,7 +203,7 @@ class TextSequence:
             finish_reason=self.finish,
             usage=Usage(
                 prompt_tokens=self.prompt_tokens,
-                pieces=self.pieces,
+                pieces=self.written,
                 ensembled=self.ensembled,
                 blocks=self.blocks,
                 drafted=self.drafted,
@@ -197,7 +224,7 @@ class TextSequence:
 
 
 def begin_sequence(prepared: PreparedRequest, members: Sequence[Member], union: UnionVocabulary) -> TextSequence:
-    """A sequence of nothing but its prompt, with a slot of every member."""
+    """A sequence of nothing but its prompt and what it was given to begin with, with a slot of every member."""
     plan, ids = prepared.plan, prepared.ids
     # Where the prompt is to be weighed, the members score it in these slots before they read it.
     unread = plan.weighs_prompt
@@ -214,6 +241,7 @@ def begin_sequence(prepared: PreparedRequest, members: Sequence[Member], union: 
     if prepared.request.prompt.begins_answer and not prepared.begins_inside:
         off = plan.reasoning.off and sequence.calls is None
         sequence.openings = frozenset(each.name for each in members if each.opens(off=off))
+    sequence.begin(prepared.begun, members, union)
     if plan.drafter in (NGRAM, AUTO):
         reader = next(member for member in (plan.lead, *members) if member.name in ids)
         column_V = reader.map.column_V

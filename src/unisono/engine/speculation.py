@@ -59,7 +59,7 @@ class Speculator:
             if state.plan.drafter is None:
                 continue
             self.draft_length.in_use = True
-            if not state.text.pieces:
+            if not state.text.written:
                 continue
             if state.text.history is not None:
                 state.found, state.matched = state.text.history.propose(state.plan.max_pieces)

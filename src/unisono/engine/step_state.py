@@ -43,7 +43,7 @@ class StepState(Asked):
         """Whether it chose nothing, as who could is away."""
         self.settled = 0  # positions at which something was chosen
         self.piece: bytes | None = None
-        self.opening = not text.pieces  # prompts are read
+        self.opening = not text.written  # prompts are read
         self._openings = text.openings
         self._calls = text.calls
         self._committed: set[str] = set()
@@ -215,11 +215,7 @@ class StepState(Asked):
             mark = self._union.mark(column)
             text.append(piece, column, mark)
             if mark is not None:
-                text.openings = frozenset(
-                    each.name
-                    for each in self._members
-                    if each.opens_behind(mark, opening=each.name in text.openings, calls=text.calls)
-                )
+                text.open_behind(mark, self._members)
         if position < len(self.drafted) and self.drafted[position] == column:
             self.accepted += 1
             self.alive = text.finish is None

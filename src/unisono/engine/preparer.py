@@ -1,0 +1,187 @@
+"""Turns requests into what an engine can serve."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import cast
+
+import numpy as np
+
+from unisono.chat.messages import Prompt
+from unisono.config.constraint import Constraint
+from unisono.config.method import Method, MethodOptions, check_off
+from unisono.config.reasoning import Reasoning
+from unisono.config.whole import check_request
+from unisono.constraints.grammar import Compile, Parse
+from unisono.constraints.least_length import LeastLength
+from unisono.constraints.reasoning import BesideReasoning
+from unisono.engine.beginning import Beginning, BegunWith, columns_of
+from unisono.engine.calls import free_calls
+from unisono.engine.encoding import check_length, check_thinking, encode_for, encode_late
+from unisono.engine.given import scored_by, split
+from unisono.engine.member import Member
+from unisono.engine.plan import Plan
+from unisono.engine.request import GenerationRequest, PreparedRequest
+from unisono.engine.scheduler import Cost
+from unisono.errors import PromptError, SpecError
+from unisono.records import Limits
+from unisono.vocab.union import UnionVocabulary
+
+
+class Preparer:
+    """Turns requests into what an engine can serve. Takes no slots and runs no model."""
+
+    def __init__(
+        self, members: Sequence[Member], union: UnionVocabulary, default: Plan, slots: int, grammars: Compile | None
+    ) -> None:
+        """Bind it to an engine's members, vocabulary and plan; ``slots`` is how many texts it generates at once."""
+        self._members = members
+        self._union = union
+        self._default = default
+        self._slots = slots
+        self._grammars = grammars
+        self._truncated = [member.name for member in members if member.is_truncated]
+        self._slots_by_model = Counter(member.model for member in members)
+        # no piece is spelled with more ids than bytes, and a first one may get a space
+        self._longest_spelling = int(np.diff(union.offset_U).max(initial=0)) + 1
+
+    def prepare(
+        self, request: GenerationRequest, default: Plan | None = None, *, may_be_empty: bool = False
+    ) -> PreparedRequest:
+        """Look a request's method up, let all members encode its prompt, and say what it costs.
+
+        Args:
+            request: to be prepared.
+            default: the plan of a request that brings no method and no options; by default the engine's own.
+            may_be_empty: whether a raw prompt may be empty.
+
+        Raises:
+            PromptError: a member cannot read the prompt, or it is longer than the member's context.
+            SpecError: a field is wrong, the method does not fit the members, or the constraint cannot be kept.
+        """
+        request.check()
+        check_request(self._truncated, scores=request.score or may_be_empty, logprobs=request.top_logprobs)
+        parse = None if request.constraint is None else self._begin_grammar(request.constraint)
+        plan = self._plan(request, self._default if default is None else default)
+        prompt, given, unscored = request.prompt, tuple[int, ...](), tuple[bytes, ...]()
+        if prompt.ids is not None and len(self._members) > 1:
+            raise PromptError("token ids are one member's", hint="ask that member alone, or give text")
+        if request.score:
+            whole = split(plan.lead, self._members, prompt)
+            prompt, given, unscored = whole.beginning, whole.columns, whole.unscored
+            request = replace(request, prompt=prompt, limits=Limits(max(1, len(given))))
+        check_thinking(prompt.template_kwargs, plan.reasoning, begun=_is_answered(request.begin))
+        all_there = request.score or may_be_empty or plan.weighs_prompt
+        spared = [member.name for member in self._members if plan.spares(member) and not all_there]
+        parse = parse or self._free_calls(request, plan)
+        seams = parse is not None and parse.by_seams
+        ids, inside = encode_for(
+            self._members, prompt, plan.reasoning, may_be_empty=may_be_empty, seams=seams, spared=spared
+        )
+        parse = self._beside_reasoning(request, plan, parse, inside=inside)
+        late = partial(encode_late, prompt=prompt, reasoning=plan.reasoning, inside=inside, seams=seams)
+        begun = None if request.begin is None else self._begun(request, plan, inside=inside, seams=seams)
+        if begun is not None:
+            begun.consume(parse)
+            ids = {
+                member.name: [*ids[member.name], *begun.ids(member)] for member in self._members if member.name in ids
+            }
+            late = partial(_late_and_begun, late, begun)
+        if request.limits.min_new_tokens and not request.score:
+            parse = LeastLength(request.limits.min_new_tokens, self._union, parse)
+        self._check_lengths(ids, given)
+        cost, asked = self._cost(request, plan, ids), self._asked(request, plan)
+        columns = () if begun is None else begun.columns
+        return PreparedRequest(request, plan, ids, cost, parse, given, unscored, columns, inside, asked, late)
+
+    def _free_calls(self, request: GenerationRequest, plan: Plan) -> Parse | None:
+        """The grammar of calls where they are free, and are not to be taken for text; see `free_calls`."""
+        if request.score or self._grammars is None:
+            return None
+        return self._begin_grammar(free_calls(plan.lead.encoder, request.prompt))
+
+    def _beside_reasoning(
+        self, request: GenerationRequest, plan: Plan, parse: Parse | None, *, inside: bool
+    ) -> Parse | None:
+        """The grammar of a text that may begin with reasoning."""
+        bound = parse is not None or plan.reasoning != Reasoning()
+        if not self._union.marks or not bound or request.score:
+            return parse
+        answered = request.prompt.continue_final_message
+        return BesideReasoning(plan.reasoning, self._union, parse, inside=inside, answered=answered)
+
+    def _begun(self, request: GenerationRequest, plan: Plan, *, inside: bool, seams: bool) -> BegunWith:
+        assert request.begin is not None
+        columns = columns_of(request.begin, plan.lead, self._members, self._union)
+        off, opens = plan.reasoning.off and not seams, request.prompt.begins_answer and not inside
+        return BegunWith(columns, self._union, opens, off, seams)
+
+    def _check_lengths(self, ids: Mapping[str, Sequence[int]], given: Sequence[int]) -> None:
+        for member in [member for member in self._members if member.name in ids]:
+            read, context = len(ids[member.name]), member.backend.facts.context
+            scored = sum(len(member.spell(column, self._union.piece(column) or b"")) for column in given[:-1])
+            check_length(member.name, read and read + scored, context)
+
+    def _plan(self, request: GenerationRequest, default: Plan) -> Plan:
+        method = default.method if request.method is None else request.method
+        if request.options and isinstance(method, Method):
+            check_off(request.options.get("speculate"), [member.name for member in self._members])
+            method = method.but(**cast(MethodOptions, request.options))
+        if request.score:
+            if request.n > 1 or request.constraint is not None:
+                words = "a prompt is to be scored, and n or a constraint is given"
+                raise SpecError(words, hint="they concern what is written")
+            if request.begin is not None:
+                raise SpecError("a prompt is to be scored, and begin is given", hint="write it into the prompt")
+            method = scored_by(method)
+        elif _is_answered(request.begin) and not method.reasoning.off:
+            method = replace(method, reasoning=Reasoning(off=True))
+        plan = default if method is default.method else Plan(method, self._members, self._union)
+        width = plan.draw.beam_width
+        if width > self._slots:
+            raise SpecError(
+                f"beam_width is {width}, but there are slots for {self._slots} texts at once",
+                hint=f"load for a batch of {width} or more, or say beam_width: {width} in the ensemble's file",
+            )
+        if request.n > 1 and width > 1:
+            raise SpecError(f"n is {request.n}, but a beam seeks one text", hint="leave n or beam_width out")
+        return plan
+
+    def _asked(self, request: GenerationRequest, plan: Plan) -> dict[str, Sequence[int]]:
+        """The ids of what was asked. A prompt that is itself scored is no question: before it, nothing was."""
+        if not plan.weighs_prompt:
+            return {}
+        prompt = Prompt(text="") if request.score else request.prompt
+        return {member.name: member.asked_ids(prompt) for member in self._members}
+
+    def _cost(self, request: GenerationRequest, plan: Plan, ids: Mapping[str, Sequence[int]]) -> Cost:
+        memory = Counter[int]()
+        for member in self._members:
+            context = member.backend.facts.context
+            read = len(ids[member.name]) if member.name in ids else context
+            memory[member.model] += min(context, read + request.limits.max_new_tokens * self._longest_spelling)
+        prompts = {name: len(its) for name, its in ids.items()}
+        return Cost(self._slots_by_model, max(request.n, plan.draw.beam_width), prompts, memory)
+
+    def _begin_grammar(self, constraint: object) -> Parse | None:
+        given = Constraint.parse(constraint)
+        if given is None:
+            return None
+        if self._grammars is None:
+            raise SpecError(
+                f"the text is bound to {given.kind}, but this engine was given nothing that makes grammars",
+                hint="give it one: Engine(…, compile_grammar=Grammars(union)); Ensemble.load does",
+            )
+        return self._grammars(given)
+
+
+def _is_answered(begin: Beginning | None) -> bool:
+    """Whether a text begins with an answer, before which nothing is reasoned."""
+    return begin is not None and begin.text is not None
+
+
+def _late_and_begun(late: Callable[[Member], list[int]], begun: BegunWith, member: Member) -> list[int]:
+    return [*late(member), *begun.ids(member)]
