@@ -31,6 +31,10 @@ export class Live {
     return this.#models.find((model) => model.id === byId("model").value);
   }
 
+  get about() {
+    return this.#model?.about;
+  }
+
   // Asks which models there are, again and again while they load.
   async start() {
     say("Asking the server which models it has…");

@@ -48,12 +48,16 @@ export function weightsOf(about) {
 // A sentence on what happened, for the pane and for screen readers.
 export function sentence(step, about) {
   const kind = kindOf(step);
-  if (kind !== "overruled" && kind !== "carried") return `${KINDS[kind][0].toUpperCase()}${KINDS[kind].slice(1)}.`;
+  if (kind !== "overruled" && kind !== "carried") return capital(KINDS[kind] ?? kind);
   const { winners } = step;
   const lost = Object.keys(step.top).filter((name) => !winners.includes(name));
   const wanted = lost.map((name) => `${name} would have written ${label(step.top[name][0])}`);
   const verb = winners.length === 1 ? "carried it" : "carried it together";
   return `${winners.join(" and ")} ${verb}; ${wanted.join(", ")}.`;
+}
+
+function capital(words) {
+  return `${words[0].toUpperCase()}${words.slice(1)}.`;
 }
 
 // From 0 to 9, or null where the trace does not say it.

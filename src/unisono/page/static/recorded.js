@@ -30,6 +30,10 @@ export class Recorded {
     say([`${found.name}: ${plural(count, "step")}.`, ...found.notes].join(" "), found.notes.length > 0);
   }
 
+  get about() {
+    return this.#views[0]?.turn.chosen.about;
+  }
+
   recolour(by) {
     this.#colour = by;
     for (const view of this.#views) view.recolour(by);

@@ -14,6 +14,7 @@ export class Strip {
   #variant;
   #canvas = make("canvas", { height: HEIGHT });
   #words = make("output", {});
+  #swatches = ["calm", "warm", "line"].map((name) => make("i", { className: `swatch ${name}` }));
   #range = make("input", { type: "range", step: "any", min: 0, className: "threshold" });
 
   constructor(variant, { choose }) {
@@ -23,7 +24,7 @@ export class Strip {
     this.#canvas.addEventListener("pointerdown", (event) => this.#drag(event));
     this.#canvas.addEventListener("pointermove", (event) => event.buttons && this.#drag(event));
     this.#canvas.addEventListener("dblclick", (event) => choose(this.#placeAt(event)));
-    this.element = make("figure", { className: "strip" }, make("figcaption", {}), this.#canvas, this.#range, this.#words);
+    this.element = make("figure", { className: "strip" }, make("figcaption", {}), this.#canvas, this.#range, this.#words, ...this.#swatches);
     this.element.hidden = true;
   }
 
@@ -65,21 +66,20 @@ export class Strip {
     const width = Math.max(100, Math.round(this.element.clientWidth || 300));
     this.#canvas.width = width;
     const pen = this.#canvas.getContext("2d");
-    const style = getComputedStyle(this.element);
-    this.#paintScores(pen, width, style, threshold);
-    pen.fillStyle = style.getPropertyValue("--ink");
+    const [calm, warm, line] = this.#swatches.map((swatch) => getComputedStyle(swatch).color);
+    this.#paintScores(pen, width, [calm, warm], threshold);
+    pen.fillStyle = line;
     pen.fillRect(0, this.#y(threshold) - 1, width, 2);
   }
 
   // A bar a piece, or a column of pixels where there are more pieces than pixels: its most and least score.
-  #paintScores(pen, width, style, threshold) {
-    const [calm, open] = [style.getPropertyValue("--calm"), style.getPropertyValue("--warm")];
+  #paintScores(pen, width, [calm, warm], threshold) {
     const count = this.scores.length;
     const columns = Math.min(count, width);
     for (let column = 0; column < columns; column++) {
       const its = this.scores.slice(Math.floor((column * count) / columns), Math.floor(((column + 1) * count) / columns)).filter((score) => score !== null);
       if (!its.length) continue;
-      pen.fillStyle = its.some((score) => this.#kind.opens(score, threshold)) ? open : calm;
+      pen.fillStyle = its.some((score) => this.#kind.opens(score, threshold)) ? warm : calm;
       const y = this.#y(Math.min(...its));
       pen.fillRect((column * width) / columns, y, Math.max(1, width / columns - (columns < width / 3 ? 1 : 0)), HEIGHT - y);
     }
