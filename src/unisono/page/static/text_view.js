@@ -5,7 +5,7 @@ import { make } from "./dom.js";
 import { carrierOf, heat, kindOf } from "./outcome.js";
 
 const BLOCK = 120; // pieces, after which a line end begins the next block
-const LONGEST_BLOCK = 1500; // pieces, after which one begins where there is no line end
+const LONGEST_BLOCK = 500; // pieces, after which one begins in the middle of a line, which a sign says
 const MEMBERS = 8; // colours
 
 let ids = 0;
@@ -92,8 +92,8 @@ export class TextView {
   }
 
   #begin(part) {
-    const last = this.#block?.lastChild?.firstChild;
-    if (last?.data?.endsWith("\n") && part === this.#part) this.#block.classList.add("ends-line");
+    const goesOn = this.#block && part === this.#part && !this.#block.lastChild.textContent.endsWith("\n");
+    if (goesOn) this.#block.classList.add("goes-on");
     this.#part = part;
     this.#block = make("div", { className: `block ${part}`, role: "presentation" });
     this.element.append(this.#block);
