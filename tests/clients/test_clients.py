@@ -32,7 +32,8 @@ SECONDS = 240
 """For one client, on a busy machine."""
 NEWEST, OPENAI_2 = "requirements", "requirements-openai2"
 ENVIRONMENTS = {
-    "openai": NEWEST, "agents": NEWEST, "langchain": NEWEST, "pydantic_ai": NEWEST, "litellm": NEWEST, "llm": NEWEST,
+    "openai": NEWEST, "agents": NEWEST, "agents_responses": NEWEST, "langchain": NEWEST, "pydantic_ai": NEWEST,
+    "litellm": NEWEST, "llm": NEWEST,
     "llama_index": OPENAI_2, "instructor": OPENAI_2,
 }  # fmt: skip
 SETTINGS = {"PYTHONPATH": "", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "TOKENIZERS_PARALLELISM": "false"}

@@ -10,18 +10,23 @@ from hypothesis import strategies as st
 
 from fuzz.case import Case, Part
 from fuzz.mutations import VALUES, Draw, as_json, mutated_bytes, mutated_json, mutated_text, words
-from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_MESSAGES
+from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_MESSAGES, OF_RESPONSES, OF_TOKENS
 from unisono.server.gac import GENERATE, GacRequest
-from unisono.server.schemas import ChatRequest, CompletionRequest, UnisonoOptions
+from unisono.server.responses_api.schemas import ResponseRequest
+from unisono.server.schemas import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest, UnisonoOptions
 
 MODELS = ("hf", "gguf", "mixed", "hf/a", "gguf/a", "mixed/b", "duo", "")
 CHAT, COMPLETE, PIECES = "/v1/chat/completions", "/v1/completions", "/v1/pieces"
+RESPOND, TOKENIZE, DETOKENIZE = "/v1/responses", "/tokenize", "/detokenize"
 HEAD = "POST {} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}{}\r\n\r\n"
 ALIASES = [name for names in NAMES_OF_ONE for name in names]
 FIELDS = {
     CHAT: [*ChatRequest.model_fields, *OF_CHATS, *ALIASES],
     COMPLETE: [*CompletionRequest.model_fields, *OF_COMPLETIONS, *ALIASES],
+    RESPOND: [*ResponseRequest.model_fields, *OF_RESPONSES, *ALIASES],
     PIECES: ["text"],
+    TOKENIZE: [*TokenizeRequest.model_fields, *OF_TOKENS],
+    DETOKENIZE: [*DetokenizeRequest.model_fields, *OF_TOKENS],
     GENERATE: list(GacRequest.model_fields),
 }
 CITY: dict[str, Any] = {
@@ -41,11 +46,24 @@ MESSAGES: list[list[dict[str, Any]]] = [
         {"role": "tool", "tool_call_id": "call_1", "content": "yes"},
     ],
 ]
-FORMAT = {"type": "json_schema", "json_schema": {"name": "a", "schema": CITY}}
+ITEMS: list[dict[str, Any]] = [
+    {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Sun?"}]},
+    {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]},
+    {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": '{"city": "Bern"}'},
+    {"type": "function_call_output", "call_id": "call_1", "output": "yes"},
+]
+FORMAT: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "a", "schema": CITY}}
 GOOD: Mapping[str, tuple[Any, ...]] = {
     "messages": tuple(MESSAGES),
     "prompt": ("Hello", ["a", "b"], [1, 2, 3], [[1, 2], [3]], "é" * 30, "a" * 2_000),
-    "text": ("Hello", "a" * 3_000, "</s>é\u0000"),
+    "text": ("Hello", "a" * 3_000, "</s>é\u0000", {"format": FORMAT["json_schema"] | {"type": "json_schema"}}),
+    "input": ("Hello", MESSAGES[1], ITEMS, ITEMS[2:]),
+    "instructions": ("Short.",),
+    "previous_response_id": ("resp_1",),
+    "include": (["message.output_text.logprobs"],),
+    "tokens": ([1, 2, 3], []),
+    "prefill": ("Hello", ["a", {"bytes": [195]}], [{"mark": "reasoning_begin"}], [{"bytes": None}]),
+    "max_output_tokens": (1, 3, 9),
     "max_tokens": (1, 3, 9),
     "n": (1, 2, 3),
     "stream": (True, False),
@@ -95,7 +113,10 @@ GOOD: Mapping[str, tuple[Any, ...]] = {
 BASES: dict[str, dict[str, Any]] = {
     CHAT: {"model": "hf", "messages": MESSAGES[0], "max_tokens": 3},
     COMPLETE: {"model": "hf", "prompt": "Hello", "max_tokens": 3},
+    RESPOND: {"model": "hf", "input": "Hello", "max_output_tokens": 3},
     PIECES: {"model": "hf", "text": "Hello"},
+    TOKENIZE: {"model": "hf", "prompt": "Hello"},
+    DETOKENIZE: {"model": "hf", "tokens": [1, 2]},
     GENERATE: {"messages_list": [[{"role": "user", "content": "Hi"}]], "max_new_tokens": 2},
 }
 KEYS = [*OF_MESSAGES, "reasoning_content", "name", "tool_calls", "refusal", "cache_control", "strict", "index"]
@@ -144,7 +165,7 @@ def bodies(draw: Draw, path: str) -> dict[str, Any]:
 
 @st.composite
 def requests(draw: Draw) -> Case:
-    path = draw(st.sampled_from((CHAT, CHAT, COMPLETE, COMPLETE, PIECES, GENERATE)))
+    path = draw(st.sampled_from((*[CHAT, COMPLETE, RESPOND] * 2, PIECES, TOKENIZE, DETOKENIZE, GENERATE)))
     body = draw(bodies(path))
     if draw(st.booleans()):
         body = draw(mutated_json(body, (*KEYS, *FIELDS[path]), 2))
@@ -179,7 +200,7 @@ def wires(draw: Draw) -> Case:
     """Bytes that may be requests, in pieces, and how the client leaves."""
     data = b""
     for _ in range(draw(st.integers(1, 3))):
-        path = draw(st.sampled_from((CHAT, COMPLETE, PIECES, GENERATE)))
+        path = draw(st.sampled_from((CHAT, COMPLETE, RESPOND, PIECES, TOKENIZE, GENERATE)))
         data += post(path, as_json(draw(bodies(path))))
         if draw(st.integers(0, 4)) == 0:
             data += b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -25,6 +25,7 @@ from openai.types.chat import (
 from openai.types.chat.chat_completion_message_function_tool_call_param import Function
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as ChatParams
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as CompletionParams
+from openai.types.responses.response_create_params import ResponseCreateParamsStreaming as ResponseParams
 from openai.types.shared_params import FunctionDefinition
 from openai.types.shared_params.response_format_json_schema import JSONSchema
 
@@ -33,13 +34,16 @@ from support.real_server import SAY, A, B, Served, serving
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.server.body import FORMAT_KEYS, TOOL_KEYS, parse
 from unisono.server.errors import Refusal
-from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_MESSAGES
+from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_MESSAGES, OF_RESPONSES, OF_TOKENS
 from unisono.server.limits import ServerLimits
 from unisono.server.messages import CALL_KEYS, FUNCTION_KEYS, KEYS, TEXT_KEYS
+from unisono.server.responses_api.schemas import ResponseRequest
 from unisono.server.schemas import (
     ChatRequest,
     CompletionRequest,
+    DetokenizeRequest,
     StreamOptions,
+    TokenizeRequest,
     UnisonoOptions,
 )
 
@@ -75,6 +79,7 @@ def test_all_of_openais_fields_are_honoured_or_without_effect_or_refused() -> No
     for params, record, table in (
         (ChatParams, ChatRequest, OF_CHATS),
         (CompletionParams, CompletionRequest, OF_COMPLETIONS),
+        (ResponseParams, ResponseRequest, OF_RESPONSES),
     ):
         honoured, names = set(record.model_fields), {name for names in NAMES_OF_ONE for name in names}
         assert honoured & set(table) == set()
@@ -105,11 +110,18 @@ HARMLESS = {
     "completion": "",
     "refused in a chat": "audio modalities moderation web_search_options",
     "refused in a completion": "suffix",
+    "response": "max_tool_calls prompt_cache_key prompt_cache_options prompt_cache_retention service_tier truncation",
+    "refused in a response": "access_programs background background_options context_management conversation image "
+    "moderation prompt",
 }
 
 
 def test_which_of_openais_fields_have_no_effect_is_written_down() -> None:
-    for what, params, table in (("chat", ChatParams, OF_CHATS), ("completion", CompletionParams, OF_COMPLETIONS)):
+    for what, params, table in (
+        ("chat", ChatParams, OF_CHATS),
+        ("completion", CompletionParams, OF_COMPLETIONS),
+        ("response", ResponseParams, OF_RESPONSES),
+    ):
         theirs = keys_of(params) & set(table)
         assert {name for name in theirs if not table[name].matters} == set(HARMLESS[what].split())
         assert {name for name in theirs if table[name].matters} == set(HARMLESS[f"refused in a {what}"].split())
@@ -119,7 +131,9 @@ def test_the_page_on_serving_names_every_field_and_every_metric(served: Served) 
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
     records = {*ChatRequest.model_fields, *CompletionRequest.model_fields, *UnisonoOptions.model_fields}
     aliases = {name for names in NAMES_OF_ONE for name in names}
-    for name in {*keys_of(ChatParams), *keys_of(CompletionParams), *records, *aliases, *OF_CHATS, *OF_COMPLETIONS}:
+    theirs = {*keys_of(ChatParams), *keys_of(CompletionParams), *keys_of(ResponseParams)}
+    records |= {*ResponseRequest.model_fields, *TokenizeRequest.model_fields, *DetokenizeRequest.model_fields}
+    for name in {*theirs, *records, *aliases, *OF_CHATS, *OF_COMPLETIONS, *OF_RESPONSES, *OF_TOKENS}:
         assert f"`{name}`" in page or f"`{name}: " in page, name
     for name in set(re.findall(r"^# TYPE (unisono_\w+)", served.get("/metrics").text, re.MULTILINE)):
         assert name.removesuffix("_created") in page, name
@@ -136,6 +150,7 @@ def refused_with(response: httpx2.Response, status: int = 400) -> dict[str, Any]
 
 
 PATHS = {"/v1/chat/completions": (CHAT, OF_CHATS), "/v1/completions": (COMPLETION, OF_COMPLETIONS)}
+PATHS["/v1/responses"] = ({"model": "duo", "input": "the cat", "max_output_tokens": 2}, OF_RESPONSES)
 FIELDS = [(path, name) for path, (_, table) in PATHS.items() for name in sorted(table)]
 
 
@@ -357,7 +372,7 @@ def test_an_unknown_model_is_404_with_the_nearest_name(served: Served) -> None:
     refused_with(served.get("/v1/nothing"), 404)
     assert "takes POST, not GET: send" in refused_with(served.get("/v1/completions"), 405)["message"]
     assert "takes GET, not POST" in refused_with(served.post("/v1/models", {}), 405)["message"]
-    assert "use /v1/chat/completions" in refused_with(served.post("/v1/responses", {}), 404)["message"]
+    assert "use /v1/chat/completions" in refused_with(served.post("/v1/messages", {}), 404)["message"]
     assert served.metric("unisono_requests_total") > 0
     assert "dou" not in served.get("/metrics").text.replace("double", "")
 

@@ -48,6 +48,10 @@ class LimitFlags:
     concurrency: Annotated[
         int, limit_flag("--max-concurrency", min=1, help="Accept at most this many requests at once.")
     ] = LIMITS.concurrency
+    responses: Annotated[
+        int,
+        limit_flag("--max-responses", min=0, help="Keep this many responses in memory, for others to follow; 0: none."),
+    ] = LIMITS.responses
     timeout: Annotated[float, limit_flag(help="Give a request this many seconds.")] = LIMITS.timeout
     connections: Annotated[
         int | None,

@@ -21,6 +21,10 @@ GivenPiece = bytes | str | StepRecord | Mapping[str, Any]
 _HINT = 'write text, or a list of pieces: bytes, text, {"bytes": [32, 116]}, or {"mark": "reasoning_begin"}'
 
 
+class BeginningError(PromptError):
+    """What a text is to begin with cannot be read, or may not be written."""
+
+
 @dataclass(frozen=True, slots=True)
 class Beginning:
     """What a text begins with: the answer's first words as ``text``, or all that was chosen so far as ``pieces``."""
@@ -49,6 +53,16 @@ class Beginning:
     def length(self) -> int:
         """About how many characters it has."""
         return len(self.text or "") + sum(map(len, self.pieces))
+
+    @property
+    def shown(self) -> str:
+        """Its whole characters."""
+        data = b"".join(each for each in self.pieces if isinstance(each, bytes))
+        return self.text or data[: len(data) - len(self.pending)].decode(errors="replace")
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        return tuple(each for each in self.pieces if isinstance(each, str))
 
     @property
     def pending(self) -> bytes:
@@ -107,7 +121,7 @@ def columns_of(
 ) -> tuple[int, ...]:
     """The columns of a beginning. What is no piece of the union is cut as the lead's tokenizer cuts it.
 
-    Raises a `PromptError` where a member cannot spell it, or no member writes one of its marks.
+    Raises a `BeginningError` where a member cannot spell it, or no member writes one of its marks.
     """
     if beginning.text is not None:
         return tuple(_cut(lead, members, union, beginning.text.encode()))
@@ -120,7 +134,7 @@ def columns_of(
             columns.append(union.texts + union.marks.index(each))
         else:
             known = ", ".join(union.marks) or "none"
-            raise PromptError(
+            raise BeginningError(
                 f"the beginning has the mark {each}, which no member of this ensemble writes",
                 hint=f"leave it out; its members write {known}",
             )
@@ -155,10 +169,10 @@ def _spells(member: Member, piece: bytes | None) -> bool:
     return piece is not None and member.speller.spell(piece) is not None
 
 
-def _unspelled(member: Member, data: bytes) -> PromptError:
+def _unspelled(member: Member, data: bytes) -> BeginningError:
     missing = ", ".join(f"{byte:02X}" for byte in sorted(set(data) & member.speller.vocabulary.missing_bytes))
     lacks = f": its vocabulary has no token for the bytes {missing}" if missing else ""
-    return PromptError(
+    return BeginningError(
         f"member {member.name!r} cannot represent the beginning {shown(data)}{lacks}",
         hint="begin with other text; `unisono doctor` lists the bytes that are missing",
     )
@@ -192,13 +206,13 @@ class BegunWith:
         return ids
 
     def consume(self, parse: Parse | None) -> None:
-        """Bring a grammar to the place behind them. Raises a `PromptError` where it does not allow them."""
+        """Bring a grammar to the place behind them. Raises a `BeginningError` where it does not allow them."""
         for number, column in enumerate(self.columns if parse is not None else ()):
             assert parse is not None
             if not parse.accepts(column):
                 piece = self.union.mark(column) or self.union.piece(column)
                 what = piece if isinstance(piece, str) else shown((piece or b"").decode(errors="replace"))
-                raise PromptError(
+                raise BeginningError(
                     f"the beginning has {what} as piece {number + 1}, which the constraint does not allow there",
                     hint="begin with what the constraint and the limit of reasoning allow",
                 )

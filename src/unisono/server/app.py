@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -16,6 +17,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
+from unisono.chat.encoding_process import size_of
 from unisono.engine.service import Service
 from unisono.engine.trace_head import about
 from unisono.page.files import HEADERS, START, page_files
@@ -24,21 +26,36 @@ from unisono.server.async_engine import AsyncEngine
 from unisono.server.body import JSON, read_body, read_record
 from unisono.server.errors import Refusal, refusal_of_status
 from unisono.server.event_stream import SLACK, events_of
-from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, Field, check_penalties, check_reasoning
+from unisono.server.fields import (
+    OF_CHATS,
+    OF_COMPLETIONS,
+    OF_RESPONSES,
+    OF_TOKENS,
+    Field,
+    check_penalties,
+    check_reasoning,
+)
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog, read_origins
 from unisono.server.openapi import document
+from unisono.server.pieces import detokenize, pieces_json, prompt_of, tokenize
 from unisono.server.readiness import DEGRADED, State, degraded, missed
 from unisono.server.request_handle import RequestHandle
-from unisono.server.requests import ApiCall, engine_of, pieces_json, read_chat, read_completion
+from unisono.server.requests import ApiCall, engine_of, read_chat, read_completion
 from unisono.server.responses import Answer, ChatResponse, CompletionResponse
+from unisono.server.responses_api.answers import ResponseAnswer
+from unisono.server.responses_api.requests import read_response
+from unisono.server.responses_api.routes import ResponseRoutes
+from unisono.server.responses_api.schemas import ResponseRequest
 from unisono.server.schemas import (
     ChatRequest,
     CompletionRequest,
+    DetokenizeRequest,
     GenerationFields,
     ModelList,
     PiecesRequest,
     ServedModel,
+    TokenizeRequest,
 )
 from unisono.server.telemetry import CONTENT_TYPE, cut, say, where
 
@@ -49,18 +66,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
-    """What differs between the two endpoints that generate text."""
+    """What differs between the endpoints that generate text."""
 
     record: type[GenerationFields]
     fields: Mapping[str, Field]
     read: Callable[[Any, Service, ServerLimits], ApiCall]
-    answer: type[Answer]
+    answer: Callable[[ApiCall], Answer]
 
 
 ENDPOINTS = {
     "/v1/chat/completions": _Endpoint(ChatRequest, OF_CHATS, read_chat, ChatResponse),
     "/v1/completions": _Endpoint(CompletionRequest, OF_COMPLETIONS, read_completion, CompletionResponse),
 }
+RESPONSES = "/v1/responses"
 
 
 def make_app(
@@ -89,7 +107,7 @@ def make_app(
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     for kind in (Refusal, ClientDisconnect, 404, 405, Exception):
         app.add_exception_handler(kind, _refuse)
-    routes = _Routes(engine, log_prompts, gac_model)
+    routes = _Routes(engine, log_prompts, gac_model, has_keys=keys is not None)
     for method, path, route in routes.table():
         # The name is the route's label in logs and metrics.
         name = gac.GENERATE if path.startswith("/api") else path.replace(":path", "")
@@ -103,7 +121,7 @@ def make_app(
     return CORSMiddleware(
         guarded,
         allow_origins=allowed,
-        allow_methods=("GET", "POST"),
+        allow_methods=("GET", "POST", "DELETE"),
         allow_headers=("*",),
         allow_private_network=True,  # a browser asks for it where this server is in a private network
         expose_headers=("x-request-id", CLAMPED, DEGRADED, "retry-after"),
@@ -111,18 +129,22 @@ def make_app(
 
 
 class _Routes:
-    def __init__(self, engine: AsyncEngine, log_prompts: bool, gac_model: str | None) -> None:
+    def __init__(self, engine: AsyncEngine, log_prompts: bool, gac_model: str | None, *, has_keys: bool) -> None:
         self._engine = engine
         self._log_prompts = log_prompts
         self._gac_model = gac_model
+        self._stored = ResponseRoutes(engine.limits.responses, has_keys=has_keys)
         self._created = int(time.time())
         self._documents: dict[tuple[str, ...], str] = {}
         """The OpenAPI document, by the models that there are: none while they load."""
 
     def table(self) -> list[tuple[str, str, Callable[[Request], Awaitable[Response]]]]:
         table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
-            *(("POST", path, self.generate) for path in ENDPOINTS),
+            *(("POST", path, self.generate) for path in (*ENDPOINTS, RESPONSES)),
+            *self._stored.table(),
             ("POST", "/v1/pieces", self.pieces),
+            ("POST", "/tokenize", self.tokenize),
+            ("POST", "/detokenize", self.detokenize),
             ("GET", "/v1/models", self.models),
             ("GET", "/v1/models/{model:path}", self.model),
             ("GET", "/", self.page),
@@ -141,7 +163,8 @@ class _Routes:
 
     async def generate(self, request: Request) -> Response:
         """Read a request, queue it, and answer it whole or as a stream."""
-        engine, log, endpoint = self._engine, request.scope[LOG], ENDPOINTS[request.scope["route"].path.rstrip("/")]
+        engine, log = self._engine, request.scope[LOG]
+        endpoint = ENDPOINTS.get(request.scope["route"].path.rstrip("/")) or self._responses(request)
         with contextlib.ExitStack() as left:
             handle = left.enter_context(engine.call())
             body = await read_body(request.headers, request.stream(), engine.limits)
@@ -149,7 +172,7 @@ class _Routes:
             log.facts |= {"stream": bool(wanted.stream), "user": cut(wanted.user)}
             log.facts["safety_identifier"] = cut(wanted.safety_identifier)
             if self._log_prompts:
-                log.facts["prompt"] = body.get("messages", body.get("prompt"))
+                log.facts["prompt"] = next(filter(None, map(body.get, ("messages", "prompt", "input"))), None)
             call = endpoint.read(wanted, engine.service, engine.limits)
             if (method := call.first.method) is not None:
                 check_penalties(body, endpoint.fields, method.sampling)
@@ -164,8 +187,14 @@ class _Routes:
             if not wanted.stream:
                 return _json(first, headers=headers | degraded(handle.ended.values()))
             timeout = engine.limits.timeout + SLACK
-            return EventStream(events_of(first, bodies, log), left.pop_all(), timeout, headers)
+            return EventStream(events_of(first, bodies, answer, log), left.pop_all(), timeout, headers)
         raise AssertionError("unreachable")
+
+    def _responses(self, request: Request) -> _Endpoint:
+        """The endpoint of the Responses API, as one client has it."""
+        store, owner = self._stored.store, self._stored.owner(request)
+        read = partial(read_response, store=store, owner=owner)
+        return _Endpoint(ResponseRequest, OF_RESPONSES, read, partial(ResponseAnswer, store=store))
 
     def _note(self, log: RequestLog, handle: RequestHandle, answer: Answer) -> None:
         if handle.first_piece is not None:
@@ -194,6 +223,29 @@ class _Routes:
                 raise engine.limits.too_long("text", len(wanted.text))
             reading = engine.read_in_time("text", len(wanted.text), pieces_json, wanted.text, wanted.model, its_engine)
             return _json(await unless_left(request, reading))
+
+    async def tokenize(self, request: Request) -> Response:
+        engine = self._engine
+        with engine.call():
+            body = await read_body(request.headers, request.stream(), engine.limits)
+            wanted = read_record(TokenizeRequest, body, OF_TOKENS)
+            its_engine = engine_of(engine.service, wanted.model)
+            request.scope[LOG].model = wanted.model
+            prompt = prompt_of(wanted, its_engine, strict=engine.limits.strict)
+            if (size := size_of(prompt)) > CHARACTERS * engine.limits.prompt:
+                raise engine.limits.too_long("prompt", size)
+            param = "prompt" if prompt.messages is None else "messages"
+            reading = engine.read_in_time(param, size, tokenize, wanted, its_engine, prompt)
+            return _json((await unless_left(request, reading)).model_dump_json())
+
+    async def detokenize(self, request: Request) -> Response:
+        engine = self._engine
+        with engine.call():
+            body = await read_body(request.headers, request.stream(), engine.limits)
+            wanted = read_record(DetokenizeRequest, body, OF_TOKENS)
+            its_engine = engine_of(engine.service, wanted.model)
+            request.scope[LOG].model = wanted.model
+            return _json(detokenize(wanted, its_engine).model_dump_json())
 
     async def models(self, request: Request) -> Response:
         found = [self._model(name) for name in self._engine.service.models]

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 from unisono.chat.encoding_process import size_of
 from unisono.chat.messages import Prompt, content_of
 from unisono.config.constraint import Constraint
+from unisono.engine.beginning import BeginningError
 from unisono.engine.engine_thread import EngineThread
 from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest
 from unisono.engine.scheduler import RequestId
@@ -180,12 +181,12 @@ class AsyncEngine:
             if (constraint := Constraint.parse(request.constraint)) is not None:
                 await self._workbench.try_constraint(constraint)
                 await self._compile(request.model, constraint)
-            prepared = await self.read(size_of(request.prompt), self.service.prepare, request)
+            prepared = await self.read(_size_of(request), self.service.prepare, request)
         except (SpecError, BackendMissing) as error:
             if request.constraint is None:
                 raise
             # If the request is fine without its constraint, the constraint is to blame.
-            await self.read(size_of(request.prompt), self.service.prepare, replace(request, constraint=None))
+            await self.read(_size_of(request), self.service.prepare, replace(request, constraint=None))
             raise refusal_of(said_of(error, constraint_field), param=constraint_field) from error
         for name, ids in prepared.ids.items():
             self.limits.check_tokens(name, len(ids) + len(prepared.given))
@@ -324,8 +325,15 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(event.wait(), seconds)
 
 
+def _size_of(request: GenerationRequest) -> int:
+    """About how many characters members have to read."""
+    return size_of(request.prompt) + (0 if request.begin is None else request.begin.length)
+
+
 def blamed(error: Exception, request: GenerationRequest, sampling_field: str) -> str | None:
     """The field of a well-formed request because of which it cannot be served."""
+    if isinstance(error, BeginningError):
+        return "prefill"
     if isinstance(error, PromptError):
         return "prompt" if request.prompt.messages is None else "messages"
     if request.n > 1:

@@ -21,7 +21,7 @@ from unisono.server.fields import NAMES_OF_ONE, Field, read_fields
 from unisono.server.functions import FUNCTIONS, with_tools
 from unisono.server.invalid_fields import explained
 from unisono.server.limits import ServerLimits
-from unisono.server.schemas import ChatRequest, CompletionRequest, Record
+from unisono.server.schemas import Record
 from unisono.user_files import short_float
 
 R = TypeVar("R", bound=Record)
@@ -38,14 +38,18 @@ ALLOWED = "allowed_tools"
 """The type of a choice among some of the tools, which OpenAI nests under this name in chats, and not in responses."""
 FORMAT_KEYS = ("name", "description", "strict", "schema")
 """The keys of a format's ``json_schema``."""
-OBJECTS = ("logit_bias", "chat_template_kwargs", "stream_options")
+OBJECTS = ("logit_bias", "chat_template_kwargs", "stream_options", "metadata")
 """Fields that are no list. PHP writes an empty object as one."""
 LOGGED = ("user", "safety_identifier")
 """Fields that only the log has."""
 COUNTED = ("prompt", "stop_token_ids", "unisono", "stream_options", "reasoning", "thinking")
 """Fields within which there are whole numbers."""
-ASKED = {"messages": (ChatRequest, "/v1/chat/completions"), "prompt": (CompletionRequest, "/v1/completions")}
-"""What the two endpoints are asked with: by field, the endpoint's record and path."""
+ASKED = {
+    "messages": ("ChatRequest", "/v1/chat/completions"),
+    "prompt": ("CompletionRequest", "/v1/completions"),
+    "input": ("ResponseRequest", "/v1/responses"),
+}
+"""What the endpoints are asked with: by field, the name of the endpoint's record, and its path."""
 
 
 async def read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], limits: ServerLimits) -> dict[str, Any]:
@@ -166,9 +170,11 @@ def read_record(record: type[R], body: Mapping[str, Any], table: Mapping[str, Fi
 
 
 def _check_endpoint(record: type[Record], body: Mapping[str, Any]) -> None:
-    """Refuse what the other endpoint is asked with."""
-    for own, other in (("messages", "prompt"), ("prompt", "messages")):
-        if record is ASKED[own][0] and body.get(other) is not None:
+    """Refuse what another endpoint is asked with."""
+    own = next((name for name, (its_record, _) in ASKED.items() if its_record == record.__name__), None)
+    for other in ASKED:
+        # A stored prompt of the Responses API is refused as that.
+        if own not in (None, other) and (own, other) != ("input", "prompt") and body.get(other) is not None:
             words = f"{other} is for {ASKED[other][1]}, and {ASKED[own][1]} takes {own}: send {own}, or ask there"
             raise Refusal(400, words, param=other, code="unknown_field")
 

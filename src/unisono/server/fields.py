@@ -195,6 +195,28 @@ OF_COMPLETIONS: dict[str, Field] = {
         ("add_special_tokens", "add_bos_token"), Field("a prompt begins as its member's tokenizer begins it", (True,))
     ),
 }
+OF_RESPONSES: dict[str, Field] = {
+    **{name: field for name, field in SHARED.items() if name not in ("store", "metadata")},
+    "background": Field("a response is written while its client waits", (False,)),
+    "background_options": Field("a response is written while its client waits", ({},)),
+    "access_programs": Field("there are no such programs", ({},)),
+    "image": Field("answers are text"),
+    "conversation": Field("conversations go on by previous_response_id"),
+    "prompt": Field("no prompts are stored here: send instructions and input"),
+    "truncation": _harmless(_WHOLE, "disabled"),
+    "max_tool_calls": _harmless("functions alone are called, and by the client"),
+    "context_management": Field(_WHOLE, ([],)),
+    "moderation": Field("nothing is moderated here"),
+    "echo": Field("for a prompt and its text, use /v1/completions", (False,)),
+}
+"""Those of ``/v1/responses``."""
+OF_TOKENS: dict[str, Field] = {
+    "add_generation_prompt": Field("a conversation is written as it is to be answered", (True,)),
+    "continue_final_message": Field("a conversation is written as it is to be answered", (False,)),
+    "chat_template": Field(_TEMPLATES),
+    "skip_special_tokens": Field("special tokens are written by their names", (False,)),
+}
+"""Those of ``/tokenize`` and ``/detokenize``."""
 OF_MESSAGES: dict[str, Field] = {
     "audio": Field("messages are text"),
     "refusal": Field("the content is another text: write it there", ("",)),

@@ -26,13 +26,12 @@ Named = tuple[str, Any]
 """A message, and how errors name it."""
 
 
-def plain_history(given: Sequence[Any]) -> list[Named]:
+def plain_history(given: Sequence[Named]) -> list[Named]:
     """The messages with their calls and results in OpenAI's form, each call with an id of its own.
 
     Raises a `Refusal` for text that stands where OpenAI's form has no place for it.
     """
-    plain = enumerate(map(with_calls, given))
-    messages = [each for number, message in plain for each in _apart(f"messages[{number}]", message)]
+    messages = [each for name, message in given for each in _apart(name, with_calls(message))]
     return list(_linked(messages))
 
 

@@ -47,16 +47,19 @@ class ServerLimits:
     """Seconds for which a client may take nothing of its answer."""
     grace: float = 30.0
     """Seconds for running requests to finish after a signal to end."""
+    responses: int = 1000
+    """Responses that are kept in memory, so that others can follow them; 0 keeps none."""
     strict: bool = False
     """Whether fields without effect and limits that are too high are refused; else they are accepted, and clamped."""
 
     def __post_init__(self) -> None:
         for limit in [each for each in fields(self) if each.name != "strict"]:
-            value, least = getattr(self, limit.name), 0 if limit.name == "grace" else 1e-9
+            may_be_0 = limit.name in ("grace", "responses")
+            value, least = getattr(self, limit.name), 0 if may_be_0 else 1e-9
             if value is None:
                 continue
             if not value >= least or value == float("inf"):
-                fitting = "0 or a number above it" if limit.name == "grace" else "a number above 0"
+                fitting = "0 or a number above it" if may_be_0 else "a number above 0"
                 raise SpecError(f"the limit {limit.name} is {shown(value)}", hint=f"give {fitting}")
 
     def too_long(self, what: str, characters: int) -> Refusal:

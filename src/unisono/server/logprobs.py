@@ -17,9 +17,10 @@ IMPOSSIBLE = -9999.0
 class Offsets:
     """Counts the characters before each piece. A byte that is not text counts as a replacement character."""
 
-    def __init__(self, count: int = 0) -> None:
-        """Begin after so many characters."""
+    def __init__(self, count: int = 0, pending: bytes = b"") -> None:
+        """Begin after so many characters, and the first bytes of another one."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder.decode(pending)
         self._count = count
 
     def before(self, piece: bytes) -> int:
@@ -36,15 +37,16 @@ class Held:
     Reasoning, marks, and the white space beside marks, are no part of the text.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pending: bytes = b"") -> None:
+        """``pending`` are the bytes of the text that no step of it wrote: a character was begun before."""
         self._taken: list[StepRecord] = []
         """Steps of the answer, until its first character is known."""
         self._waiting: list[tuple[int, int, StepRecord]] = []
         """Where each piece begins, in bytes and in characters."""
-        self._offsets = Offsets()
+        self._offsets = Offsets(pending=pending)
         self._any = False  # step was taken
-        self._begun = False
-        self._written = 0
+        self._begun = bool(pending)
+        self._written = len(pending)
         self._shown = 0
 
     def release(self, text: str, steps: Sequence[StepRecord]) -> list[StepRecord]:
@@ -104,10 +106,13 @@ def chat_logprobs(steps: Iterable[StepRecord], count: int) -> list[chat.ChatComp
 class CompletionLogprobs:
     """``logprobs`` of a completion, chunk by chunk."""
 
-    def __init__(self, count: int, start: int = 0) -> None:
-        """List the `count` most likely pieces of each step, after ``start`` characters of the choice's text."""
+    def __init__(self, count: int, start: int = 0, pending: bytes = b"") -> None:
+        """List the `count` most likely pieces of each step, after ``start`` characters of the choice's text.
+
+        ``pending`` are the first bytes of a character that was begun before.
+        """
         self._count = count
-        self._offsets = Offsets(start)
+        self._offsets = Offsets(start, pending)
 
     def of(self, steps: Iterable[StepRecord], *, unscored: Sequence[bytes] = ()) -> Logprobs:
         """The lists of the next pieces: those that have no likelihood, which OpenAI writes as null, and the steps'.

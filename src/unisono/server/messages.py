@@ -31,14 +31,18 @@ SYSTEM = ("system", "developer")
 """Roles that chat templates call ``system``."""
 
 
-def read_messages(given: Sequence[Any], *, strict: bool = False) -> tuple[Message, ...]:
+def read_messages(
+    given: Sequence[Any], *, strict: bool = False, names: Sequence[str] | None = None
+) -> tuple[Message, ...]:
     """Validate a conversation. Raises a `Refusal` that names the message and its field.
 
-    A key that is not OpenAI's, and a speaker's name, go to the members' templates as they are, which read them or not;
-    ``strict`` refuses what is unknown, and names that a template does not write.
+    ``names`` are what messages are called, by default by their numbers. A key that is not OpenAI's, and a speaker's
+    name, go to the members' templates as they are, which read them or not; ``strict`` refuses what is unknown, and
+    names that a template does not write.
     """
-    numbered = [(f"messages[{number}]", message) for number, message in enumerate(given)]
-    named = numbered if strict else plain_history(given)
+    names = names or [f"messages[{number}]" for number in range(len(given))]
+    numbered = list(zip(names, given, strict=True))
+    named = numbered if strict else plain_history(numbered)
     read = tuple(_read_message(message, name, strict) for name, message in named)
     if strict and not read[-1].get("content") and read[-1]["role"] != "tool":
         raise Refusal(

@@ -36,13 +36,15 @@ LOG = "unisono.log"
 """The key of a request's `RequestLog` in the ASGI scope."""
 REFUSED = "unisono.refused"
 """The key, in the scope, of the refusal of a request that the connections refuse."""
+LOGGED = ("/v1/", "/tokenize", "/detokenize")
+"""What paths begin with of which requests are timed and logged."""
 LEAST = 16
 """Characters of a key. Shorter ones can be guessed."""
 KEY_HAS = f"has {LEAST} or more visible ASCII characters, such as `openssl rand -hex 24` prints"
 LEFT = 499
 """The status, in logs and metrics only, of a request whose client left before the answer."""
 
-USUAL = re.compile(r"/+(?:v1/+)*(chat/+completions|completions|models|pieces)(/.*)?")
+USUAL = re.compile(r"/+(?:v1/+)*(chat/+completions|completions|responses|models|pieces)(/.*)?")
 """The API's paths, also where a client joins a base URL and a path with two slashes, a second ``/v1`` or none."""
 ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 PORTS = {"http": ":80", "https": ":443"}
@@ -110,9 +112,10 @@ class Middleware:
     def _conclude(self, scope: Scope, log: RequestLog, seconds: float) -> None:
         path = scope["route"].name if "route" in scope and log.status != 405 else "other"
         self._metrics.requests.labels(path, log.model, str(log.status)).inc()
-        if path.startswith("/v1/"):
+        is_logged = path.startswith(LOGGED)
+        if is_logged:
             self._metrics.request_seconds.labels(path, log.model).observe(seconds)
-        if path.startswith("/v1/") or log.status in (401, 403):
+        if is_logged or log.status in (401, 403):
             client = scope.get("client")
             say(
                 "request",

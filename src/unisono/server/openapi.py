@@ -9,21 +9,26 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, Field
+from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_RESPONSES, OF_TOKENS, Field
 from unisono.server.gac import GENERATE, STATUS, GacError, GacRequest, GacResponse, GacStatus
 from unisono.server.readiness import State
 from unisono.server.reasoning import REASONING
+from unisono.server.responses_api.schemas import DeletedResponse, InputItems, ResponseAnswerRecord, ResponseRequest
 from unisono.server.schemas import (
     ChatAnswer,
     ChatChunk,
     ChatRequest,
     CompletionAnswer,
     CompletionRequest,
+    DetokenizeAnswer,
+    DetokenizeRequest,
     ErrorAnswer,
     Model,
     ModelList,
     PieceList,
     PiecesRequest,
+    TokenizeAnswer,
+    TokenizeRequest,
 )
 
 REFUSALS = {
@@ -58,7 +63,12 @@ def document(models: tuple[str, ...] = (), *, gac: bool = False) -> Json:
     paths = {
         "/v1/chat/completions": _post("chat", ChatRequest, ChatAnswer, GENERATING, ChatChunk),
         "/v1/completions": _post("complete", CompletionRequest, CompletionAnswer, GENERATING, CompletionAnswer),
+        "/v1/responses": _post("respond", ResponseRequest, ResponseAnswerRecord, GENERATING, ResponseAnswerRecord),
+        "/v1/responses/{response}": _stored_paths(),
+        "/v1/responses/{response}/input_items": _stored("input_items", "Lists a response's own input.", InputItems),
         "/v1/pieces": _post("pieces", PiecesRequest, PieceList, READING),
+        "/tokenize": _post("tokenize", TokenizeRequest, TokenizeAnswer, READING),
+        "/detokenize": _post("detokenize", DetokenizeRequest, DetokenizeAnswer, READING),
         "/v1/models": _get("models", "Lists the models.", _json(ModelList), (*ALWAYS, "503")),
         "/v1/models/{model}": _get("model", "Describes a model.", _json(Model), ("404", *ALWAYS, "503"), [in_path]),
         "/health": _state("health", "Whether the process works."),
@@ -82,6 +92,16 @@ def document(models: tuple[str, ...] = (), *, gac: bool = False) -> Json:
     }
 
 
+def _stored(name: str, words: str, record: type[BaseModel]) -> Json:
+    in_path = {"name": "response", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    return _get(name, words, _json(record), ("400", "404", *ALWAYS), [in_path])
+
+
+def _stored_paths() -> Json:
+    deleted = _stored("delete_response", "Forgets a stored response.", DeletedResponse)["get"]
+    return {**_stored("response", "Shows a stored response.", ResponseAnswerRecord), "delete": deleted}
+
+
 def _gac_paths() -> Json:
     generate = _post("gac_generate", GacRequest, GacResponse, ())
     for status in (*REFUSALS, "422"):
@@ -94,9 +114,10 @@ def _gac_paths() -> Json:
 
 
 def _schemas(models: tuple[str, ...], *, gac: bool) -> Json:
-    read: list[type[BaseModel]] = [ChatRequest, CompletionRequest, PiecesRequest]
+    read: list[type[BaseModel]] = [ChatRequest, CompletionRequest, ResponseRequest, PiecesRequest]
+    read += [TokenizeRequest, DetokenizeRequest]
     sent: list[type[BaseModel]] = [ChatAnswer, ChatChunk, CompletionAnswer, PieceList, ModelList, Model, State]
-    sent.append(ErrorAnswer)
+    sent += [ResponseAnswerRecord, DeletedResponse, InputItems, TokenizeAnswer, DetokenizeAnswer, ErrorAnswer]
     if gac:
         read.append(GacRequest)
         sent += [GacResponse, GacStatus, GacError]
@@ -105,10 +126,11 @@ def _schemas(models: tuple[str, ...], *, gac: bool) -> Json:
     modes = [(record, "validation") for record in read] + [(record, "serialization") for record in sent]
     _, definitions = models_json_schema(modes, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     schemas: Json = definitions["$defs"]
-    for record, table in ((ChatRequest, OF_CHATS), (CompletionRequest, OF_COMPLETIONS)):
+    tables = {ChatRequest: OF_CHATS, CompletionRequest: OF_COMPLETIONS, ResponseRequest: OF_RESPONSES}
+    for record, table in {**tables, TokenizeRequest: OF_TOKENS, DetokenizeRequest: OF_TOKENS}.items():
         properties = schemas[record.__name__]["properties"]
         properties |= {name: _property(field) for name, field in table.items()}
-        for names in NAMES_OF_ONE:
+        for names in NAMES_OF_ONE if record in tables else ():
             for name in names:
                 properties.setdefault(name, {**properties[names[0]], "description": f"Another name of {names[0]}."})
     for name in ("token_logprobs", "top_logprobs"):  # the first token of an echoed prompt has none

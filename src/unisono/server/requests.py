@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from unisono.chat.messages import TEMPLATE_VARIABLES, Prompt
 from unisono.chat.thinking import EFFORT, SWITCHES, THINKING
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
+from unisono.engine.beginning import Beginning
 from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
 from unisono.engine.request import GenerationRequest
 from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
-from unisono.records import Limits, is_unicode
+from unisono.records import Limits
 from unisono.server.constraint import OWN, parsed, read_constraint
 from unisono.server.echo import Echo, check_scored, echo_of, prompts_of, scoring
 from unisono.server.errors import Refusal, invalid, refusal_of
 from unisono.server.fields import OF_CHATS, Field, contradiction, unsupported
-from unisono.server.limits import ServerLimits
+from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.messages import continuing, read_messages
 from unisono.server.method import check_stop_ids, read_method
 from unisono.server.prompt_logprobs import PromptLogprobs
 from unisono.server.reasoning import effort_of, reasoned_as, shows_reasoning, tells_templates
-from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
-from unisono.server.tools import Calling, read_calling, read_silence
-from unisono.vocab.union import ABSENT
+from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields
+from unisono.server.tools import Calling, check_begun, read_calling, read_silence
 
-CONTINUE, ANSWER = "continue_final_message", "add_generation_prompt"
+CONTINUE, ANSWER, PREFILL = "continue_final_message", "add_generation_prompt", "prefill"
 ARGUMENTS = ("chat_template", "documents")
 """What other servers also read in ``chat_template_kwargs``, for it says how their templates are used."""
 
@@ -68,27 +69,40 @@ class ApiCall:
         return (self.requests or self.scored)[0]
 
     @property
+    def begun(self) -> str:
+        """The text that what is written follows."""
+        return "" if self.first.begin is None else self.first.begin.shown
+
+    @property
+    def pending(self) -> bytes:
+        """The bytes of a character that was begun there."""
+        return b"" if self.first.begin is None else self.first.begin.pending
+
+    @property
     def texts(self) -> int:
         """How many texts are written."""
         return sum(request.n for request in self.requests)
 
 
-def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> ApiCall:
-    """Read a chat. Raises a `Refusal` that names the wrong field."""
+def read_chat(
+    request: ChatRequest, service: Service, limits: ServerLimits, names: Sequence[str] | None = None
+) -> ApiCall:
+    """Read a chat. Raises a `Refusal` that names the wrong field; for ``names`` see `read_messages`."""
     if request.top_logprobs is not None and not request.logprobs:
         raise invalid("top_logprobs", "top_logprobs is given, but logprobs is not true")
     likeliest = (request.top_logprobs or 0) if request.logprobs else None
     constraint = read_format(request.response_format, strict=limits.strict)
-    call = _call(request, [_prompt(request, strict=limits.strict)], likeliest, service, limits)
+    call = _call(request, [_prompt(request, names, strict=limits.strict)], likeliest, service, limits)
     engine = service.engines[request.model]
     calling = read_calling(request, engine, call.lead, constraint, strict=limits.strict)
+    check_begun(call.first.begin, calling)
     if constraint is None and call.first.constraint is None:
         constraint = read_silence(request, engine, call.lead)
     return _constrained(call, constraint, calling)
 
 
-def _prompt(request: ChatRequest, *, strict: bool) -> Prompt:
-    prompt = Prompt(messages=read_messages(request.messages, strict=strict), open_calls=not strict)
+def _prompt(request: ChatRequest, names: Sequence[str] | None, *, strict: bool) -> Prompt:
+    prompt = Prompt(messages=read_messages(request.messages, strict=strict, names=names), open_calls=not strict)
     if (name := _continues(request)) is not None:
         try:
             prompt = replace(prompt, continue_final_message=True)
@@ -179,6 +193,9 @@ def read_completion(request: CompletionRequest, service: Service, limits: Server
     prompts = prompts_of(request, engine)
     listed, least = request.prompt_logprobs, 0 if request.echo or request.prompt_logprobs is not None else 1
     call = _call(request, prompts, request.logprobs, service, limits, least)
+    if call.first.begin is not None and least == 0:
+        other = "echo" if request.echo else "prompt_logprobs"
+        raise invalid(PREFILL, f"{PREFILL} and {other} are given: write what the text begins with into the prompt")
     if request.echo:
         call = replace(call, echo=tuple(echo_of(prompt, engine) for prompt in prompts))
     writes = _most(request, limits, least)[0] > 0
@@ -231,10 +248,11 @@ def _call(
     check_stop_ids(request, engine)
     method = reasoned_as(read_method(request, engine), request)
     constraint, constraint_field = read_constraint(request)
+    begin = _beginning(request, limits)
     kept = 0 if logprobs is None else max(1, logprobs)  # with 0, no step would be kept
     return ApiCall(
         tuple(
-            GenerationRequest("", prompt, written, trace, method, constraint, n, kept, request.model)
+            GenerationRequest("", prompt, written, trace, method, constraint, n, kept, request.model, begin=begin)
             for prompt in prompts
         ),
         (engine.plan.lead if method is engine.method else lead_of(method, engine.members)).name,
@@ -246,6 +264,16 @@ def _call(
         clamped=clamped,
         shows_reasoning=shows_reasoning(request),
     )
+
+
+def _beginning(request: GenerationFields, limits: ServerLimits) -> Beginning | None:
+    try:
+        begin = Beginning.parse(request.prefill, PREFILL)
+    except SpecError as error:
+        raise refusal_of(error, param=PREFILL) from None
+    if begin is not None and begin.length > CHARACTERS * limits.prompt:
+        raise limits.too_long(PREFILL, begin.length)
+    return begin
 
 
 def _most(request: GenerationFields, limits: ServerLimits, least: int) -> tuple[int, str | None]:
@@ -276,30 +304,3 @@ def _stops(stop: str | list[str] | None, limits: ServerLimits) -> list[str]:
     if limits.strict and "" in stops:
         raise invalid("stop", "stop is '': it must not be empty")
     return [text for text in stops if text]
-
-
-def pieces_json(text: str, model: str, engine: Engine) -> str:
-    """What `pieces_of` finds, written a piece at a time: half a million at once would stop all other threads."""
-    found = pieces_of(text, model, engine)
-    data = ",".join(piece.model_dump_json() for piece in found.data)
-    return found.model_copy(update={"data": []}).model_dump_json().replace('"data":[]', f'"data":[{data}]', 1)
-
-
-def pieces_of(text: str, model: str, engine: Engine) -> PieceList:
-    """Tokenise a text as the lead does. Ids are columns of the union, or, for a member alone, its own.
-
-    Raises a `Refusal` where a member cannot spell the text.
-    """
-    if not is_unicode(text):
-        raise Refusal(400, "the text has a lone surrogate", param="text", code="invalid_value")
-    lead = lead_of(engine.method, engine.members)
-    vocabulary = lead.speller.vocabulary
-    ids = lead.speller.own_encoding(text.encode()) or lead.speller.longest_match(text.encode()) or ()
-    column_V = lead.map.column_V
-    if (text and not ids) or any(column_V[token] == ABSENT for token in ids):
-        raise Refusal(400, "the text has bytes that a member cannot write", param="text", code="invalid_value")
-    alone = "/" in model  # one member by itself
-    pieces = [(token if alone else int(column_V[token]), vocabulary.pieces[token] or b"") for token in ids]
-    found = [Piece(id=key, text=piece.decode(errors="replace"), bytes=list(piece)) for key, piece in pieces]
-    end = sorted(vocabulary.end_ids) if alone else [engine.union.end]
-    return PieceList(model=model, data=found, end=end)

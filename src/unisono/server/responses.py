@@ -11,6 +11,7 @@ from unisono.engine.request import Ended, Wrote
 from unisono.records import Finish, Generation, StepRecord
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.echo import ScoredPrompt
+from unisono.server.errors import Refusal
 from unisono.server.logprobs import CompletionLogprobs, Held, chat_logprobs
 from unisono.server.reasoning import REASONING
 from unisono.server.request_handle import RequestHandle
@@ -43,9 +44,9 @@ class _Written:
     """One choice of a stream so far: its steps that are not sent yet, its tool calls, and its log-probabilities."""
 
     def __init__(self, call: ApiCall) -> None:
-        self.held = Held()
-        self.calls = CallReader(call.calling)
-        self.logprobs = CompletionLogprobs(call.logprobs or 0)
+        self.held = Held(call.pending)
+        self.calls = CallReader(call.calling, call.begun)
+        self.logprobs = CompletionLogprobs(call.logprobs or 0, pending=call.pending)
 
 
 class Answer:
@@ -54,6 +55,8 @@ class Answer:
     prefix: ClassVar[str]
     whole: ClassVar[type[ChatAnswer | CompletionAnswer]]
     part: ClassVar[type[ChatChunk | CompletionAnswer]]
+    end: ClassVar[bytes] = b"data: [DONE]\n\n"
+    """What follows the last chunk of a stream."""
 
     def __init__(self, call: ApiCall) -> None:
         self.call = call
@@ -74,6 +77,20 @@ class Answer:
             if call.stream:
                 for chunk in self.chunks(index, event):
                     yield chunk
+        for body in self.last_bodies(handle):
+            yield body
+
+    def framed(self, body: bytes) -> bytes:
+        """A chunk as a server-sent event."""
+        return b"data: %b\n\n" % body
+
+    def failed(self, refusal: Refusal) -> bytes:
+        """The last event of a stream that breaks off."""
+        return b"data: %b\n" % refusal.body()
+
+    def last_bodies(self, handle: RequestHandle) -> Iterator[bytes]:
+        """The whole answer, or what ends a stream."""
+        call = self.call
         if not call.stream:
             ended = [generation for _, generation in sorted(handle.ended.items())]
             written, scored = ended[: call.texts], ended[call.texts :]
@@ -220,14 +237,14 @@ class ChatResponse(Answer):
         return self.chunk(chat_chunk.Choice(index=index, delta=delta, finish_reason=reason, logprobs=logprobs), report)
 
     def choice(self, index: int, generation: Generation) -> chat_completion.Choice:
-        reader, count = CallReader(self.call.calling), self.call.logprobs
+        reader, count = CallReader(self.call.calling, self.call.begun), self.call.logprobs
         content, calls = reader.read(generation.text, ended=generation.finish_reason)
         message: dict[str, Any] = {"role": "assistant", "content": content or (None if calls else "")}
         message |= self.reasoning(generation.reasoning) | told_calls(calls, self.call.calling)
         logprobs = (
             None
             if count is None
-            else chat_completion.ChoiceLogprobs(content=chat_logprobs(Held().rest(generation), count))
+            else chat_completion.ChoiceLogprobs(content=chat_logprobs(Held(self.call.pending).rest(generation), count))
         )
         return chat_completion.Choice(
             index=index,
@@ -299,9 +316,9 @@ class CompletionResponse(Answer):
         )
 
     def _logprobs(self, index: int, generation: Generation, count: int) -> Logprobs:
-        steps = Held().rest(generation) if self.call.requests else []
+        steps = Held(self.call.pending).rest(generation) if self.call.requests else []
         if not self.call.echo:
-            return CompletionLogprobs(count).of(steps)
+            return CompletionLogprobs(count, pending=self.call.pending).of(steps)
         if self.call.requests:
             # END is a token of the answer, too: who scores prompts leaves the last token out.
             steps += [step for step in (generation.steps or ())[-1:] if step.piece is None]

@@ -12,6 +12,7 @@ from openai.types.completion_choice import Logprobs
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
 from unisono.server.message_types import Messages, ToolChoice
+from unisono.vocab.marks import MARKS
 
 __all__ = [
     "CompletionChoice",
@@ -47,6 +48,15 @@ ListsOfIds = Annotated[list[Ids], Field(fail_fast=True)]
 Most = Annotated[int | None, Field(ge=-1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Logged = Annotated[str | None, WithJsonSchema({})]  # any value, which is logged as JSON
+_BYTES = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 255}}
+_GIVEN_PIECE = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "object", "required": ["bytes"], "properties": {"bytes": _BYTES, "mark": {"type": "null"}}},
+        {"type": "object", "required": ["mark"], "properties": {"mark": {"enum": list(MARKS)}}},
+    ]
+}
+Prefill = str | Annotated[list[Any], WithJsonSchema({"type": "array", "items": _GIVEN_PIECE})]
 Bias = dict[str, Annotated[float, Field(ge=-100, le=100)]]
 
 
@@ -132,6 +142,8 @@ class GenerationFields(Record):
     include_reasoning: bool | None = None
     """``false`` leaves what was reasoned out of the answer; it is counted."""
     n: Annotated[int | None, Field(ge=1)] = _named("n", "num_return_sequences")
+    prefill: Prefill | None = None
+    """What the text begins with: the answer's first words, or a list of all pieces so far, as a trace has them."""
     presence_penalty: Penalty | None = None
     repetition_penalty: Annotated[float | None, Field(gt=0, le=100)] = _named(
         "repetition_penalty", "repeat_penalty", "rep_pen"
@@ -248,6 +260,42 @@ class PieceList(BaseModel):
     data: list[Piece]
     end: list[int]
     """The ids that end a text."""
+
+
+class TokenizeRequest(Record):
+    """A request for ``/tokenize``."""
+
+    model: str
+    """A member alone."""
+    prompt: str | None = None
+    messages: Messages | None = None
+    """Either these or ``prompt``."""
+    add_special_tokens: bool | None = None
+    """Whether a prompt begins as a text does: by default, it does."""
+    return_token_strs: bool | None = None
+
+
+class TokenizeAnswer(BaseModel):
+    """An answer of ``/tokenize``."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class DetokenizeRequest(Record):
+    """A request for ``/detokenize``."""
+
+    model: str
+    """A member alone."""
+    tokens: TokenIds
+
+
+class DetokenizeAnswer(BaseModel):
+    """An answer of ``/detokenize``."""
+
+    prompt: str
 
 
 class TextReport(BaseModel):

@@ -27,6 +27,7 @@ from unisono.chat.tool_parser import (
 )
 from unisono.config.constraint import LARK, Constraint
 from unisono.constraints.json_schema import without_unknown_formats
+from unisono.engine.beginning import Beginning
 from unisono.engine.engine import Engine
 from unisono.errors import PromptError, SpecError, nearest, shown
 from unisono.records import Finish
@@ -60,12 +61,15 @@ NumberedCall = tuple[int, str, FoundCall]
 class CallReader:
     """Splits one answer into content and complete calls; without tools, all of it is content."""
 
-    def __init__(self, calling: Calling | None) -> None:
+    def __init__(self, calling: Calling | None, begun: str = "") -> None:
+        """``begun`` is the text before: it is content, see `check_begun`, and comes out nowhere."""
         tools = () if calling is None else calling.tools
         names = [tool["function"]["name"] for tool in tools]
         self._finder = None if calling is None else CallFinder(calling.form, names, tools)
         self._begun: dict[int, tuple[str, list[str]]] = {}
         self.count = 0
+        if begun := begun.rstrip():
+            self.read(begun)
 
     def read(self, text: str, *, ended: Finish | None = None) -> tuple[str, list[NumberedCall]]:
         """Take more text; return new content and newly complete calls. ``ended`` is why the text ends with it."""
@@ -144,6 +148,17 @@ def read_calling(
     chosen = None if choice == "required" else choice["function"]["name"]  # type: ignore[index]
     calling = _restricted(form, offered, "tool_choice", names, chosen=chosen, several=several and chosen is None)
     return replace(calling, as_function=old)
+
+
+def check_begun(begin: Beginning | None, calling: Calling | None) -> None:
+    """Refuse an answer that begins with a call, or with what may become one. Raises a `Refusal`."""
+    if begin is None or calling is None:
+        return
+    text = begin.shown.rstrip()
+    content, calls = CallReader(calling).read(text)
+    if calls or content != text or set(begin.marks) & set(OF_CALLS):
+        words = "prefill has a call of a tool, or the beginning of one"
+        raise invalid("prefill", f"{words}: end it before the call, or let tool_choice ask for one")
 
 
 def told_calls(calls: Sequence[NumberedCall], calling: Calling | None, *, part: bool = False) -> dict[str, Any]:

@@ -11,11 +11,15 @@ _OLLAMA = (
     "endpoints are served with --gac-api"
 )
 _MODELS = "/v1/models lists the models, and a request names one by its field model"
-_PIECES = "members have tokens of their own: /v1/pieces lists those of one member, or the pieces of an ensemble"
+_PIECES = "/tokenize and /detokenize are of a member alone; /v1/pieces lists its tokens, or the pieces of an ensemble"
 _WRITES = "ensembles write text, by /v1/chat/completions and /v1/completions, and do nothing else"
-_STORES = "nothing is stored here: send each conversation whole to /v1/chat/completions"
+_STORES = (
+    "no files or threads are kept: send a conversation whole to /v1/chat/completions, or follow one by /v1/responses"
+)
+_RESPONSES = "use /v1/responses; to cancel one, leave while it is written"
 _ELSEWHERE: dict[str, tuple[str, ...]] = {
-    _CHATS: ("responses", "messages", "complete", "chat", "conversation", "apply-template"),
+    _CHATS: ("messages", "complete", "chat", "conversation", "apply-template"),
+    _RESPONSES: ("responses",),
     _COMPLETIONS: ("completion", "generate", "generate_stream", "invocations", "infill", "edits", "fim"),
     _OLLAMA: ("api",),
     _MODELS: ("engines", "props", "info", "version", "get_model_info", "model_info", "server_info", "slots", "models"),
@@ -31,7 +35,9 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
 _WORDS = {segment: words for words, segments in _ELSEWHERE.items() for segment in segments}
 """By the first segment of a path, behind ``/v1``."""
 _VERSIONS = ("v1", "v2", "v1beta", "openai", "")
-_SERVED = "the API is OpenAI's: /v1/chat/completions, /v1/completions, /v1/models; /openapi.json has it all"
+_SERVED = (
+    "the API is OpenAI's: /v1/chat/completions, /v1/responses, /v1/completions, /v1/models; /openapi.json has it all"
+)
 
 
 def way_out(path: str) -> str:

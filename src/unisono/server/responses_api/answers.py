@@ -1,0 +1,248 @@
+"""A chat's answer as a response: items, whole or by typed events."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+from unisono.engine.request import Ended, Wrote
+from unisono.records import StepRecord
+from unisono.server.errors import Refusal
+from unisono.server.logprobs import Held, chat_logprobs
+from unisono.server.request_handle import RequestHandle
+from unisono.server.requests import ApiCall
+from unisono.server.responses import REASONS, Answer
+from unisono.server.responses_api.requests import ResponseCall, own_items
+from unisono.server.responses_api.store import ResponseStore, Stored
+from unisono.server.schemas import Report
+from unisono.server.tools import CallReader, NumberedCall
+
+Json = dict[str, Any]
+EVENT = b"event: %b\ndata: %b\n\n"
+
+
+class ResponseAnswer(Answer):
+    """Answers ``/v1/responses``."""
+
+    prefix, end = "resp", b""
+
+    def __init__(self, call: ApiCall, store: ResponseStore) -> None:
+        super().__init__(call)
+        self.id = f"resp_{secrets.token_hex(24)}"
+        self._store = store
+        self._own = cast(ResponseCall, call)
+        assert self._own.asked is not None
+        self._asked = self._own.asked
+        self._stores = store.most > 0 and self._asked.store is not False
+        self._output: list[Json] = []
+        """The items so far; the last may be open."""
+        self._is_open = False
+        self._sequence = 0
+        self._held, self._reader = Held(call.pending), CallReader(call.calling, call.begun)
+        self._released: list[Any] = []
+        """Log-probabilities that no event has told yet."""
+
+    def framed(self, body: bytes) -> bytes:
+        """An event; its type, which is its first value, is its name."""
+        return EVENT % (body.split(b'"', 4)[3], body)
+
+    def failed(self, refusal: Refusal) -> bytes:
+        """The last event of a stream that breaks off."""
+        code = "rate_limit_exceeded" if refusal.status == 429 else "server_error"
+        error = {"code": code, "message": refusal.message}
+        return self.framed(self._event("response.failed", response=self._response("failed", error=error)))
+
+    def chunks(self, index: int, event: Wrote | Ended) -> Iterator[bytes]:
+        """Typed events: the response is created, items are added, grow, and are done."""
+        if not self._sequence:
+            yield self._event("response.created", response=self._response("in_progress"))
+            yield self._event("response.in_progress", response=self._response("in_progress"))
+        if isinstance(event, Wrote):
+            yield from self._reasoned(event.reasoning)
+            self._note(self._held.release(event.text, event.steps))
+            yield from self._said(*self._reader.read(event.text))
+            return
+        yield from self._finish(event)
+
+    def _finish(self, event: Ended) -> Iterator[bytes]:
+        generation = event.generation
+        self._note(self._held.rest(generation))
+        yield from self._said(*self._reader.read("", ended=generation.finish_reason))
+        if not any(item["type"] != "reasoning" for item in self._output):
+            yield from self._open("message")
+        if self._is_open:
+            yield from self._close(is_cut=REASONS[generation.finish_reason] == "length")
+
+    def last_bodies(self, handle: RequestHandle) -> Iterator[bytes]:
+        """The whole response; of a stream the event that has it."""
+        [generation] = handle.ended.values()
+        if not self.call.stream:
+            for _ in self._reasoned((self.reasoning(generation.reasoning) and generation.reasoning) or ""):
+                pass
+            self._note(self._held.rest(generation))
+            for _ in self._said(*self._reader.read(generation.text, ended=None)):
+                pass
+            for _ in self._finish(Ended(0, 0, generation)):
+                pass
+        cut = REASONS[generation.finish_reason] == "length"
+        usage = self.usage(handle.ended)
+        reasoned = 0 if usage.completion_tokens_details is None else usage.completion_tokens_details.reasoning_tokens
+        response = self._response(
+            "incomplete" if cut else "completed",
+            incomplete_details={"reason": "max_output_tokens"} if cut else None,
+            usage={
+                "input_tokens": usage.prompt_tokens,
+                "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+                "output_tokens": usage.completion_tokens,
+                "output_tokens_details": {"reasoning_tokens": reasoned or 0},
+                "total_tokens": usage.total_tokens,
+            },
+        )
+        report = Report(choices=[self.report(0, generation, generation.steps)])
+        response["unisono"] = report.model_dump(exclude_none=True)
+        if self._stores:
+            self._keep(response)
+        if self.call.stream:
+            yield self._event(f"response.{response['status']}", response=response)
+        else:
+            yield _dumped(response)
+
+    def _keep(self, response: Json) -> None:
+        own, output = _dumped(own_items(self._asked)), _dumped(self._output)
+        previous = self._asked.previous_response_id
+        self._store.put(self.id, Stored(self._own.owner, previous, own, output, _dumped(response)))
+
+    def _response(self, status: str, **more: Any) -> Json:
+        asked, text = self._asked, self._asked.text
+        options = asked.reasoning
+        return {
+            "id": self.id,
+            "object": "response",
+            "created_at": float(self.created),
+            "status": status,
+            "model": asked.model,
+            "output": self._output if status != "in_progress" else [],
+            "error": None,
+            "incomplete_details": None,
+            "instructions": asked.instructions,
+            "max_output_tokens": asked.max_output_tokens,
+            "metadata": asked.metadata or {},
+            "parallel_tool_calls": asked.parallel_tool_calls is not False,
+            "previous_response_id": asked.previous_response_id,
+            "reasoning": {"effort": None if options is None else options.effort, "summary": None},
+            "store": self._stores,
+            "temperature": asked.temperature,
+            "text": {"format": (None if text is None else text.format) or {"type": "text"}},
+            "tool_choice": _told_choice(asked.tool_choice),
+            "tools": [_told_tool(tool) for tool in asked.tools or ()],
+            "top_logprobs": asked.top_logprobs,
+            "top_p": asked.top_p,
+            "truncation": "disabled",
+            "usage": None,
+            "user": asked.user,
+            "background": False,
+            **more,
+        }
+
+    def _reasoned(self, text: str) -> Iterator[bytes]:
+        if not text or not self.call.shows_reasoning:
+            return
+        yield from self._open("reasoning")
+        self._output[-1]["content"][0]["text"] += text
+        yield self._within("response.reasoning_text.delta", content_index=0, delta=text)
+
+    def _said(self, content: str, calls: Sequence[NumberedCall]) -> Iterator[bytes]:
+        if content:
+            yield from self._open("message")
+            part = self._output[-1]["content"][0]
+            part["text"] += content
+            told, self._released = self._released, []
+            part["logprobs"] += told
+            yield self._within("response.output_text.delta", content_index=0, delta=content, logprobs=told)
+        for _, identity, call in calls:
+            if self._is_open:
+                yield from self._close()
+            made = {"type": "function_call", "id": _id("fc"), "call_id": identity, "name": call.name}
+            self._output.append({**made, "arguments": "", "status": "in_progress"})
+            yield self._item("response.output_item.added")
+            yield self._within("response.function_call_arguments.delta", delta=call.arguments)
+            more = {"arguments": call.arguments, "name": call.name}
+            yield self._within("response.function_call_arguments.done", **more)
+            self._output[-1] |= {"arguments": call.arguments, "status": "completed"}
+            yield self._item("response.output_item.done")
+
+    def _open(self, kind: str) -> Iterator[bytes]:
+        """Add an item of a kind, unless the open one is of it."""
+        if self._is_open and self._output[-1]["type"] == kind:
+            return
+        if self._is_open:
+            yield from self._close()
+        if kind == "reasoning":
+            item: Json = {"type": kind, "id": _id("rs"), "summary": []}
+            part: Json = {"type": "reasoning_text", "text": ""}
+        else:
+            item = {"type": kind, "id": _id("msg"), "role": "assistant"}
+            part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        self._output.append({**item, "content": [], "status": "in_progress"})
+        self._is_open = True
+        yield self._item("response.output_item.added")
+        self._output[-1]["content"] = [part]
+        yield self._within("response.content_part.added", content_index=0, part=part)
+
+    def _close(self, *, is_cut: bool = False) -> Iterator[bytes]:
+        item, self._is_open = self._output[-1], False
+        [part] = item["content"]
+        if item["type"] == "reasoning":
+            yield self._within("response.reasoning_text.done", content_index=0, text=part["text"])
+        else:
+            part["logprobs"] += self._released
+            self._released = []
+            told = {"text": part["text"], "logprobs": part["logprobs"]}
+            yield self._within("response.output_text.done", content_index=0, **told)
+        yield self._within("response.content_part.done", content_index=0, part=part)
+        item["status"] = "incomplete" if is_cut else "completed"
+        yield self._item("response.output_item.done")
+
+    def _note(self, steps: Sequence[StepRecord]) -> None:
+        if (count := self.call.logprobs) is None:
+            return
+        for entry in chat_logprobs(steps, count):
+            told = entry.model_dump()
+            tops = [{**top, "bytes": top["bytes"] or []} for top in told["top_logprobs"]]
+            self._released.append({**told, "bytes": told["bytes"] or [], "top_logprobs": tops})
+
+    def _item(self, kind: str) -> bytes:
+        return self._event(kind, output_index=len(self._output) - 1, item=self._output[-1])
+
+    def _within(self, kind: str, **more: Any) -> bytes:
+        """An event within the last item."""
+        return self._event(kind, item_id=self._output[-1]["id"], output_index=len(self._output) - 1, **more)
+
+    def _event(self, kind: str, **more: Any) -> bytes:
+        number, self._sequence = self._sequence, self._sequence + 1
+        return _dumped({"type": kind, "sequence_number": number, **more})
+
+
+def _id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(24)}"
+
+
+def _told_tool(given: Json) -> Json:
+    """A function as OpenAI's types read it: with its parameters, and whether these are strict."""
+    function = given.get("function", given)
+    told = {key: function.get(key) for key in ("name", "description", "parameters", "strict")}
+    return {"type": "function", **told}
+
+
+def _told_choice(given: str | Json | None) -> str | Json:
+    """A choice in the form of responses; the body has it in that of chats."""
+    if not isinstance(given, dict):
+        return given or "auto"
+    kind = str(given.get("type"))
+    return {"type": kind, **(given.get(kind) or {})}
+
+
+def _dumped(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode()

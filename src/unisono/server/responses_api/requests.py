@@ -1,0 +1,136 @@
+"""Read a request of the Responses API as a chat."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from unisono.engine.service import Service
+from unisono.errors import shown
+from unisono.server.body import read_record
+from unisono.server.errors import Refusal, invalid
+from unisono.server.fields import unsupported
+from unisono.server.limits import ServerLimits
+from unisono.server.requests import ApiCall, engine_of, read_chat
+from unisono.server.responses_api.items import messages_of
+from unisono.server.responses_api.schemas import ResponseRequest
+from unisono.server.responses_api.store import ResponseStore
+from unisono.server.schemas import ChatRequest, GenerationFields
+
+NOT_OF_CHATS = ("n", "model", "max_tokens", "max_completion_tokens")
+"""Shared fields that are read apart."""
+RENAMED = (
+    (re.compile(r"\b(tools\[\d+\])\.function\b"), r"\1"),
+    (re.compile(r"\bresponse_format\.json_schema\b"), "text.format"),
+    (re.compile(r"\bresponse_format\b"), "text.format"),
+    (re.compile(r"(?<![.\w])max_tokens\b"), "max_output_tokens"),
+)
+"""What errors of a chat call fields that have another name here."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseCall(ApiCall):
+    """A chat, and what its response repeats of the request."""
+
+    asked: ResponseRequest | None = None
+    owner: bytes = b""
+    """Whose the response will be."""
+
+
+def read_response(
+    request: ResponseRequest, service: Service, limits: ServerLimits, store: ResponseStore, owner: bytes
+) -> ResponseCall:
+    """Read a response. Raises a `Refusal` that names the wrong field."""
+    engine_of(service, request.model)
+    if request.n not in (None, 1):
+        raise unsupported("n", request.n, "a response is one text")
+    if request.top_logprobs and request.likeliest is None:
+        words = f"top_logprobs is {request.top_logprobs}, but include lacks message.output_text.logprobs"
+        raise invalid("top_logprobs", words)
+    messages = messages_of(request.instructions, _items(request, limits, store, owner))
+    if not messages or messages[-1][0] == "instructions":
+        raise Refusal(400, "input is missing: give a question", param="input", code="missing_field")
+    _check_tools(request)
+    names, given = [name for name, _ in messages], [message for _, message in messages]
+    wanted = _chat_fields(request, given)
+    try:
+        chat = read_record(ChatRequest, wanted, {})
+        call = read_chat(chat, service, limits, names)
+    except Refusal as refusal:
+        raise _renamed(refusal) from None
+    return ResponseCall(**{key.name: getattr(call, key.name) for key in fields(call)}, asked=request, owner=owner)
+
+
+def _items(request: ResponseRequest, limits: ServerLimits, store: ResponseStore, owner: bytes) -> list[tuple[str, Any]]:
+    """The items of the conversation, those that are stored first, with their names."""
+    named: list[tuple[str, Any]] = []
+    if (previous := request.previous_response_id) is not None:
+        before = store.conversation(previous, owner, limits.body)
+        named += [(f"previous_response_id.items[{place}]", item) for place, item in enumerate(before)]
+    return named + [(f"input[{place}]", item) for place, item in enumerate(own_items(request))]
+
+
+def own_items(request: ResponseRequest) -> Sequence[Any]:
+    """The items of a request's own input."""
+    if isinstance(request.input, str):
+        name = {"type": "message", "role": "user", "content": request.input}
+        return [name] if request.input else []
+    return request.input or []
+
+
+def _check_tools(request: ResponseRequest) -> None:
+    for number, tool in enumerate(request.tools or ()):
+        kind = tool.get("type", "function") if isinstance(tool, dict) else None
+        if kind is None:
+            raise invalid(f"tools[{number}]", f"tools[{number}] is {shown(tool)}: write an object")
+        if kind != "function":
+            raise unsupported(f"tools[{number}].type", kind, "functions can be called, and the client calls them")
+
+
+def _chat_fields(request: ResponseRequest, messages: list[Any]) -> dict[str, Any]:
+    """A chat's fields that ask for the same."""
+    shared = [name for name in GenerationFields.model_fields if name not in NOT_OF_CHATS]
+    text = request.text
+    more = {
+        "model": request.model,
+        "messages": messages,
+        "max_tokens": _most(request),
+        "response_format": None if text is None else text.format,
+        "tools": request.tools or None,
+        "tool_choice": request.tool_choice,
+        "parallel_tool_calls": request.parallel_tool_calls,
+        "logprobs": True if request.likeliest is not None else None,
+        "top_logprobs": request.likeliest,
+        "reasoning": _dumped(request.reasoning, leave_out=("generate_summary",)),
+        "chat_template_kwargs": request.chat_template_kwargs,
+    }
+    given = {name: _dumped(getattr(request, name)) for name in shared} | more
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _most(request: ResponseRequest) -> int | None:
+    given = {name: getattr(request, name) for name in ("max_output_tokens", "max_tokens", "max_completion_tokens")}
+    values = {name: value for name, value in given.items() if value is not None}
+    if len(set(values.values())) > 1:
+        first, *others = values
+        raise invalid(others[0], f"{first} is {values[first]}, but {others[0]} is {values[others[0]]}: leave one out")
+    return next(iter(values.values()), None)
+
+
+def _dumped(value: Any, leave_out: Sequence[str] = ()) -> Any:
+    if not hasattr(value, "model_dump"):
+        return value
+    return {name: each for name, each in value.model_dump(exclude_none=True).items() if name not in leave_out}
+
+
+def _renamed(refusal: Refusal) -> Refusal:
+    """A refusal of a chat in the words of responses."""
+    for pattern, name in RENAMED:
+        refusal.message = pattern.sub(name, refusal.message)
+        if refusal.param is not None:
+            refusal.param = pattern.sub(name, refusal.param)
+    if refusal.param == "messages":
+        refusal.param = "input"
+    return refusal

@@ -1,0 +1,66 @@
+"""The tokens of a member alone: `/tokenize` and `/detokenize`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.fakes import make_fakes
+from support.real_server import SAY, Served, ask, serving
+from unisono.backends.fake.backend import FAKE_MODELS
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    make_fakes()
+    with serving() as server:
+        yield server
+    FAKE_MODELS.clear()
+
+
+def post(served: Served, path: str, status: int = 200, **body: Any) -> Any:
+    response = served.post(path, body)
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+@pytest.mark.parametrize("name", ["duo/a", "duo/b"])
+def test_tokens_of_a_text_are_a_prompt_and_its_text_again(served: Served, name: str) -> None:
+    text = "the cat 日本 🎉"
+    found = post(served, "/tokenize", model=name, prompt=text, return_token_strs=True)
+    assert found["count"] == len(found["tokens"]) == len(found["token_strs"])
+    bare = post(served, "/tokenize/", model=name, prompt=text, add_special_tokens=False)["tokens"]
+    assert post(served, "/detokenize", model=name, tokens=bare)["prompt"] == text
+    asked = {"model": name, "max_tokens": 5}
+    by_ids = served.post("/v1/completions", {**asked, "prompt": found["tokens"]}).json()["choices"]
+    assert by_ids == served.post("/v1/completions", {**asked, "prompt": text}).json()["choices"]
+    assert post(served, "/tokenize", model=name, prompt="")["tokens"] == []
+
+
+def test_tokens_of_a_conversation_are_what_the_member_reads(served: Served) -> None:
+    found = post(served, "/tokenize", model="duo/a", messages=SAY, add_generation_prompt=True)
+    assert found["count"] == ask(served, model="duo/a")["usage"]["prompt_tokens"]
+    assert "user" in post(served, "/detokenize", model="duo/a", tokens=found["tokens"])["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/tokenize", {"model": "duo", "prompt": "x"}, "model"),
+        ("/detokenize", {"model": "duo", "tokens": [1]}, "model"),
+        ("/tokenize", {"model": "duo/a"}, "prompt"),
+        ("/tokenize", {"model": "duo/a", "prompt": "x", "messages": SAY}, "messages"),
+        ("/tokenize", {"model": "duo/a", "prompt": "\ud800"}, "prompt"),
+        ("/tokenize", {"model": "duo/a", "messages": [], "prompt": None}, "messages"),
+        ("/tokenize", {"model": "duo/a", "messages": SAY, "add_special_tokens": False}, "add_special_tokens"),
+        ("/tokenize", {"model": "duo/a", "messages": SAY, "add_generation_prompt": False}, "add_generation_prompt"),
+        ("/detokenize", {"model": "duo/a", "tokens": [1, -1]}, "tokens[1]"),
+        ("/detokenize", {"model": "duo/a", "tokens": [10**9]}, "tokens[0]"),
+        ("/detokenize", {"model": "duo/a", "tokens": ["x"]}, "tokens[0]"),
+        ("/detokenize", {"model": "duo/a"}, "tokens"),
+    ],
+)
+def test_what_has_no_tokens_is_refused_by_name(served: Served, path: str, body: dict[str, Any], param: str) -> None:
+    assert post(served, path, 400, **body)["error"]["param"] == param
