@@ -95,9 +95,7 @@ def test_what_a_hostile_text_holds_is_shown_and_never_run(shown: Callable[..., A
     assert page.locator(".columns button").count() == 0  # nobody is there to go on
 
 
-def test_a_recorded_answer_is_shown_with_its_pieces(
-    run: Any, duo: Path, tmp_path: Path, page: Any
-) -> None:
+def test_a_recorded_answer_is_shown_with_its_pieces(run: Any, duo: Path, tmp_path: Path, page: Any) -> None:
     trace, html = tmp_path / "trace.jsonl", tmp_path / "out.html"
     answer = run("run", duo, "Hello", "--max-new-tokens", 8, "-q", "--trace", trace).out
     assert run("show", trace, "--html", html) == (0, "", "")
@@ -155,7 +153,11 @@ def test_what_is_no_trace_is_refused_with_its_line(content: str, words: str, tmp
 
 def test_a_file_that_cannot_be_read_or_written_is_named(run: Any, tmp_path: Path) -> None:
     trace = record(tmp_path / "trace.jsonl", [b"a"])
-    for words in (("show", tmp_path / "none.jsonl"), ("show", trace, "--html", tmp_path), ("show", trace, "--html", trace)):
+    for words in (
+        ("show", tmp_path / "none.jsonl"),
+        ("show", trace, "--html", tmp_path),
+        ("show", trace, "--html", trace),
+    ):
         shown = run(*words)
         assert (shown.code, shown.out) == (2, "")
         assert "Traceback" not in shown.err
@@ -175,7 +177,9 @@ def test_show_answers_on_its_own_machine_until_it_is_interrupted(tmp_path: Path)
     trace = record(tmp_path / "trace.jsonl", [b"a"])
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     command = [sys.executable, "-m", "unisono", "show", str(trace), "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True) as program:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
+    ) as program:
         assert program.stdout is not None
         url = program.stdout.readline().strip()
         assert 'data-mode="recorded"' in httpx2.get(url).text

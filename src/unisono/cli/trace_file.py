@@ -37,7 +37,10 @@ class TraceFile:
         self.close()
 
     def begin(self, prompt: Prompt | None = None) -> None:
-        """Take away what an earlier text has left; the first step will tell the prompt. Raises a `SpecError` when the file cannot be created."""
+        """Take away what an earlier text has left; the first step will tell the prompt.
+
+        Raises a `SpecError` when the file cannot be created.
+        """
         if prompt is not None:
             self._prompt = prompt.text if prompt.messages is None else prompt.messages
         if self._file is None:

@@ -41,7 +41,9 @@ def _handler(paths: Mapping[str, PageFile]) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             file = paths.get(self.path.partition("?")[0])
             if self.headers.get("host", "").rpartition(":")[0] not in NAMES:
-                self._answer(HTTPStatus.FORBIDDEN, PageFile(b"this program answers only on its own machine", "text/plain"))
+                self._answer(
+                    HTTPStatus.FORBIDDEN, PageFile(b"this program answers only on its own machine", "text/plain")
+                )
             elif file is None:
                 self._answer(HTTPStatus.NOT_FOUND, PageFile(b"there is nothing here", "text/plain"))
             else:

@@ -28,8 +28,7 @@ export class Settings {
       max_tokens: number(MOST_PIECES, { step: 1, min: 1 }),
     };
     fields.gate.addEventListener("change", () => this.#gateChanged());
-    const weights = names.length > 1 ? about.members.map(({ name, weight }) => [`weight:${name}`, number(Number(weight.toFixed(4)), { step: "any", min: 0 })]) : [];
-    this.#fields = { ...fields, ...Object.fromEntries(weights) };
+    this.#fields = fields;
     const rows = Object.entries(this.#fields).map(([name, field]) => make("label", {}, `${titleOf(name)} `, field));
     this.element.replaceChildren(...rows);
     this.#gateChanged(false);
@@ -52,28 +51,19 @@ export class Settings {
     const its = about.gate.parameter === null ? about.gate.kind : `${about.gate.kind}:${about.gate.parameter}`;
     if (gate !== its) found.gate = gate;
     if (value("speculate") !== (about.speculate?.split(":")[0] ?? "off")) found.speculate = value("speculate");
-    const weights = this.#weights();
-    if (weights) found.weights = weights;
     return found;
-  }
-
-  #weights() {
-    const members = this.about.members.filter(({ name }) => this.#fields[`weight:${name}`]);
-    const given = Object.fromEntries(members.map(({ name }) => [name, numeric(this.#fields[`weight:${name}`].value.trim()) ?? 0]));
-    const isOther = members.some(({ name, weight }) => Math.abs(given[name] - weight) > 1e-4);
-    return isOther ? given : null;
   }
 }
 
 // The settings in a few words, as the name of an answer.
 export function words(settings) {
   const found = Object.entries(settings).filter(([name, value]) => value !== undefined && name !== "max_tokens");
-  return found.map(([name, value]) => `${name} ${typeof value === "object" ? Object.entries(value).map((pair) => pair.join("=")).join(" ") : value}`).join(", ");
+  return found.map(([name, value]) => `${name} ${value}`).join(", ");
 }
 
 function titleOf(name) {
   const titles = { combine: "rule", speculate: "drafts by", max_tokens: "pieces at most" };
-  return titles[name] ?? name.replace("weight:", "weight of ");
+  return titles[name] ?? name;
 }
 
 function numeric(value) {
