@@ -109,6 +109,28 @@ def test_the_strip_counts_the_pieces_that_would_have_been_asked(server: Process,
         assert f"at {count} of 12 pieces" in strip.locator("output").text_content()
 
 
+def test_an_answer_goes_on_from_any_piece_and_from_the_chosen_one_as_it_did(server: Process, page: Any) -> None:
+    begin(page, server.url)
+    send(page, "Hello")
+    text = written(page)
+    text.locator(".piece").nth(4).click()
+    words = page.locator(".columns section").first.locator("button.chosen .words").text_content()
+    page.locator(".columns section").first.locator("button.chosen").click()
+    written(page, 2)
+    assert page.locator(".answer h3").nth(1).text_content() == f"on from {words}, piece 5"
+    assert page.locator(".parting").text_content() == f"on from {words}, piece 5 and duo: one goes on at piece 13."
+    first, again = (shown(page.locator(".answer .text").nth(place)) for place in range(2))
+    assert again[:12] == first
+    page.locator(".answer .text").first.locator(".piece").nth(4).click()
+    page.locator(".columns section").first.locator("button:not(.chosen)").first.click()
+    page.locator(".answer h3").nth(1).get_by_text("at piece 5").wait_for()
+    other = shown(written(page, 2).nth(1))
+    assert other[:4] == first[:4]
+    assert page.locator(".answer").nth(1).locator(".is-taken").count() == 1
+    assert page.locator(".tree [role=treeitem]").count() == 3
+    assert "at piece 5" in page.locator(".parting").text_content()
+
+
 def test_a_conversation_outlives_a_reload_and_another_tab(server: Process, page: Any) -> None:
     begin(page, server.url)
     send(page, "Hello")

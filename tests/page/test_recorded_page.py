@@ -103,7 +103,8 @@ def test_a_recorded_answer_is_shown_with_its_pieces(run: Any, duo: Path, tmp_pat
     page.get_by_text("trace.jsonl: 8 steps.").wait_for()
     assert page.locator(".prompt").text_content() == "Hello"
     text = "".join(page.locator(".piece").all_text_contents())
-    assert text and answer.startswith(text[:5])
+    assert text
+    assert answer.startswith(text[:5])
     page.locator(".piece").first.hover()
     assert page.locator("#pane h3").all_text_contents() == ["combined", "a, weight 0.50", "b, weight 0.50"]
 
@@ -153,19 +154,15 @@ def test_what_is_no_trace_is_refused_with_its_line(content: str, words: str, tmp
 
 def test_a_file_that_cannot_be_read_or_written_is_named(run: Any, tmp_path: Path) -> None:
     trace = record(tmp_path / "trace.jsonl", [b"a"])
-    for words in (
-        ("show", tmp_path / "none.jsonl"),
-        ("show", trace, "--html", tmp_path),
-        ("show", trace, "--html", trace),
-    ):
-        shown = run(*words)
+    for words in ((tmp_path / "none.jsonl",), (trace, "--html", tmp_path), (trace, "--html", trace)):
+        shown = run("show", *words)
         assert (shown.code, shown.out) == (2, "")
         assert "Traceback" not in shown.err
 
 
 def test_a_trace_of_fifty_megabytes_opens(tmp_path: Path, page: Any) -> None:
     path = record(tmp_path / "trace.jsonl", [b" piece", *[b" and", b" so\n"] * 10], 3900)
-    assert path.stat().st_size > 50_000_000 or path.stat().st_size > 25_000_000
+    assert path.stat().st_size > 50_000_000
     with shown_by_server(read_trace(path), tmp_path) as url:
         page.goto(url)
         page.get_by_text("78001 steps").wait_for()
@@ -177,9 +174,8 @@ def test_show_answers_on_its_own_machine_until_it_is_interrupted(tmp_path: Path)
     trace = record(tmp_path / "trace.jsonl", [b"a"])
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     command = [sys.executable, "-m", "unisono", "show", str(trace), "--no-browser"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
-    ) as program:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment, text=True) as program:
         assert program.stdout is not None
         url = program.stdout.readline().strip()
         assert 'data-mode="recorded"' in httpx2.get(url).text

@@ -15,6 +15,9 @@ HOST = "127.0.0.1"
 NAMES = (HOST, "localhost")
 """Host names under which it answers, so that no other site's name can be made to point here."""
 
+FOREIGN = PageFile(b"this program answers only on its own machine", "text/plain")
+NOTHING = PageFile(b"there is nothing here", "text/plain")
+
 
 def trace_server(trace: Trace, port: int = 0) -> ThreadingHTTPServer:
     """A server of the page with a trace, at a port of this machine, 0 for a free one; the caller runs and closes it.
@@ -41,11 +44,9 @@ def _handler(paths: Mapping[str, PageFile]) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             file = paths.get(self.path.partition("?")[0])
             if self.headers.get("host", "").rpartition(":")[0] not in NAMES:
-                self._answer(
-                    HTTPStatus.FORBIDDEN, PageFile(b"this program answers only on its own machine", "text/plain")
-                )
+                self._answer(HTTPStatus.FORBIDDEN, FOREIGN)
             elif file is None:
-                self._answer(HTTPStatus.NOT_FOUND, PageFile(b"there is nothing here", "text/plain"))
+                self._answer(HTTPStatus.NOT_FOUND, NOTHING)
             else:
                 self._answer(HTTPStatus.OK, file)
 
