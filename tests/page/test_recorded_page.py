@@ -161,11 +161,11 @@ def test_a_file_that_cannot_be_read_or_written_is_named(run: Any, tmp_path: Path
 
 
 def test_a_trace_of_fifty_megabytes_opens(tmp_path: Path, page: Any) -> None:
-    path = record(tmp_path / "trace.jsonl", [b" piece", *[b" and", b" so\n"] * 10], 3900)
+    path = record(tmp_path / "trace.jsonl", [b" piece", *[b" and", b" so\n"] * 10], 4900)
     assert path.stat().st_size > 50_000_000
     with shown_by_server(read_trace(path), tmp_path) as url:
         page.goto(url)
-        page.get_by_text("78001 steps").wait_for()
+        page.get_by_text("98001 steps").wait_for()
         page.locator(".piece").nth(5).hover()
         assert page.locator("#pane h2").text_content() == "“ and”"
 
