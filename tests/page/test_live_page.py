@@ -93,6 +93,14 @@ def test_again_with_another_gate_shows_what_it_changes(server: Process, page: An
     texts = written(page, 2)
     assert page.locator(".answer h3").all_text_contents() == ["duo", "again: duo, gate first:2"]
     assert texts.nth(1).locator(".is-shut").count() == 10
+    page.get_by_label("gate", exact=True).select_option("always")
+    page.get_by_label("weight of a").fill("0.9")
+    page.get_by_label("weight of b").fill("0.1")
+    page.get_by_text("Again with these settings").click()
+    page.locator(".answer h3").get_by_text("weights a=0.9 b=0.1").wait_for()
+    written(page, 2)
+    texts.nth(1).locator(".piece").first.hover()
+    assert page.locator("#pane h3").nth(1).text_content() == "a, weight 0.90"
     page.get_by_label("Colour").select_option("carrier")
     assert texts.nth(1).locator(".member-0").count() >= 10
     page.get_by_label("Colour").select_option("entropy")

@@ -16,7 +16,7 @@ def about(plan: Plan, members: Sequence[Member]) -> dict[str, object]:
     method, gate = plan.method, plan.gate
     return {
         "version": TRACE_VERSION,
-        "members": [{"name": member.name, "weight": member.weight} for member in members],
+        "members": [{"name": member.name, "weight": plan.weights[member.name]} for member in members],
         "lead": plan.lead.name,
         "combine": str(method.combine),
         "gate": {"kind": gate.kind, "parameter": gate.parameter, "boundary": gate.boundary},

@@ -112,6 +112,8 @@ class UnisonoOptions(Record):
     """Only ``piecewise``, the default."""
     constraint: str | dict[str, Any] | None = None
     """Restricts the answer: ``json_object``, or a ``json_schema``, ``regex`` or ``lark`` grammar."""
+    weights: dict[str, float] | None = None
+    """By member, in place of the file's: each above 0."""
     trace: bool | None = None
     """Whether the answer reports each member's probability per piece."""
 

@@ -28,7 +28,8 @@ export class Settings {
       max_tokens: number(MOST_PIECES, { step: 1, min: 1 }),
     };
     fields.gate.addEventListener("change", () => this.#gateChanged());
-    this.#fields = fields;
+    const weights = names.length > 1 ? about.members.map(({ name, weight }) => [`weight:${name}`, number(shortened(weight), { step: "any", min: 0 })]) : [];
+    this.#fields = { ...fields, ...Object.fromEntries(weights) };
     const rows = Object.entries(this.#fields).map(([name, field]) => make("label", {}, `${titleOf(name)} `, field));
     this.element.replaceChildren(...rows);
     this.#gateChanged(false);
@@ -51,19 +52,32 @@ export class Settings {
     const its = about.gate.parameter === null ? about.gate.kind : `${about.gate.kind}:${about.gate.parameter}`;
     if (gate !== its) found.gate = gate;
     if (value("speculate") !== (about.speculate?.split(":")[0] ?? "off")) found.speculate = value("speculate");
+    const weights = this.#weights();
+    if (weights) found.weights = weights;
     return found;
+  }
+
+  // The weights where one is other than the ensemble has it.
+  #weights() {
+    const members = this.about.members.filter(({ name }) => this.#fields[`weight:${name}`]);
+    const given = Object.fromEntries(members.map(({ name }) => [name, numeric(this.#fields[`weight:${name}`].value) ?? 0]));
+    return members.some(({ name, weight }) => given[name] !== shortened(weight)) ? given : null;
   }
 }
 
 // The settings in a few words, as the name of an answer.
 export function words(settings) {
   const found = Object.entries(settings).filter(([name, value]) => value !== undefined && name !== "max_tokens");
-  return found.map(([name, value]) => `${name} ${value}`).join(", ");
+  return found.map(([name, value]) => `${name} ${typeof value === "object" ? Object.entries(value).map((pair) => pair.join("=")).join(" ") : value}`).join(", ");
 }
 
 function titleOf(name) {
   const titles = { combine: "rule", speculate: "drafts by", max_tokens: "pieces at most" };
-  return titles[name] ?? name;
+  return titles[name] ?? name.replace("weight:", "weight of ");
+}
+
+function shortened(weight) {
+  return Number(weight.toFixed(4));
 }
 
 function numeric(value) {
