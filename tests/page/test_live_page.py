@@ -25,7 +25,7 @@ def begin(page: Any, url: str, pieces: int = 12) -> None:
     page.goto(url)
     page.locator("#model option").first.wait_for(state="attached")
     page.locator("#settings summary").click()
-    page.get_by_label("pieces at most").fill(str(pieces))
+    page.locator("#controls [name=max_tokens]").fill(str(pieces))
 
 
 def send(page: Any, text: str) -> None:
@@ -87,23 +87,23 @@ def test_again_with_another_gate_shows_what_it_changes(server: Process, page: An
     begin(page, server.url)
     send(page, "Hello")
     written(page)
-    page.get_by_label("gate", exact=True).select_option("first")
-    page.get_by_label("threshold", exact=True).fill("2")
+    page.locator("#controls [name=gate]").select_option("first")
+    page.locator("#controls [name=threshold]").fill("2")
     page.get_by_text("Again with these settings").click()
     texts = written(page, 2)
     assert page.locator(".answer h3").all_text_contents() == ["duo", "again: duo, gate first:2"]
     assert texts.nth(1).locator(".is-shut").count() == 10
-    page.get_by_label("gate", exact=True).select_option("always")
-    page.get_by_label("weight of a").fill("0.9")
-    page.get_by_label("weight of b").fill("0.1")
+    page.locator("#controls [name=gate]").select_option("always")
+    page.locator("#controls [name='weight:a']").fill("0.9")
+    page.locator("#controls [name='weight:b']").fill("0.1")
     page.get_by_text("Again with these settings").click()
     page.locator(".answer h3").get_by_text("weights a=0.9 b=0.1").wait_for()
     written(page, 2)
     texts.nth(1).locator(".piece").first.hover()
     assert page.locator("#pane h3").nth(1).text_content() == "a, weight 0.90"
-    page.get_by_label("Colour").select_option("carrier")
+    page.locator("#colour").select_option("carrier")
     assert texts.nth(1).locator(".member-0").count() >= 10
-    page.get_by_label("Colour").select_option("entropy")
+    page.locator("#colour").select_option("entropy")
     assert texts.nth(0).locator("[class*=heat-]").count() == 12
 
 

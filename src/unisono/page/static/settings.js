@@ -30,7 +30,7 @@ export class Settings {
     fields.gate.addEventListener("change", () => this.#gateChanged());
     const weights = names.length > 1 ? about.members.map(({ name, weight }) => [`weight:${name}`, number(shortened(weight), { step: "any", min: 0 })]) : [];
     this.#fields = { ...fields, ...Object.fromEntries(weights) };
-    const rows = Object.entries(this.#fields).map(([name, field]) => make("label", {}, `${titleOf(name)} `, field));
+    const rows = Object.entries(this.#fields).map(([name, field]) => make("label", {}, `${titleOf(name)} `, Object.assign(field, { name })));
     this.element.replaceChildren(...rows);
     this.#gateChanged(false);
   }
