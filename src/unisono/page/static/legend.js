@@ -6,7 +6,7 @@ import { KINDS } from "./outcome.js";
 const LINES = [["is-drafted", "drafted"], ["is-redrafted", "drafted otherwise"]];
 
 export function showLegend(by, about) {
-  byId("legend").replaceChildren(...entries(by, about).map(([classes, words]) => make("li", {}, make("span", { className: `piece ${classes}`, text: "abc" }), ` ${words}`)));
+  byId("legend").replaceChildren(...entries(by, about).map(([classes, words]) => make("li", {}, make("span", { className: `sample ${classes}`, text: "abc" }), ` ${words}`)));
 }
 
 function entries(by, about) {
