@@ -84,9 +84,10 @@ class StepRecord:
     members: Mapping[str, float]
     """Each voter's folded probability of the piece."""
     top: Mapping[str, TopPieces] = field(default_factory=dict)
-    """Each voter's own most probable pieces and their probabilities: five at most, none below 0.001 but the first."""
+    """Each voter's own most probable pieces and their probabilities: ten at most, none below 0.001 but the first."""
     likeliest: TopPieces = ()
-    """The most probable pieces of the distribution of ``p``, with probabilities: as many as were asked for."""
+    """The most probable pieces of the distribution of ``p``, with probabilities: as many as were asked for, and ten
+    in a trace."""
     gate: GateReading | None = None
     draft: DraftRecord | None = None
     mark: str | None = None
@@ -103,13 +104,31 @@ class StepRecord:
     """How much more ``p`` may be; ``None`` where the piece was drawn, and what members do not tell was guessed."""
     absent: tuple[str, ...] = ()
     """The members that would have been asked, and were away."""
+    lead: str | None = None
+    """The member that leads the text, asked or not; ``None`` in records of who knows of no lead."""
+    unasked: tuple[str, ...] = ()
+    """The members that were there and not asked: the gate was shut, another was drawn, or it was certain without."""
+    entropy: float | None = None
+    """Of the distribution of ``p``, in nats; ``None`` without a trace, or where it is not known whole."""
+    variation: float | None = None
+    """How far apart voters are, from 0 to 1: the largest total variation distance of two. ``None`` as ``entropy``."""
+    spelled: Mapping[str, tuple[tuple[int, bytes], ...]] = field(default_factory=dict)
+    """By member, the ids as which it reads the piece, each with its bytes: none for END. In a trace only."""
+    kind: str | None = None
+    """What happened, as `unisono.outcomes` words it, and the members whose first choice it is; in a trace only."""
+    winners: tuple[str, ...] = ()
+    about: Mapping[str, object] | None = field(default=None, compare=False)
+    """Of the first step of a trace: its version, the members with their weights, and how the text is written."""
 
     def to_json(self) -> dict[str, object]:
         """The record as the trace contract words it: bytes as integers, END as ``null``."""
         return {
+            **({} if self.about is None else {"about": dict(self.about)}),
             "bytes": _json_piece(self.piece),
             "p": self.p,
+            **({} if self.lead is None else {"lead": self.lead}),
             "voted": list(self.voted),
+            **({"unasked": list(self.unasked)} if self.unasked else {}),
             "members": dict(self.members),
             "top": {name: _json_pieces(pieces) for name, pieces in self.top.items()},
             **({"likeliest": _json_pieces(self.likeliest)} if self.likeliest else {}),
@@ -119,6 +138,10 @@ class StepRecord:
             **({"absent": list(self.absent)} if self.absent else {}),
             **({"mark": self.mark} if self.mark else {}),
             **({"part": self.part} if self.part != "answer" else {}),
+            **({} if self.kind is None else {"kind": self.kind, "winners": list(self.winners)}),
+            **({} if self.entropy is None else {"entropy": round(self.entropy, 6)}),
+            **({} if self.variation is None else {"variation": round(self.variation, 6)}),
+            **({"spelled": _json_spelled(self.spelled)} if self.spelled else {}),
             "seconds": None if self.seconds is None else self.seconds.to_json(),
         }
 
@@ -282,6 +305,10 @@ def _json_pieces(pieces: TopPieces) -> list[dict[str, object]]:
         {"bytes": [], "mark": piece, "p": p} if isinstance(piece, str) else {"bytes": _json_piece(piece), "p": p}
         for piece, p in pieces
     ]
+
+
+def _json_spelled(spelled: Mapping[str, tuple[tuple[int, bytes], ...]]) -> dict[str, object]:
+    return {name: [{"id": each, "bytes": list(piece)} for each, piece in ids] for name, ids in spelled.items()}
 
 
 def _json_piece(piece: bytes | None) -> list[int] | None:

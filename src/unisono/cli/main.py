@@ -25,6 +25,7 @@ from unisono.cli.models import models
 from unisono.cli.report import report
 from unisono.cli.run import RunCommand, run
 from unisono.cli.serve import serve
+from unisono.cli.show import show
 from unisono.cli.tune import tune
 from unisono.errors import OldNameWarning, UnisonoError
 
@@ -57,6 +58,7 @@ app.command(cls=Verb)(doctor)
 app.command(cls=Verb)(bench)
 app.command(cls=Verb)(models)
 app.command(cls=Verb)(serve)
+app.command(cls=Verb)(show)
 app.add_typer(member)
 app.command("eval", cls=Verb)(evaluate)
 app.command(cls=Verb)(report)

@@ -72,15 +72,15 @@ def _run_one(text: str, job: RunFlags) -> None:
             _show_several(ensemble, prompt, job)
             return
         stream = ensemble.stream(prompt, **job.options())
-        _show(stack.enter_context(stream), job, trace)
+        _show(stack.enter_context(stream), job, trace, prompt)
         _say_away(stream.generation)
         if not job.as_json and not job.quiet and sys.stderr.isatty():
             say(_closing(stream.generation, ensemble.method))
 
 
-def _show(stream: Stream, job: RunFlags, trace: TraceFile | None) -> None:
+def _show(stream: Stream, job: RunFlags, trace: TraceFile | None, prompt: Prompt) -> None:
     if trace is not None:
-        trace.begin()
+        trace.begin(prompt)
     show = _Shown(job)
     try:
         for part, text in stream.parts():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -12,6 +12,7 @@ from unisono.errors import SpecError
 from unisono.user_files import write_line
 
 if TYPE_CHECKING:
+    from unisono.chat.messages import Message, Prompt
     from unisono.records import StepRecord
 
 
@@ -27,6 +28,7 @@ class TraceFile:
         self._file = self._open() if _exists(path) else None
         self._written = 0
         self._failure: SpecError | None = None
+        self._prompt: str | Sequence[Message] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -34,8 +36,13 @@ class TraceFile:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def begin(self) -> None:
-        """Take away what an earlier text has left. Raises a `SpecError` when the file cannot be created."""
+    def begin(self, prompt: Prompt | None = None) -> None:
+        """Take away what an earlier text has left; the first step will tell the prompt.
+
+        Raises a `SpecError` when the file cannot be created.
+        """
+        if prompt is not None:
+            self._prompt = prompt.text if prompt.messages is None else prompt.messages
         if self._file is None:
             self._file = self._open()
         if self._path.is_file():
@@ -45,10 +52,16 @@ class TraceFile:
         """Add those of a text's steps that are not written yet; nothing before `begin`."""
         try:
             while self._file is not None and self._failure is None and self._written < len(steps):
-                write_line(self._file, steps[self._written].to_json())
+                write_line(self._file, self._line(steps[self._written]))
                 self._written += 1
         except SpecError as failure:
             self._failure = failure
+
+    def _line(self, step: StepRecord) -> Mapping[str, object]:
+        record = step.to_json()
+        if step.about is not None and self._prompt is not None:
+            record["about"] = {**step.about, "prompt": self._prompt}
+        return record
 
     def close(self) -> None:
         """Raises the `SpecError` that ended the trace too early."""

@@ -81,8 +81,8 @@ class Foresight:
         turns: Turns = {}
         for (plan, heard), group in alike.items():
             units = [[member for member in unit if member not in heard] for unit in self._units]
-            left = [Unasked(unit, _weights(unit), self._price(unit, group)) for unit in units if unit]
-            chosen = next_to_ask(left, _weights(heard), plan.combine.rule)
+            left = [Unasked(unit, _weights(plan, unit), self._price(unit, group)) for unit in units if unit]
+            chosen = next_to_ask(left, _weights(plan, heard), plan.combine.rule)
             if len(chosen) < len(left):
                 members = [member for unit in chosen for member in unit]
                 turns.update(dict.fromkeys(group, members))
@@ -106,7 +106,8 @@ class Foresight:
         """Note what is certain now. Where somebody was lost, nothing is: all who are there are asked."""
         heard = state.heard()
         rest = [member for member in self._members if member not in heard]
-        if not state.foresees or not decides(state.plan.combine.rule, _weights(heard), _weights(rest)):
+        plan = state.plan
+        if not state.foresees or not decides(plan.combine.rule, _weights(plan, heard), _weights(plan, rest)):
             return
         for position in state.pending():
             choice = self._certifier.foresee(state, position, heard)
@@ -114,5 +115,5 @@ class Foresight:
                 state.foreseen[position] = choice
 
 
-def _weights(members: Iterable[Member]) -> list[float]:
-    return [member.weight for member in members]
+def _weights(plan: Plan, members: Iterable[Member]) -> list[float]:
+    return [plan.weights[member.name] for member in members]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -11,20 +12,34 @@ from unisono.config.method import Method
 from unisono.config.sampling import Sampling
 from unisono.config.whole import check_method
 from unisono.engine.member import Member
-from unisono.errors import SpecError, shown
+from unisono.errors import SpecError, nearest, shown
 from unisono.vocab.union import UnionVocabulary
 
 
 class Plan:
     """How one text is written. Texts of one method share it, and nobody changes it."""
 
-    def __init__(self, method: Method, members: Sequence[Member], union: UnionVocabulary) -> None:
-        """Look the names of a method up. Raises a `SpecError` when they do not fit the members."""
+    def __init__(
+        self,
+        method: Method,
+        members: Sequence[Member],
+        union: UnionVocabulary,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        """Look the names of a method up; ``weights`` replace those of the members.
+
+        Raises a `SpecError` when they do not fit the members.
+        """
         if not isinstance(method, Method):
             raise SpecError(
                 f"the method is {shown(method)}, not a Method", hint='make one: ensemble.method.but(gate="first:8")'
             )
-        method.check({member.name: member.weight for member in members})
+        its = {member.name: member.weight for member in members}
+        self.weights = its if weights is None else _replacing(weights, its)
+        """By member; they sum to 1."""
+        self.own_weights = None if weights is None else tuple(self.weights.values())
+        """Those of a request, where it has some."""
+        method.check(self.weights)
         self.lead = lead_of(method, members)
         check_method(method, [member.name for member in members if member.is_truncated], self.lead.name)
         speculation = method.speculate
@@ -47,12 +62,37 @@ class Plan:
         """Whether the voters' weights follow from how unlikely each member finds the prompt."""
         self.is_greedy = self.draw.is_greedy
         gate = Gate() if self.gate.is_certain else self.gate
-        self.is_plain = (self.combine, gate, speculation, self.draw) == _PLAIN
+        self.is_plain = weights is None and (self.combine, gate, speculation, self.draw) == _PLAIN
         """Whether a step takes the most likely piece of the members' weighted mean, and nothing reshapes it."""
 
     def spares(self, member: Member) -> bool:
         """Whether a text goes on without a member while it is away. What an amateur would say decides too much."""
         return member.degrades and not (self.combine.rule == "contrastive" and member.weight < 0)
+
+
+def _replacing(weights: Mapping[str, float], its: Mapping[str, float]) -> dict[str, float]:
+    """Weights in place of those of members, scaled to sum 1. Raises a `SpecError` where a sign would change."""
+    known = ", ".join(its)
+    if any(weight < 0 for weight in its.values()):
+        raise SpecError(
+            "weights are given, and a member's is negative in the file: what it would be here is not clear",
+            hint="leave weights out, or write another file",
+        )
+    if unknown := next((name for name in weights if name not in its), None):
+        raise SpecError(
+            f"weights are given for {shown(unknown)}, which is no member that votes{nearest(unknown, list(its))}",
+            hint=f"members that vote: {known}",
+        )
+    for name in its:
+        weight = weights.get(name)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+            what = "is missing" if name not in weights else f"is {shown(weight)}"
+            raise SpecError(
+                f"the weight of {name} {what}: each member that votes needs a number above 0",
+                hint="to leave a member out, ask for the others alone, or write another file",
+            )
+    total = sum(weights.values())
+    return {name: weights[name] / total for name in its}
 
 
 def lead_of(method: Method, members: Sequence[Member]) -> Member:

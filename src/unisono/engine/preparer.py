@@ -131,6 +131,8 @@ class Preparer:
             check_off(request.options.get("speculate"), [member.name for member in self._members])
             method = method.but(**cast(MethodOptions, request.options))
         if request.score:
+            if request.weights is not None:
+                raise SpecError("a prompt is to be scored, and weights are given", hint="write them into a file")
             if request.n > 1 or request.constraint is not None:
                 words = "a prompt is to be scored, and n or a constraint is given"
                 raise SpecError(words, hint="they concern what is written")
@@ -139,7 +141,8 @@ class Preparer:
             method = scored_by(method)
         elif _is_answered(request.begin) and not method.reasoning.off:
             method = replace(method, reasoning=Reasoning(off=True))
-        plan = default if method is default.method else Plan(method, self._members, self._union)
+        is_default = method is default.method and request.weights is None
+        plan = default if is_default else Plan(method, self._members, self._union, request.weights)
         width = plan.draw.beam_width
         if width > self._slots:
             raise SpecError(

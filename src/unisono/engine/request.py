@@ -75,6 +75,8 @@ class GenerationRequest:
     """
     begin: Beginning | None
     """What each text begins with. The limits, the generation and its steps are those of what follows."""
+    weights: Mapping[str, float] | None = field(hash=False)
+    """By member, what replaces the weights of the ensemble's file: positive, and scaled to sum 1."""
 
     def __init__(
         self,
@@ -93,6 +95,7 @@ class GenerationRequest:
         stop: str | Sequence[str] | None = None,
         score: bool = False,
         begin: Beginning | str | bytes | Sequence[GivenPiece] | None = None,
+        weights: Mapping[str, float] | None = None,
         **keywords: Unpack[MethodOptions],
     ) -> None:
         """Make a request: ``max_new_tokens`` and ``stop`` replace those of the limits, other keywords are options.
@@ -105,7 +108,7 @@ class GenerationRequest:
             limits = replace(limits, max_new_tokens=most, stop=limits.stop if stop is None else stop)
         given = {**(options or {}), **keywords}
         begun = Beginning.parse(begin)
-        values = (id, prompt, limits, trace, method, constraint, n, top_logprobs, model, given, score, begun)
+        values = (id, prompt, limits, trace, method, constraint, n, top_logprobs, model, given, score, begun, weights)
         for key, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, key.name, value)
 

@@ -25,6 +25,8 @@ from unisono.fusion.sharpen import Prefixes, plan_prefixes, sharpen
 from unisono.vocab.union import UnionVocabulary
 
 _HOST = np.empty(0, np.float32)
+_Alike = tuple[tuple[Member, ...], Combine | None, tuple[float, ...] | None]
+"""What texts that are combined together have in common: voters, rule, and weights where they are a request's own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,11 +65,11 @@ class Sampler:
 
         Raises a `ModelError` where a member gave something else than numbers.
         """
-        groups: defaultdict[tuple[tuple[Member, ...], Combine | None], list[StepState]] = defaultdict(list)
+        groups: defaultdict[_Alike, list[StepState]] = defaultdict(list)
         for state in states:
             rule = state.plan.combine if state.combines(position) else None
-            groups[state.voters(position), rule].append(state)
-        for (voters, rule), group in groups.items():
+            groups[state.voters(position), rule, state.plan.own_weights].append(state)
+        for (voters, rule, _), group in groups.items():
             p_BU_K = self._of_all(group, position, voters)
             q_BU = p_BU_K[0] if rule is None else self._combined(group, p_BU_K, voters, rule)
             shaped_BU = _shaped(q_BU, group, position)

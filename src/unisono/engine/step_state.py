@@ -12,8 +12,10 @@ from unisono.engine.member import Member, Place
 from unisono.engine.plan import Bias
 from unisono.engine.sequence import TextSequence
 from unisono.engine.token_boundary import REACH, ends_inside_token
+from unisono.engine.trace_head import about
 from unisono.errors import MemberUnavailable
 from unisono.fusion.logits_processors import Allowed
+from unisono.outcomes import outcome_of
 from unisono.records import GateReading, StepRecord, StepSeconds
 from unisono.vocab.union import UnionVocabulary
 
@@ -278,7 +280,30 @@ class StepState(Asked):
                 if spent > self._seconds[name]
             }
             split = StepSeconds(seconds / share, members)
-            text.steps.extend(replace(record, seconds=split) for record in self.records)
+            for place, record in enumerate(self.records):
+                record = replace(record, seconds=split)
+                text.steps.append(self._traced(record, place) if text.request.trace else record)
+
+    def _traced(self, record: StepRecord, position: int) -> StepRecord:
+        """A record with what a trace has beside it."""
+        outcome, is_first = outcome_of(record), not self.text.steps
+        return replace(
+            record,
+            spelled=self._spelled_at(position),
+            kind=outcome.kind,
+            winners=outcome.winners,
+            about=about(self.text.plan, self._members) if is_first else None,
+        )
+
+    def _spelled_at(self, position: int) -> dict[str, tuple[tuple[int, bytes], ...]]:
+        """By member, the ids as which it reads what was chosen at a position, each with its bytes."""
+        found = {}
+        for member in self._members:
+            if (cursor := self.text.cursors.get(member.name)) is not None:
+                pieces, ends = member.speller.vocabulary.pieces, [*cursor.ends[: self.accepted + 1], len(cursor.ids)]
+                ids = cursor.ids[slice(*ends[position : position + 2])] if position + 1 < len(ends) else ()
+                found[member.name] = tuple((each, pieces[each] or b"") for each in ids)
+        return found
 
     def inside(self, likeliest: int) -> str | None:
         """The member inside whose token the text ends, at the next position whose gate is read."""

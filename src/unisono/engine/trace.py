@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 from array_api_compat import array_namespace
 
@@ -10,10 +13,11 @@ from unisono.engine.sampler import Distributions
 from unisono.engine.step_state import StepState
 from unisono.fusion.bounds import NOTHING, FoldedTop, Voter
 from unisono.fusion.fold import Array, bring
+from unisono.fusion.gate_scores import entropy
 from unisono.records import DraftRecord, Standing, StepRecord, TopPieces
 from unisono.vocab.union import UnionVocabulary
 
-TOP_PIECES = 5  # of each voter, at most
+TOP_PIECES = 10  # of each voter and of what they make together, at most
 TOP_MASS = 1e-3  # pieces of less mass are left out, but for the likeliest
 
 _HOST = np.empty(0, np.float32)
@@ -37,7 +41,8 @@ def record(
     if text.steps is None:
         return
     p_U_by_member, q_U = distributions.of(row), distributions.q_BU[row]
-    likeliest = _likeliest(q_U, top) if (top := text.request.top_logprobs) else ()
+    trace, top = text.request.trace, text.request.top_logprobs
+    likeliest = _likeliest(q_U, max(top, TOP_PIECES * trace)) if top or trace else ()
     state.records.append(
         StepRecord(
             piece=union.piece(column),
@@ -46,14 +51,18 @@ def record(
             p=float(q_U[column]),
             voted=tuple(p_U_by_member),
             members={name: float(p_U[column]) for name, p_U in p_U_by_member.items()},
-            top={name: _top(p_U, union) for name, p_U in p_U_by_member.items()} if text.request.trace else {},
+            top={name: _top(p_U, union) for name, p_U in p_U_by_member.items()} if trace else {},
             likeliest=_pieces(likeliest, union),
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
             absent=state.missed(position),
+            lead=text.plan.lead.name,
+            unasked=state.left_out(position),
             standing=_standing(q_U, column, likeliest) if text.request.score and top else None,
             certain=False if unproved else None,
             unknown=None if distributions.are_completed else 0.0,
+            entropy=entropy(q_U[None], ())[0] if trace else None,
+            variation=_variation(list(p_U_by_member.values())) if trace else None,
         )
     )
 
@@ -76,10 +85,18 @@ def record_told(state: StepState, position: int, choice: Choice, union: UnionVoc
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
             absent=state.missed(position),
+            lead=state.plan.lead.name,
+            unasked=state.left_out(position),
             certain=is_certain,
             unknown=certificate.most - certificate.least,
         )
     )
+
+
+def _variation(p_U_K: Sequence[Array]) -> float:
+    """How far apart voters are: the largest total variation of two, half the sum of their masses' differences."""
+    pairs = itertools.combinations(p_U_K, 2)
+    return max((0.5 * float(array_namespace(p_U).sum(abs(p_U - other_U))) for p_U, other_U in pairs), default=0.0)
 
 
 def _top_told(voter: Voter, union: UnionVocabulary) -> TopPieces:

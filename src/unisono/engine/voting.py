@@ -74,7 +74,7 @@ class Voting:
 
     def weights(self, voters: Sequence[Member]) -> list[float]:
         """The voters' weights, which sum to 1 also where some are away."""
-        weights = [voter.weight for voter in voters]
+        weights = [self.plan.weights[voter.name] for voter in voters]
         return scaled(weights) if self.absent else weights
 
     def fixed_weights(self, voters: Sequence[Member]) -> list[float]:
@@ -90,6 +90,11 @@ class Voting:
         if not self.absent or not self.opens(position):
             return ()
         return tuple(member.name for member in self._members if member.name in self.absent)
+
+    def left_out(self, position: int) -> tuple[str, ...]:
+        """The members that are not asked at a position, though nothing keeps them from being."""
+        voters, missed = self.voters(position), self.missed(position)
+        return tuple(each.name for each in self._members if each not in voters and each.name not in missed)
 
     def lose(self, member: Member, error: MemberUnavailable) -> None:
         """Go on without a member that was lost in this step. Raises the error where the text cannot."""
@@ -144,7 +149,7 @@ class Voting:
         if position not in self._drawn:
             blind = frozenset() if position else self.text.blind
             members = self._drawable(blind) or self._drawable(())  # who can is away: nobody else is waited for
-            weights = np.asarray([member.weight for member in members])
+            weights = np.asarray([self.plan.weights[member.name] for member in members])
             numbers = RandomNumbers(self.text.seed, self._before + position, Purpose.MEMBER, again=len(blind))
             self._drawn[position] = members[draw_from(weights, numbers)]
         return self._drawn[position]

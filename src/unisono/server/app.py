@@ -17,6 +17,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from unisono.engine.service import Service
+from unisono.engine.trace_head import about
+from unisono.page.files import HEADERS, START, page_files
 from unisono.server import gac
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.body import read_body, read_record
@@ -46,8 +48,8 @@ from unisono.server.schemas import (
     ChatRequest,
     CompletionRequest,
     GenerationFields,
-    Model,
     ModelList,
+    ServedModel,
 )
 from unisono.server.telemetry import CONTENT_TYPE, cut, say, where
 from unisono.server.token_routes import TokenRoutes
@@ -105,7 +107,7 @@ def make_app(
         # The name is the route's label in logs and metrics.
         name = gac.GENERATE if path.startswith("/api") else path.replace(":path", "")
         methods = [method, *(["HEAD"] if method == "GET" else [])]
-        for each in (path.removesuffix("/"), path.removesuffix("/") + "/"):
+        for each in {path.removesuffix("/") or "/", path.removesuffix("/") + "/"}:
             app.add_api_route(each, route, methods=methods, name=name, response_model=None)
     guarded = Middleware(app, engine.metrics, keys, local=local)
     if not (allowed := read_origins(origins)):
@@ -138,6 +140,8 @@ class _Routes:
             *TokenRoutes(self._engine).table(),
             ("GET", "/v1/models", self.models),
             ("GET", "/v1/models/{model:path}", self.model),
+            ("GET", "/", self.page),
+            ("GET", "/page/{name}", self.page),
             ("GET", "/health", self.health),
             ("GET", "/ready", self.ready),
             ("GET", "/metrics", self.metrics),
@@ -211,8 +215,10 @@ class _Routes:
         engine_of(self._engine.service, name)
         return json_answer(self._model(name).model_dump_json(exclude_none=True))
 
-    def _model(self, name: str) -> Model:
-        return Model(id=name, created=self._created, object="model", owned_by="unisono")
+    def _model(self, name: str) -> ServedModel:
+        engine = self._engine.service.engines[name]
+        about_it = about(engine.plan, engine.members)
+        return ServedModel(id=name, created=self._created, object="model", owned_by="unisono", unisono=about_it)
 
     async def health(self, request: Request) -> Response:
         """Whether the process works: it also does while models load."""
@@ -230,6 +236,12 @@ class _Routes:
         if (text := self._documents.get(models)) is None:
             text = self._documents[models] = json.dumps(document(models, gac=self._gac_model is not None))
         return json_answer(text)
+
+    async def page(self, request: Request) -> Response:
+        """The page, and the files that it needs. They hold no secrets: a key is asked for by the page."""
+        if (file := page_files().get(request.path_params.get("name", START).rstrip("/"))) is None:
+            raise refusal_of_status(404, request.method, request.scope["path"], ())
+        return Response(file.content, 200, HEADERS, file.kind)
 
     async def gac_status(self, request: Request) -> Response:
         ready = self._engine.reason is None

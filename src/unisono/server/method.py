@@ -9,6 +9,7 @@ from typing import Any
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
 from unisono.engine.engine import Engine
+from unisono.engine.plan import Plan
 from unisono.errors import SpecError, shown
 from unisono.server.errors import invalid, refusal_of
 from unisono.server.fields import contradiction
@@ -27,7 +28,7 @@ RANDOM = -1
 def read_method(request: GenerationFields, engine: Engine) -> Method:
     """The ensemble's method, or with what a call replaces of it. Raises a `Refusal`."""
     method, extension = engine.method, request.unisono
-    if extension and (keys := extension.model_dump(exclude={"trace", "constraint"}, exclude_none=True)):
+    if extension and (keys := extension.model_dump(exclude={"trace", "constraint", "weights"}, exclude_none=True)):
         method = _replaced(lambda given: _checked(engine.method.but(**given), engine), keys, "unisono")
     given = _sampled(request)
     if extension:
@@ -42,6 +43,17 @@ def read_method(request: GenerationFields, engine: Engine) -> Method:
         return replace(method, sampling=sampling)
     except SpecError as error:
         raise refusal_of(error, param="temperature") from None
+
+
+def read_weights(request: GenerationFields, method: Method, engine: Engine) -> dict[str, float] | None:
+    """The weights that a call gives in place of the file's. Raises a `Refusal`."""
+    weights = None if request.unisono is None else request.unisono.weights
+    if weights is not None:
+        try:
+            Plan(method, engine.members, engine.union, weights)
+        except SpecError as error:
+            raise refusal_of(error, param="unisono.weights") from None
+    return weights
 
 
 def _sampled(request: GenerationFields) -> dict[str, Any]:

@@ -29,7 +29,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = ("/health", "/ready")
-"""Paths that need no key."""
+"""Paths that need no key, and are answered also where there are too many connections."""
+PAGE = re.compile(r"/(?:page/[a-z_.]+)?")
+"""Paths of the page, which need no key either: it asks for one itself."""
 LOG = "unisono.log"
 """The key of a request's `RequestLog` in the ASGI scope."""
 REFUSED = "unisono.refused"
@@ -142,7 +144,7 @@ def refusal_at_door(scope: Scope, keys: Keys | None, foreign: Refusal | None) ->
             given[name].append(value)
     if foreign is not None and not is_local(given[b"host"]):
         return foreign
-    if keys is None or scope["path"].removesuffix("/") in OPEN:
+    if keys is None or scope["path"].removesuffix("/") in OPEN or PAGE.fullmatch(scope["path"]):
         return None
     said = given[b"authorization"]
     return None if keys.admit(said[0] if len(said) == 1 else None) else KEYLESS

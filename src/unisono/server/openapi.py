@@ -21,7 +21,6 @@ from unisono.server.schemas import (
     CompletionAnswer,
     CompletionRequest,
     ErrorAnswer,
-    Model,
     ModelList,
 )
 from unisono.server.token_schemas import (
@@ -29,6 +28,7 @@ from unisono.server.token_schemas import (
     DetokenizeRequest,
     PieceList,
     PiecesRequest,
+    ServedModel,
     TokenizeAnswer,
     TokenizeRequest,
 )
@@ -72,7 +72,9 @@ def document(models: tuple[str, ...] = (), *, gac: bool = False) -> Json:
         "/tokenize": _post("tokenize", TokenizeRequest, TokenizeAnswer, READING),
         "/detokenize": _post("detokenize", DetokenizeRequest, DetokenizeAnswer, READING),
         "/v1/models": _get("models", "Lists the models.", _json(ModelList), (*ALWAYS, "503")),
-        "/v1/models/{model}": _get("model", "Describes a model.", _json(Model), ("404", *ALWAYS, "503"), [in_path]),
+        "/v1/models/{model}": _get(
+            "model", "Describes a model.", _json(ServedModel), ("404", *ALWAYS, "503"), [in_path]
+        ),
         "/health": _state("health", "Whether the process works."),
         "/ready": _state("ready", "Whether requests can be served now."),
         "/metrics": _get("metrics", "Metrics for Prometheus.", {"text/plain": {"schema": {"type": "string"}}}),
@@ -118,7 +120,7 @@ def _gac_paths() -> Json:
 def _schemas(models: tuple[str, ...], *, gac: bool) -> Json:
     read: list[type[BaseModel]] = [ChatRequest, CompletionRequest, ResponseRequest, PiecesRequest]
     read += [TokenizeRequest, DetokenizeRequest]
-    sent: list[type[BaseModel]] = [ChatAnswer, ChatChunk, CompletionAnswer, PieceList, ModelList, Model, State]
+    sent: list[type[BaseModel]] = [ChatAnswer, ChatChunk, CompletionAnswer, PieceList, ModelList, ServedModel, State]
     sent += [ResponseAnswerRecord, DeletedResponse, InputItems, TokenizeAnswer, DetokenizeAnswer, ErrorAnswer]
     if gac:
         read.append(GacRequest)

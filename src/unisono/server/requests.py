@@ -22,7 +22,7 @@ from unisono.server.errors import Refusal, invalid, refusal_of
 from unisono.server.fields import OF_CHATS, Field, contradiction, unsupported
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.messages import continuing, read_messages
-from unisono.server.method import check_stop_ids, read_method
+from unisono.server.method import check_stop_ids, read_method, read_weights
 from unisono.server.prompt_logprobs import PromptLogprobs
 from unisono.server.reasoning import effort_of, reasoned_as, shows_reasoning, tells_templates
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields
@@ -247,12 +247,15 @@ def _call(
             raise unsupported(f"stream_options.{name}", True, words)
     check_stop_ids(request, engine)
     method = reasoned_as(read_method(request, engine), request)
+    weights = read_weights(request, method, engine)
     constraint, constraint_field = read_constraint(request)
     begin = _beginning(request, limits)
     kept = 0 if logprobs is None else max(1, logprobs)  # with 0, no step would be kept
     return ApiCall(
         tuple(
-            GenerationRequest("", prompt, written, trace, method, constraint, n, kept, request.model, begin=begin)
+            GenerationRequest(
+                "", prompt, written, trace, method, constraint, n, kept, request.model, begin=begin, weights=weights
+            )
             for prompt in prompts
         ),
         (engine.plan.lead if method is engine.method else lead_of(method, engine.members)).name,

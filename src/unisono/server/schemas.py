@@ -112,6 +112,8 @@ class UnisonoOptions(Record):
     """Only ``piecewise``, the default."""
     constraint: str | dict[str, Any] | None = None
     """Restricts the answer: ``json_object``, or a ``json_schema``, ``regex`` or ``lark`` grammar."""
+    weights: dict[str, float] | None = None
+    """By member, in place of the file's: each above 0."""
     trace: bool | None = None
     """Whether the answer reports each member's probability per piece."""
 
@@ -295,11 +297,18 @@ class CompletionAnswer(Completion):
     unisono: Report | None = None
 
 
+class ServedModel(Model):
+    """A model, and what an ensemble of its name is."""
+
+    unisono: dict[str, Any]
+    """The members with their weights, the lead, and how texts are written, as in the first step of a trace."""
+
+
 class ModelList(BaseModel):
     """An answer of ``/v1/models``."""
 
     object: str = "list"
-    data: list[Model]
+    data: list[ServedModel]
 
 
 class ErrorBody(BaseModel):

@@ -1,0 +1,56 @@
+"""``unisono show``: a recorded trace in the browser, or as one file to send to somebody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unisono.cli.console import say
+from unisono.cli.flags import optional
+from unisono.errors import SpecError
+
+if TYPE_CHECKING:
+    from unisono.page.trace_reader import Trace
+
+
+def show(
+    trace: Annotated[Path, typer.Argument(help="A file of `unisono run --trace`, or of answers with their traces.")],
+    html: Annotated[
+        Path | None, optional(metavar="FILE", help="Write one file that holds the page and the trace, and leave.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Listen on this port; 0 takes a free one.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+) -> None:
+    """Show a recorded trace in the page that shows every vote, until Ctrl-C."""
+    from unisono.page.single_file import single_file
+    from unisono.page.trace_reader import read_trace
+
+    found = read_trace(trace)
+    for note in found.notes:
+        say(f"unisono: {note}")
+    if html is None:
+        _serve(found, port, browser=browser)
+        return
+    if html.resolve() == trace.resolve():
+        raise SpecError(f"--html is the trace {str(trace)!r} itself", hint="write the page to another file")
+    try:
+        html.write_text(single_file(found), encoding="utf-8")
+    except OSError as error:
+        words = f"cannot write the page to {str(html)!r}: {error.strerror}"
+        raise SpecError(words, hint="choose another file") from None
+
+
+def _serve(found: Trace, port: int, *, browser: bool) -> None:
+    import webbrowser
+
+    from unisono.page.trace_server import trace_server
+
+    with trace_server(found, port) as server:
+        url = f"http://127.0.0.1:{server.server_address[1]}/"
+        print(url, flush=True)
+        say("Ctrl-C ends it")
+        if browser:
+            webbrowser.open(url)
+        server.serve_forever()

@@ -1,0 +1,1 @@
+"""The page that shows every vote: its files, a recorded trace for it, and one file that holds both."""

@@ -1,0 +1,190 @@
+// The page of a server: sends messages, shows answers while they are written, and goes on from any piece.
+
+import { keepKey, models, stream } from "./api.js";
+import { label, same } from "./bytes.js";
+import { Conversation } from "./conversation.js";
+import { byId, plural, say } from "./dom.js";
+import { Settings, words } from "./settings.js";
+import { TurnView } from "./turn_view.js";
+import { Variant } from "./variant.js";
+
+export class Live {
+  #conversation = Conversation.kept();
+  #views = new Map(); // by turn
+  #running = new Set(); // of AbortControllers
+  #settings = new Settings(byId("controls"));
+  #models = [];
+  #colour = "outcome";
+
+  constructor(pane) {
+    this.pane = pane;
+    pane.takePiece = (variant, place, piece) => this.branch(variant, place, piece);
+    byId("composer").addEventListener("submit", (event) => this.#submit(event));
+    byId("message").addEventListener("keydown", (event) => this.#enter(event));
+    byId("stop").addEventListener("click", () => this.#running.forEach((each) => each.abort()));
+    byId("new").addEventListener("click", () => this.#forget());
+    byId("model").addEventListener("change", () => this.#settings.show(this.#model.about));
+    for (const turn of this.#conversation.turns) this.#show(turn);
+  }
+
+  get #model() {
+    return this.#models.find((model) => model.id === byId("model").value);
+  }
+
+  get about() {
+    return this.#model?.about;
+  }
+
+  // Asks which models there are, again and again while they load.
+  async start() {
+    say("Asking the server which models it has…");
+    try {
+      this.#models = await models();
+      byId("model").replaceChildren(...this.#models.map((model) => new Option(model.id, model.id)));
+      this.#settings.show(this.#model.about);
+      say("");
+      byId("message").focus();
+    } catch (error) {
+      say(error.message, true);
+      if (error.needsKey) await askKey();
+      else await new Promise((resolve) => setTimeout(resolve, 2000));
+      await this.start();
+    }
+  }
+
+  recolour(by) {
+    this.#colour = by;
+    for (const view of this.#views.values()) view.recolour(by);
+  }
+
+  async branch(variant, place, piece) {
+    const turn = this.#conversation.turns.find((each) => each.variants.includes(variant));
+    const isSame = same(piece, variant.steps[place]);
+    const name = isSame ? `on from ${label(piece)}, piece ${place + 1}` : `${label(piece)} at piece ${place + 1}`;
+    const { model, settings } = variant;
+    const branch = new Variant({ model, settings, name, parent: variant, begun: variant.begunAt(place, piece) });
+    turn.add(branch);
+    turn.shown = [variant, branch];
+    await this.#write(turn, [branch]);
+  }
+
+  #submit(event) {
+    event.preventDefault();
+    const message = byId("message");
+    if (!message.value.trim() || !this.#model || this.#running.size) return;
+    const turn = this.#conversation.add(message.value);
+    message.value = "";
+    const settings = this.#settings.values;
+    turn.add(new Variant({ model: this.#model.id, settings, name: [this.#model.id, words(settings)].filter(Boolean).join(", ") }));
+    this.#show(turn);
+    this.#write(turn, turn.variants);
+  }
+
+  #enter(event) {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    byId("composer").requestSubmit();
+  }
+
+  #again(turn) {
+    const settings = this.#settings.values;
+    const [before] = [turn.chosen];
+    const variant = new Variant({ model: this.#model.id, settings, name: `again: ${[this.#model.id, words(settings)].filter(Boolean).join(", ")}` });
+    turn.add(variant);
+    turn.shown = [before, variant];
+    return this.#write(turn, [variant]);
+  }
+
+  #beside(turn) {
+    const ensemble = turn.chosen.model.split("/")[0];
+    const alone = this.#models.filter((model) => model.id.startsWith(`${ensemble}/`));
+    if (!alone.length) {
+      say("This server does not serve the members alone: start it without --no-members-alone.", true);
+      return undefined;
+    }
+    const { max_tokens, temperature, seed } = turn.chosen.settings;
+    const added = alone.map((model) => turn.add(new Variant({ model: model.id, settings: { max_tokens, temperature, seed }, name: `${model.id.split("/")[1]} alone` }), { beside: true }));
+    return this.#write(turn, added);
+  }
+
+  #show(turn) {
+    const view = new TurnView(turn, {
+      choose: (variant, place) => this.pane.show(variant, place),
+      again: (which) => this.#again(which),
+      beside: (which) => this.#beside(which),
+      copy: (which) => navigator.clipboard.writeText(which.chosen.text).then(() => say("The text is copied."), () => say("The browser does not let this page copy.", true)),
+      changed: () => this.#conversation.keep(),
+    });
+    view.recolour(this.#colour);
+    this.#views.set(turn, view);
+    byId("conversation").append(view.element);
+    view.element.scrollIntoView({ block: "end" });
+  }
+
+  // Lets answers of a turn be written at once, and shows them as they come.
+  async #write(turn, variants) {
+    this.#views.get(turn).render();
+    this.#conversation.keep();
+    await Promise.all(variants.map((variant) => this.#writeOne(turn, variant)));
+    this.#conversation.keep();
+    const pieces = variants.map((variant) => `${variant.name}: ${plural(variant.steps.length, "piece")}`);
+    const failed = variants.filter((variant) => variant.state === "failed");
+    if (failed.length) say(failed[0].problem, true);
+    else say(`Written. ${pieces.join("; ")}.`);
+  }
+
+  async #writeOne(turn, variant) {
+    const controller = new AbortController();
+    this.#busy(controller, true);
+    const view = this.#views.get(turn);
+    let frame = 0;
+    const draw = () => {
+      frame = 0;
+      view.update(variant);
+    };
+    try {
+      for await (const news of stream(variant.request(this.#conversation.messages(turn)), controller.signal)) {
+        variant.add(news);
+        frame ||= requestAnimationFrame(draw);
+      }
+      variant.state = "done";
+    } catch (error) {
+      variant.state = error.name === "AbortError" ? "stopped" : "failed";
+      variant.problem = error.message;
+      if (error.needsKey) await askKey();
+    }
+    this.#busy(controller, false);
+    cancelAnimationFrame(frame);
+    draw();
+  }
+
+  #busy(controller, isBusy) {
+    if (isBusy) this.#running.add(controller);
+    else this.#running.delete(controller);
+    byId("stop").hidden = !this.#running.size;
+    byId("send").disabled = this.#running.size > 0;
+    if (isBusy) say("Writing…");
+  }
+
+  #forget() {
+    for (const each of this.#running) each.abort();
+    this.#conversation.forget();
+    this.#views.clear();
+    byId("conversation").replaceChildren();
+    this.pane.clear();
+    say("A new conversation.");
+    byId("message").focus();
+  }
+}
+
+function askKey() {
+  const dialog = byId("ask-key");
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      keepKey(byId("key").value);
+      byId("key").value = "";
+      resolve();
+    }, { once: true });
+  });
+}

@@ -1,0 +1,186 @@
+"""Recorded traces: what is read, refused and shown, and that nothing in a text ever runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpx2
+import pytest
+
+from unisono.errors import SpecError
+from unisono.page.single_file import single_file
+from unisono.page.trace_reader import Trace, read_trace
+from unisono.page.trace_server import trace_server
+
+ABOUT = {
+    "version": 2,
+    "members": [{"name": "a", "weight": 0.5}, {"name": "b", "weight": 0.5}],
+    "lead": "a",
+    "gate": {"kind": "always", "parameter": None, "boundary": False},
+    "prompt": "Say <b>it</b>",
+}
+HOSTILE = (
+    "</script><script>window.ran = 1</script>",
+    "<img src=x onerror='window.ran = 1'>",
+    "<!--",
+    "\x00\x07\x1b[31m",
+    "\u202eright to left\u202c",
+    "שלום",
+    "👩‍👩‍👧",
+    "{{7*7}}${7*7}",
+)
+
+
+def step(piece: bytes | None, **more: Any) -> dict[str, Any]:
+    its = None if piece is None else list(piece)
+    top = [{"bytes": its, "p": 0.5}, {"bytes": list(b"</script>"), "p": 0.25}]
+    told = {"bytes": its, "p": 0.5, "voted": ["a", "b"], "members": {"a": 0.5, "b": 0.5}, "top": {"a": top, "b": top}}
+    return {**told, "likeliest": top, "kind": "agreed", "winners": ["a", "b"], "entropy": 1.0, "variation": 0.1, **more}
+
+
+def record(path: Path, pieces: list[bytes | None], times: int = 1) -> Path:
+    first, *others = (json.dumps(step(piece)) for piece in pieces)
+    first = json.dumps({"about": ABOUT, **json.loads(first)})
+    path.write_text("\n".join([first, *others * times]) + "\n")
+    return path
+
+
+@contextmanager
+def shown_by_server(trace: Trace, folder: Path) -> Iterator[str]:
+    with trace_server(trace) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def shown_as_file(trace: Trace, folder: Path) -> Iterator[str]:
+    path = folder / "page.html"
+    path.write_text(single_file(trace), encoding="utf-8")
+    yield path.as_uri()
+
+
+@pytest.mark.parametrize("shown", [shown_by_server, shown_as_file])
+def test_what_a_hostile_text_holds_is_shown_and_never_run(shown: Callable[..., Any], tmp_path: Path, page: Any) -> None:
+    emoji = "🎉".encode()
+    pieces = [*(text.encode() for text in HOSTILE), emoji[:2], emoji[2:], None]
+    trace = read_trace(record(tmp_path / "trace.jsonl", pieces))
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    with shown(trace, tmp_path) as url:
+        page.goto(url)
+        page.get_by_text("trace.jsonl: 11 steps.").wait_for()
+        for place in range(len(pieces)):
+            page.locator(".piece").nth(place).hover()
+        assert page.locator(".prompt").text_content() == "Say <b>it</b>"
+        found = page.locator(".piece").all_text_contents()
+    assert page.evaluate("window.ran") is None
+    assert found[:3] == list(HOSTILE[:3])
+    assert found[3] == "␀␇␛[31m"
+    assert found[4] == "[U+202E]right to left[U+202C]"
+    assert found[5:11] == [*HOSTILE[5:], "", "🎉", ""]
+    assert page.locator("#pane h2").text_content() == "END"
+    assert all(each.startswith(url) for each in asked)
+    assert page.locator(".columns button").count() == 0  # nobody is there to go on
+
+
+def test_a_recorded_answer_is_shown_with_its_pieces(run: Any, duo: Path, tmp_path: Path, page: Any) -> None:
+    trace, html = tmp_path / "trace.jsonl", tmp_path / "out.html"
+    answer = run("run", duo, "Hello", "--max-new-tokens", 8, "-q", "--trace", trace).out
+    assert run("show", trace, "--html", html) == (0, "", "")
+    page.goto(html.as_uri())
+    page.get_by_text("trace.jsonl: 8 steps.").wait_for()
+    assert page.locator(".prompt").text_content() == "Hello"
+    text = "".join(page.locator(".piece").all_text_contents())
+    assert text
+    assert answer.startswith(text[:5])
+    page.locator(".piece").first.hover()
+    assert page.locator("#pane h3").all_text_contents() == ["combined", "a, weight 0.50", "b, weight 0.50"]
+
+
+def test_answers_with_their_traces_are_shown_too(run: Any, duo: Path, tmp_path: Path) -> None:
+    prompts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    prompts.write_text('{"id": 1, "prompt": "Hello"}\n{"id": 2, "prompt": "the"}\n')
+    assert run("run", duo, "--prompts", prompts, "--out", out, "--max-new-tokens", 4, "--trace", "-q").code == 0
+    trace = read_trace(out)
+    assert sorted(text.name for text in trace.texts) == ["answer 1", "answer 2"]
+    assert [len(text.steps) for text in trace.texts] == [4, 4]
+
+
+def test_a_trace_that_is_cut_off_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = record(tmp_path / "trace.jsonl", [b"a", b"b", b"c"])
+    path.write_bytes(path.read_bytes()[:-20])
+    trace = read_trace(path)
+    assert [len(text.steps) for text in trace.texts] == [2]
+    assert trace.notes == ["The file is cut off in line 3: what stands before it is shown."]
+
+
+FIRST = {"about": ABOUT, **step(b"a")}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "has no steps"),
+        ("no JSON\n", "line 1 of the trace"),
+        ("[1]\n", "a step is an object"),
+        (json.dumps(step(b"a")), "is of an earlier version"),
+        (json.dumps({**FIRST, "about": {**ABOUT, "version": 3}}), "is of version 3: this unisono shows version 2"),
+        (json.dumps({**FIRST, "bytes": [256]}), "bytes.0: it must be 255 or less"),
+        (json.dumps({**FIRST, "gate": {"score": "high", "threshold": 0, "asked": True}}), "gate.score: it must be"),
+        (json.dumps(FIRST).replace("1.0", "NaN"), "NaN is no number"),
+        (json.dumps(FIRST) + "\nnonsense\n" + json.dumps(step(b"b")), "line 2 of the trace"),
+    ],
+)
+def test_what_is_no_trace_is_refused_with_its_line(content: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    path.write_text(content)
+    with pytest.raises(SpecError, match=r"trace") as refused:
+        read_trace(path)
+    assert words in str(refused.value)
+    assert refused.value.hint
+
+
+def test_a_file_that_cannot_be_read_or_written_is_named(run: Any, tmp_path: Path) -> None:
+    trace = record(tmp_path / "trace.jsonl", [b"a"])
+    for words in ((tmp_path / "none.jsonl",), (trace, "--html", tmp_path), (trace, "--html", trace)):
+        shown = run("show", *words)
+        assert (shown.code, shown.out) == (2, "")
+        assert "Traceback" not in shown.err
+
+
+def test_a_trace_of_fifty_megabytes_opens(tmp_path: Path, page: Any) -> None:
+    path = record(tmp_path / "trace.jsonl", [b" piece", *[b" and", b" so\n"] * 10], 4900)
+    assert path.stat().st_size > 50_000_000
+    with shown_by_server(read_trace(path), tmp_path) as url:
+        page.goto(url)
+        page.get_by_text("98001 steps").wait_for()
+        page.locator(".piece").nth(5).hover()
+        assert page.locator("#pane h2").text_content() == "“ and”"
+
+
+def test_show_answers_on_its_own_machine_until_it_is_interrupted(tmp_path: Path) -> None:
+    trace = record(tmp_path / "trace.jsonl", [b"a"])
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    command = [sys.executable, "-m", "unisono", "show", str(trace), "--no-browser"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment, text=True) as program:
+        assert program.stdout is not None
+        url = program.stdout.readline().strip()
+        assert 'data-mode="recorded"' in httpx2.get(url).text
+        assert httpx2.get(f"{url}trace.json").json()["texts"][0]["steps"][0]["bytes"] == [97]
+        assert httpx2.get(f"{url}trace.json", headers={"host": "elsewhere.example:80"}).status_code == 403
+        assert httpx2.get(f"{url}nothing").status_code == 404
+        program.send_signal(signal.SIGINT)
+        assert program.wait(10) == 130
