@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from unisono.cli.terminal_text import harmless
 from unisono.errors import UnisonoError
 
 if TYPE_CHECKING:
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
     from unisono.members import Report
 
 
-def say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+def say(words: str, *, dim: bool = False) -> None:
+    """Write a line, or several. What words quote of a file or a model cannot control a terminal."""
+    murmur(harmless(words), dim=dim)
+    murmur("\n", dim=False)
 
 
-def murmur(text: str) -> None:
-    """Write a part of a text as it comes: dimmed on a terminal."""
-    dims = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+def murmur(text: str, *, dim: bool = True) -> None:
+    """Write a part of a text as it comes: dimmed on a terminal. The text is `harmless` already."""
+    dims = dim and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     print(f"\x1b[2m{text}\x1b[0m" if dims else text, end="", file=sys.stderr, flush=True)
 
 
@@ -67,7 +70,7 @@ def print_table(
             overflow="fold" if fold and place else "ellipsis",
         )
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(harmless(cell)) for cell in row))
     console.print(table)
 
 

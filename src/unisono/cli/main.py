@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from unisono.cli.bench import bench
+from unisono.cli.chat import chat
 from unisono.cli.console import say, say_error
 from unisono.cli.doctor import doctor
 from unisono.cli.eval import PASSED_ON, evaluate, lm_eval
@@ -53,6 +54,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=RunCommand)(run)
+app.command(cls=Verb)(chat)
 app.command(cls=Verb)(doctor)
 app.command(cls=Verb)(bench)
 app.command(cls=Verb)(models)

@@ -1,0 +1,81 @@
+"""How `run` and `chat` show an answer: the text on stdout, and on stderr what is reasoned and how it was written."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from unisono.cli.console import murmur, say
+from unisono.cli.terminal_text import HarmlessText
+
+if TYPE_CHECKING:
+    from unisono.config.method import Method
+    from unisono.records import Generation, Part
+
+
+class ShownText:
+    """Writes an answer to stdout, and to stderr what is reasoned before it.
+
+    On a terminal it is harmless (`terminal_text`); elsewhere it is what the models wrote.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        """Show reasoning unless ``quiet``."""
+        self._quiet = quiet
+        self._reasons = False
+        self._answer, self._reasoning = HarmlessText(), HarmlessText()
+        self._is_terminal = sys.stdout.isatty()
+
+    def __call__(self, part: Part, text: str) -> None:
+        if part == "reasoning":
+            self._reason(self._reasoning(text))
+        else:
+            self._begin_answer()
+            _write(self._answer(text) if self._is_terminal else text)
+
+    def end(self) -> None:
+        """End the line."""
+        self._begin_answer()
+        _write(self._answer.end() + "\n")
+
+    def _reason(self, text: str) -> None:
+        if text and not self._quiet:
+            self._reasons = True
+            murmur(text)
+
+    def _begin_answer(self) -> None:
+        """Leave a blank line below reasoning."""
+        self._reason(self._reasoning.end())
+        if self._reasons:
+            say("\n")
+        self._reasons = False
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def say_away(generation: Generation) -> None:
+    """Say without which members a text was written, however quiet it is to be."""
+    for name, count in (generation.usage.degraded or {}).items():
+        of = generation.usage.pieces + (generation.finish_reason == "end")
+        say(f"unisono: member {name!r} was away from {count} of {of} choices")
+
+
+def closing(generation: Generation, method: Method) -> str:
+    """The line after a text: how fast it was, and what the gate and the drafts have saved."""
+    usage, seconds = generation.usage, generation.seconds.total
+    parts = [f"{usage.pieces} pieces in {seconds:.1f} s, {usage.pieces / seconds:.1f} a second"]
+    if not method.gate.always_open and usage.pieces:
+        parts.append(f"{100 * usage.ensembled / usage.pieces:.0f} % ensembled")
+    for name, count in (usage.unasked or {}).items():
+        parts.append(f"certain without {name} at {count}")
+    if method.speculate is not None:
+        drafted = f"{usage.accepted} of {usage.drafted} drafted pieces accepted"
+        parts.append(drafted if usage.drafted else "nothing drafted")
+    if usage.uncertain is not None:
+        parts.append(f"{usage.uncertain} uncertain")
+    if generation.seed is not None:
+        parts.append(f"seed:{generation.seed}")
+    return f"[{'; '.join((*parts, generation.finish_reason))}]"
