@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from unisono.cli.console import murmur, say
-from unisono.cli.terminal_text import HarmlessText
+from unisono.cli.console import harmless, murmur, say
 
 if TYPE_CHECKING:
     from unisono.config.method import Method
@@ -16,36 +15,30 @@ if TYPE_CHECKING:
 class ShownText:
     """Writes an answer to stdout, and to stderr what is reasoned before it.
 
-    On a terminal it is harmless (`terminal_text`); elsewhere it is what the models wrote.
+    On a terminal it is `harmless`; elsewhere it is what the models wrote.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
         """Show reasoning unless ``quiet``."""
         self._quiet = quiet
         self._reasons = False
-        self._answer, self._reasoning = HarmlessText(), HarmlessText()
         self._is_terminal = sys.stdout.isatty()
 
     def __call__(self, part: Part, text: str) -> None:
-        if part == "reasoning":
-            self._reason(self._reasoning(text))
-        else:
+        if part == "answer":
             self._begin_answer()
-            _write(self._answer(text) if self._is_terminal else text)
+            _write(harmless(text) if self._is_terminal else text)
+        elif not self._quiet:
+            self._reasons = self._reasons or bool(text)
+            murmur(text)
 
     def end(self) -> None:
         """End the line."""
         self._begin_answer()
-        _write(self._answer.end() + "\n")
-
-    def _reason(self, text: str) -> None:
-        if text and not self._quiet:
-            self._reasons = True
-            murmur(text)
+        _write("\n")
 
     def _begin_answer(self) -> None:
         """Leave a blank line below reasoning."""
-        self._reason(self._reasoning.end())
         if self._reasons:
             say("\n")
         self._reasons = False

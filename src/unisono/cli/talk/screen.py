@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from unisono.cli.answers import ShownText, closing, say_away
-from unisono.cli.console import print_table, say
+from unisono.cli.console import murmur, print_table, say
 from unisono.cli.talk.answer import Answer
 from unisono.cli.talk.commands import Table
 
@@ -33,7 +33,7 @@ class Screen:
 
     def note(self, words: str) -> None:
         """Say something that stands beside the text."""
-        say(words, dim=self.is_terminal)
+        murmur(words + "\n") if self.is_terminal else say(words)
 
     def table(self, table: Table) -> None:
         from rich.console import Console

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unisono.chat.messages import Prompt
@@ -89,10 +90,8 @@ class Session:
         Raises a `PromptError` where a member's chat template cannot read it.
         """
         _check_text("the system message", system or "")
-        if system is not None:
-            self.prepared.check_prompt(Prompt(messages=Conversation(system).asked(PROBE)))
-        turns = self.conversation.turns
-        self.conversation = Conversation(system, turns)
+        self._check(system, self._method)
+        self.conversation = replace(self.conversation, system=system)
 
     def ask(self, question: str) -> Answer:
         """Begin an answer. Raises a `PromptTooLong`, which tells what to do, or another `UnisonoError`."""
@@ -143,9 +142,13 @@ class Session:
     def _adopt(self, settings: dict[str, Any]) -> None:
         """Take settings that make sense together and fit the members. Raises a `SpecError`."""
         method = self.prepared.spec.but(**settings).method
-        prompt = Prompt(messages=Conversation(self.conversation.system).asked(PROBE))
-        self._service.prepare(GenerationRequest("", prompt, self.limits, method=method))
+        self._check(self.conversation.system, method)
         self.settings, self._method = settings, method
+
+    def _check(self, system: str | None, method: Method) -> None:
+        """Raise a `UnisonoError` where a question could not be answered; no model runs."""
+        prompt = Prompt(messages=Conversation(system).asked(PROBE))
+        self._service.prepare(GenerationRequest("", prompt, self.limits, method=method))
 
     def _last(self, why: str) -> Turn:
         if not self.conversation.turns:
@@ -165,8 +168,8 @@ class Session:
         if not before.turns:
             return "ask something shorter, or raise the member's context in the ensemble file"
         return (
-            "nothing is lost: /forget leaves the oldest turn out, and /forget N several; /undo takes the last one back; "
-            "/save FILE keeps all"
+            "nothing is lost: /forget leaves the oldest turn out, and /forget N several; "
+            "/undo takes the last one back; /save FILE keeps all"
         )
 
 
