@@ -65,7 +65,7 @@ class LineEditor:
         before = termios.tcgetattr(terminal)
         meanwhile = termios.tcgetattr(terminal)
         meanwhile[0] &= ~termios.ICRNL
-        meanwhile[3] = (meanwhile[3] & ~(termios.ECHO | termios.ICANON)) | termios.ISIG
+        meanwhile[3] = (meanwhile[3] & ~(termios.ECHO | termios.ICANON)) | termios.ISIG | termios.NOFLSH
         termios.tcsetattr(terminal, termios.TCSADRAIN, meanwhile)
         _write(BRACKETED_PASTE + "h")
         try:
