@@ -80,6 +80,7 @@ class Terminal:
 
     def __init__(self, pair: Path, home: Path, milliseconds: int, *words: str) -> None:
         environment = {**os.environ, "XDG_STATE_HOME": str(home), "TERM": "xterm", "LC_ALL": "C.UTF-8"}
+        environment["PROMPT_TOOLKIT_NO_CPR"] = "1"  # nobody tells where the cursor is
         environment.pop("NO_COLOR", None)
         self._child = pexpect.spawn(
             sys.executable,
@@ -99,7 +100,7 @@ class Terminal:
     def ready(self) -> None:
         """Wait for the prompt, which comes with the switch to bracketed paste."""
         self.see("\x1b[?2004h")
-        self.see("> ")
+        self.see(">")
 
     def press(self, keys: str) -> None:
         self._child.send(keys)
