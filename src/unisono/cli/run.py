@@ -6,9 +6,10 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from unisono.cli.console import murmur, say
+from unisono.cli.coloured import Painter, colours
+from unisono.cli.console import harmless, murmur, say
 from unisono.cli.flags import Verb, refuse_flags, takes_flags
 from unisono.cli.inputs import INLINE, RunFlags, read_text
 from unisono.cli.trace_file import TraceFile
@@ -53,7 +54,7 @@ def run(flags: RunFlags) -> None:
     refuse_flags(
         "does not go with --prompts",
         "the answers, and their traces, go to --out",
-        {"a text": text, "--json": flags.as_json, "a FILE for --trace": flags.trace},
+        {"a text": text, "--json": flags.as_json, "a FILE for --trace": flags.trace, "--show": flags.show},
     )
     refuse_flags("does not go with --prompts", "repeat the line of the file, once for each text", {"--n": flags.n > 1})
     run_prompts(prompts, flags)
@@ -64,6 +65,8 @@ def _run_one(text: str, job: RunFlags) -> None:
         raise SpecError("--trace needs a file here", hint="write --trace FILE")
     if job.n > 1 and job.trace is not None:
         raise SpecError("--trace does not go with --n", hint="draw each text alone, with the seed that --json tells")
+    refuse_flags("does not go with --show", "look at one text at a time", {"--n": job.show and job.n > 1})
+    refuse_flags("does not go with --show", "--trace FILE keeps every step", {"--json": job.show and job.as_json})
     prompt = job.prompt_of(text)
     with contextlib.ExitStack() as stack:
         trace = None if job.trace is None else stack.enter_context(TraceFile(Path(job.trace)))
@@ -72,24 +75,29 @@ def _run_one(text: str, job: RunFlags) -> None:
             _show_several(ensemble, prompt, job)
             return
         stream = ensemble.stream(prompt, **job.options())
-        _show(stack.enter_context(stream), job, trace)
+        painter = Painter(ensemble.members, ensemble.method.but(**job.method)) if job.show else None
+        _show(stack.enter_context(stream), job, trace, painter)
         _say_away(stream.generation)
         if not job.as_json and not job.quiet and sys.stderr.isatty():
             say(_closing(stream.generation, ensemble.method))
 
 
-def _show(stream: Stream, job: RunFlags, trace: TraceFile | None) -> None:
+def _show(stream: Stream, job: RunFlags, trace: TraceFile | None, painter: Painter | None) -> None:
     if trace is not None:
         trace.begin()
-    show = _Shown(job)
+    show = _Shown(job) if painter is None else _Painted(painter)
     try:
         for part, text in stream.parts():
+            if painter is not None:
+                painter.add(stream.steps)
             show(part, text)
             if trace is not None:
                 trace.write(stream.steps)
     finally:
         if trace is not None:
             trace.write(stream.steps)
+    if painter is not None:
+        painter.add(stream.steps)  # END's, after which no text comes
     if not job.as_json:
         show.end()
         return
@@ -114,7 +122,7 @@ class _Shown:
                 murmur(text)
             return
         self._answer()
-        sys.stdout.write(text)
+        sys.stdout.write(harmless(text) if sys.stdout.isatty() else text)
         sys.stdout.flush()
 
     def end(self) -> None:
@@ -126,6 +134,33 @@ class _Shown:
         if self._reasons:
             say("\n")
         self._reasons = False
+
+
+class _Painted:
+    """Writes an answer to stdout, and to stderr what is reasoned before it, coloured; a legend first, a table last."""
+
+    def __init__(self, painter: Painter) -> None:
+        self._painter = painter
+        self._streams: dict[Part, TextIO] = {"answer": sys.stdout, "reasoning": sys.stderr}
+        self._part: Part = "answer"
+        print(painter.legend(coloured=colours(sys.stdout)), end="\n\n", flush=True)
+
+    def __call__(self, part: Part, text: str) -> None:
+        if part != self._part:
+            self._close("\n\n" if self._part == "reasoning" else "")
+            self._part = part
+        stream = self._streams[part]
+        stream.write(self._painter.paint(part, text, coloured=colours(stream)))
+        stream.flush()
+
+    def end(self) -> None:
+        self._close("\n\n")
+        self._painter.print_table()
+
+    def _close(self, after: str) -> None:
+        stream = self._streams[self._part]
+        stream.write(self._painter.end(self._part, coloured=colours(stream)) + after)
+        stream.flush()
 
 
 def _show_several(ensemble: Ensemble, prompt: Prompt, job: RunFlags) -> None:
