@@ -103,13 +103,19 @@ class StepRecord:
     """How much more ``p`` may be; ``None`` where the piece was drawn, and what members do not tell was guessed."""
     absent: tuple[str, ...] = ()
     """The members that would have been asked, and were away."""
+    lead: str | None = None
+    """The member that leads the text, asked or not; ``None`` in records of who knows of no lead."""
+    unasked: tuple[str, ...] = ()
+    """The members that were there and not asked: the gate was shut, another was drawn, or it was certain without."""
 
     def to_json(self) -> dict[str, object]:
         """The record as the trace contract words it: bytes as integers, END as ``null``."""
         return {
             "bytes": _json_piece(self.piece),
             "p": self.p,
+            **({} if self.lead is None else {"lead": self.lead}),
             "voted": list(self.voted),
+            **({"unasked": list(self.unasked)} if self.unasked else {}),
             "members": dict(self.members),
             "top": {name: _json_pieces(pieces) for name, pieces in self.top.items()},
             **({"likeliest": _json_pieces(self.likeliest)} if self.likeliest else {}),

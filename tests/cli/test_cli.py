@@ -51,7 +51,7 @@ def test_a_trace_has_a_line_a_step(run: Run, duo: Path, tmp_path: Path) -> None:
     shown = run("run", duo, "Hello", "--max-new-tokens", 6, "--json", "-q", "--trace", trace)
     steps = [json.loads(line) for line in trace.read_text().splitlines()]
     assert len(steps) == 6
-    keys = {"bytes", "p", "voted", "members", "top", "gate", "draft", "seconds"}
+    keys = {"bytes", "p", "lead", "voted", "members", "top", "gate", "draft", "seconds"}
     assert all(step.keys() == keys for step in steps)
     assert steps[0]["voted"] == ["a", "b"]
     assert steps[0]["top"].keys() == steps[0]["seconds"]["members"].keys() == {"a", "b"}

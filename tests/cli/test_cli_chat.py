@@ -75,6 +75,16 @@ def test_a_conversation_is_saved_and_resumed(run: Run, pair: Path, tmp_path: Pat
     assert "talk.json' do not fit: " in wrong.err
 
 
+def test_pieces_are_shown_in_brackets_where_there_are_no_colours(run: Run, pair: Path) -> None:
+    shown = run("chat", pair, "-q", "--show", "--gate", "first:1", stdin=b"Who?\n/show\n")
+    legend, answer, *rest = shown.out.splitlines()
+    assert legend.startswith("all agreed · ")
+    assert answer == "[talker|The][shut| cat.]"
+    assert rest[:3] == [legend, "", answer]
+    assert "most contested" in shown.out
+    assert run("chat", pair, "--show", "--json").code == 2
+
+
 class Terminal:
     """A user at a terminal of 60 columns."""
 

@@ -112,6 +112,19 @@ def test_what_cannot_be_done_is_refused_with_a_way_out(commands: Commands, line:
     assert caught.value.hint
 
 
+def test_pieces_are_shown_where_they_were_noted(commands: Commands) -> None:
+    ask(commands, "Hi")
+    with pytest.raises(SpecError, match="nothing was noted"):
+        commands.run("/show")
+    assert commands.run("/show on").legend
+    ask(commands, "Hi")
+    shown = commands.run("/show").shown
+    assert shown is not None
+    assert b"".join(step.piece or b"" for step in shown.steps).decode() == ANSWERS["Hi"]
+    assert not commands.run("/show off").legend
+    assert not commands.shows_pieces
+
+
 def test_turns_are_taken_back_offered_again_and_forgotten(commands: Commands) -> None:
     assert commands.run("/undo").words == "there is nothing to take back"
     for question in ("Hi", "Who?", "Count"):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from support.chats import ANSWERS, MEMBERS, make_talkers, session_of
+from support.chats import ANSWERS, make_talkers, session_of
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.cli.talk.answer import Answer
 from unisono.cli.talk.conversation import Conversation, Turn
@@ -15,6 +15,7 @@ from unisono.cli.talk.session import Session
 from unisono.cli.talk.transcript import Transcript
 from unisono.errors import MemberUnavailable, PromptError, PromptTooLong, SpecError
 from unisono.records import Limits
+from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +135,8 @@ def test_a_member_that_fails_in_the_middle_loses_nothing() -> None:
     assert session.keep(answer), "what was written is kept"
     assert session.conversation.turns[1].ending == "stopped"
     FAKE_MODELS["shy"].away = None
-    assert session.proceed is not None
+    for member in session._engine.members:
+        member.breaker._clock = lambda: 1e9  # by then it is asked again
     written(session, session.proceed())
     assert session.conversation.turns[1] == Turn("Count", ANSWERS["Count"])
 
@@ -213,11 +215,10 @@ def test_a_system_message_is_read_and_one_that_cannot_be_is_refused() -> None:
     assert len(session.conversation.turns) == 1
     session.speak_as(None)
     assert session.conversation.system is None
-    deaf = (
-        "{% for m in messages %}{% if m.role != 'system' %}<|user|>{{ m.content }}{% endif %}{% endfor %}<|assistant|>"
-    )
-    members = [MEMBERS[0], {**MEMBERS[1], "chat_template": deaf}]
-    session = session_of(members=members)
+    deaf = "{% for m in messages if m.role != 'system' %}<|user|>{{ m.content }}{% endfor %}<|assistant|>"
+    table = byte_level_table(chat_template=deaf)
+    register_fake("shy", FakeModel(LongestMatchTokenizer(table), hashed_rule(len(table.texts))))
+    session = session_of()
     with pytest.raises(PromptError, match="cannot read system messages"):
         session.speak_as("Be brief")
     assert session.conversation.system is None

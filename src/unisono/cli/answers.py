@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
+from unisono.cli.coloured import Painter, colours
 from unisono.cli.console import harmless, murmur, say
+from unisono.records import Part
 
 if TYPE_CHECKING:
     from unisono.config.method import Method
-    from unisono.records import Generation, Part
+    from unisono.records import Generation
 
 
 class ShownText:
@@ -42,6 +44,38 @@ class ShownText:
         if self._reasons:
             say("\n")
         self._reasons = False
+
+
+class PaintedText:
+    """The same with each piece painted by what happened at it; a legend stands before it, and a table after it."""
+
+    def __init__(self, painter: Painter, *, framed: bool = True) -> None:
+        """Paint by a painter to which steps are added before their text; without legend and table if not ``framed``."""
+        self._painter = painter
+        self._framed = framed
+        self._streams: dict[Part, TextIO] = {"answer": sys.stdout, "reasoning": sys.stderr}
+        self._part: Part = "answer"
+        if framed:
+            print(painter.legend(coloured=colours(sys.stdout)), end="\n\n", flush=True)
+
+    def __call__(self, part: Part, text: str) -> None:
+        if part != self._part:
+            self._close("\n\n" if self._part == "reasoning" else "")
+            self._part = part
+        stream = self._streams[part]
+        stream.write(self._painter.paint(part, text, coloured=colours(stream)))
+        stream.flush()
+
+    def end(self) -> None:
+        """End the line, and print the table."""
+        self._close("\n\n" if self._framed else "\n")
+        if self._framed:
+            self._painter.print_table()
+
+    def _close(self, after: str) -> None:
+        stream = self._streams[self._part]
+        stream.write(self._painter.end(self._part, coloured=colours(stream)) + after)
+        stream.flush()
 
 
 def _write(text: str) -> None:

@@ -11,7 +11,7 @@ import platformdirs
 import typer
 
 from unisono.cli.console import loading_report
-from unisono.cli.flags import Quiet, Spec, optional, takes_flags
+from unisono.cli.flags import Quiet, Spec, optional, refuse_flags, takes_flags
 from unisono.cli.method import MethodFlags
 from unisono.errors import SpecError
 
@@ -35,6 +35,13 @@ class ChatFlags(MethodFlags):
     ] = None
     max_new_tokens: Annotated[int, typer.Option(help="Write at most this many pieces of an answer.")] = 1024
     stop: Annotated[list[str] | None, optional(help="End answers before this text. May be given several times.")] = None
+    show: Annotated[
+        bool,
+        typer.Option(
+            "--show",
+            help="Colour each piece by what happened at it, such as who overruled the lead; /show then has a table.",
+        ),
+    ] = False
     history: Annotated[
         bool, typer.Option(help="Keep what is typed, for later chats, in a file that only you can read.")
     ] = True
@@ -59,11 +66,12 @@ def chat(flags: ChatFlags) -> None:
     from unisono.cli.talk.loop import Loop
     from unisono.cli.talk.screen import Screen
 
+    refuse_flags("does not go with --show", "--show is for people", {"--json": flags.show and flags.as_json})
     begun = _begun(flags)
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not flags.as_json
     session = _load(flags, begun)
-    session.traced = is_terminal
-    commands = Commands(session, flags.resume)
+    session.traced = flags.show or is_terminal
+    commands = Commands(session, flags.resume, shows_pieces=flags.show)
     screen = Screen(is_terminal=is_terminal, quiet=flags.quiet, as_json=flags.as_json)
     loop = Loop(session, commands, _reader(is_terminal, flags), screen)
     if is_terminal and not flags.quiet:

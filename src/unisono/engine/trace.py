@@ -51,6 +51,8 @@ def record(
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
             absent=state.missed(position),
+            lead=text.plan.lead.name,
+            unasked=state.left_out(position),
             standing=_standing(q_U, column, likeliest) if text.request.score and top else None,
             certain=False if unproved else None,
             unknown=None if distributions.are_completed else 0.0,
@@ -76,6 +78,8 @@ def record_told(state: StepState, position: int, choice: Choice, union: UnionVoc
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
             absent=state.missed(position),
+            lead=state.plan.lead.name,
+            unasked=state.left_out(position),
             certain=is_certain,
             unknown=certificate.most - certificate.least,
         )

@@ -91,6 +91,11 @@ class Voting:
             return ()
         return tuple(member.name for member in self._members if member.name in self.absent)
 
+    def left_out(self, position: int) -> tuple[str, ...]:
+        """The members that are not asked at a position, though nothing keeps them from being."""
+        voters, missed = self.voters(position), self.missed(position)
+        return tuple(each.name for each in self._members if each not in voters and each.name not in missed)
+
     def lose(self, member: Member, error: MemberUnavailable) -> None:
         """Go on without a member that was lost in this step. Raises the error where the text cannot."""
         if not self.plan.spares(member) or self.is_given:

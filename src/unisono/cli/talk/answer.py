@@ -12,6 +12,8 @@ from unisono.records import Generation, Part, StepRecord
 if TYPE_CHECKING:
     from unisono.engine.service import Service
 
+PARTS: tuple[Part, ...] = ("reasoning", "answer")
+
 
 class Answer:
     """Iterate over it to have it written. Nothing of the conversation is changed: `turn` is what there is to add.
@@ -34,6 +36,8 @@ class Answer:
         self.question = question
         self.prompt_tokens: Mapping[str, int] = {name: len(ids) for name, ids in prepared.ids.items()}
         """By member, what is read before the answer."""
+        self.method = prepared.plan.method
+        """How it is written."""
         self.generation: Generation | None = None
         """The finished record; ``None`` where it was stopped."""
         self.steps: list[StepRecord] = []
@@ -72,6 +76,11 @@ class Answer:
     def is_empty(self) -> bool:
         """Whether it was ended before an answer began: what was only reasoned is none."""
         return self.generation is None and not self._written["answer"]
+
+    @property
+    def parts(self) -> list[tuple[Part, str]]:
+        """What was written of it so far, without what it continues."""
+        return [(part, self._written[part]) for part in PARTS if self._written[part]]
 
     @property
     def turn(self) -> Turn:

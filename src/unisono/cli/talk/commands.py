@@ -39,8 +39,10 @@ class Outcome:
     """To be written."""
     offered: str = ""
     """A question to be edited as the next one."""
-    shows: bool = False
-    """Whether to show what happened to the pieces of the last answer."""
+    shown: Answer | None = None
+    """What happened to its pieces is to be shown."""
+    legend: bool = False
+    """Whether to say what colours of pieces mean."""
     leaves: bool = False
 
 
@@ -61,11 +63,11 @@ def line_of(question: str) -> str:
 class Commands:
     """Runs commands on a session, and keeps the file that the conversation is in."""
 
-    def __init__(self, session: Session, file: Path | None = None) -> None:
+    def __init__(self, session: Session, file: Path | None = None, *, shows_pieces: bool = False) -> None:
         """Command a session, whose conversation is in a ``file`` already, or in none."""
         self._session = session
         self.file = file
-        self.shows_pieces = False
+        self.shows_pieces = shows_pieces
         """Whether pieces are coloured by what happened to them while they are written."""
 
     def run(self, line: str) -> Outcome:
@@ -138,7 +140,7 @@ class Commands:
     def _clear(self, rest: str) -> Outcome:
         gone = self._session.undo(MOST)
         file, self.file = self.file, None
-        kept = f"; {shown(str(file))} keeps it" if file is not None and gone else ""
+        kept = f"; {str(file)!r} keeps it" if file is not None and gone else ""
         return Outcome(f"a new conversation begins{kept}")
 
     def _retry(self, rest: str) -> Outcome:
@@ -155,20 +157,24 @@ class Commands:
             raise SpecError("the conversation has no file yet", hint="give one: /save talk.json")
         if path.exists() and not overwrite and not (self.file is not None and _same(path, self.file)):
             hint = f"give another name, or write /save {OVERWRITE} {name}"
-            raise SpecError(f"there is already a file {shown(str(path))}", hint=hint)
+            raise SpecError(f"there is already a file {str(path)!r}", hint=hint)
         write_transcript(path, self._session.transcript)
         fresh, self.file = path != self.file, path
-        return Outcome(f"saved in {shown(str(path))}" + ("; every turn from here on, too" if fresh else ""))
+        return Outcome(f"saved in {str(path)!r}" + ("; every turn from here on, too" if fresh else ""))
 
     def _show(self, rest: str) -> Outcome:
         if rest not in ("", "on", OFF):
             raise SpecError(f"/show {rest}: there is no such way", hint="write /show, /show on or /show off")
+        session = self._session
         if rest:
             self.shows_pieces = rest == "on"
-            return Outcome("pieces are coloured" if self.shows_pieces else "pieces are not coloured")
-        if self._session.last is None or not self._session.last.steps:
+            session.traced = session.traced or self.shows_pieces
+            return Outcome(legend=True) if self.shows_pieces else Outcome("pieces are not coloured")
+        if session.last is None:
             raise SpecError("there is no answer to show", hint="ask something first")
-        return Outcome(shows=True)
+        if not session.last.steps:
+            raise SpecError("nothing was noted of the last answer", hint="/show on, and then /retry")
+        return Outcome(shown=session.last)
 
     def _quit(self, rest: str) -> Outcome:
         return Outcome(leaves=True)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Protocol
 
+from unisono.cli.coloured import Painter
 from unisono.cli.console import say, say_error
 from unisono.cli.talk.answer import Answer
 from unisono.cli.talk.commands import Commands, Outcome, is_command, line_of, question_of
@@ -42,6 +43,8 @@ class Loop:
 
     def run(self) -> None:
         """Take lines until there are no more, or one of them leaves. Ctrl-C ends it where there is no terminal."""
+        if self._commands.shows_pieces:
+            self._screen.legend(self._painter())
         offered: str | None = line_of(self._session.unanswered)
         while offered is not None:
             try:
@@ -78,6 +81,10 @@ class Loop:
             self._screen.table(outcome.table)
         if outcome.words:
             self._screen.note(outcome.words)
+        if outcome.shown is not None:
+            self._screen.show(outcome.shown, self._painter(outcome.shown))
+        if outcome.legend:
+            self._screen.legend(self._painter())
         return line_of(outcome.offered) if outcome.answer is None else self._write(outcome.answer)
 
     def _write(self, answer: Answer) -> str:
@@ -86,7 +93,7 @@ class Loop:
         if self._is_stopped:
             answer.stop()
         try:
-            self._screen.write(answer)
+            self._screen.write(answer, self._painter(answer) if self._commands.shows_pieces else None)
         except KeyboardInterrupt:
             if not self._screen.is_terminal:
                 raise
@@ -96,6 +103,9 @@ class Loop:
             self._commands.save_kept()
         self._screen.close(answer, self._session.method)
         return line_of(self._session.unanswered)
+
+    def _painter(self, answer: Answer | None = None) -> Painter:
+        return Painter(self._session.members, self._session.method if answer is None else answer.method)
 
     def _stop(self) -> None:
         self._is_stopped = True

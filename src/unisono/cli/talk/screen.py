@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
-from unisono.cli.answers import ShownText, closing, say_away
+from unisono.cli.answers import PaintedText, ShownText, closing, say_away
+from unisono.cli.coloured import Painter, colours
 from unisono.cli.console import murmur, print_table, say
 from unisono.cli.talk.answer import Answer
 from unisono.cli.talk.commands import Table
@@ -40,16 +42,31 @@ class Screen:
 
         print_table(Console(stderr=True, highlight=False), table.titles, table.rows, left=table.left, fold=True)
 
-    def write(self, answer: Answer) -> None:
-        """Let an answer be written, and show it meanwhile. Raises what its model raises, or Ctrl-C does."""
-        shown = ShownText(quiet=self._quiet or self._as_json)
+    def write(self, answer: Answer, painter: Painter | None = None) -> None:
+        """Let an answer be written, and show it meanwhile, painted or not. Raises what its model raises, or Ctrl-C."""
+        quiet = self._quiet or self._as_json
+        shown = ShownText(quiet=quiet) if painter is None else PaintedText(painter, framed=False)
         try:
             for event in answer:
+                if painter is not None:
+                    painter.add(answer.steps)
                 for part, text in () if self._as_json else event.parts:
                     shown(part, text)
         finally:
             if not self._as_json:
                 shown.end()
+
+    def legend(self, painter: Painter) -> None:
+        """Say what the colours of pieces mean."""
+        print(painter.legend(coloured=colours(sys.stdout)), flush=True)
+
+    def show(self, answer: Answer, painter: Painter) -> None:
+        """Show what happened to each piece of an answer, with a legend and a table."""
+        painter.add(answer.steps)
+        shown = PaintedText(painter)
+        for part, text in answer.parts:
+            shown(part, text)
+        shown.end()
 
     def close(self, answer: Answer, method: Method) -> None:
         """Say how an answer ended."""

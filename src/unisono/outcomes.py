@@ -1,0 +1,177 @@
+"""What happened at each piece of a text, read from its trace: who would have written it, and who was overruled."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from unisono.records import Part, StepRecord
+
+Kind = Literal["agreed", "carried", "overruled", "nobody", "shut", "forced"]
+"""What happened at a piece, by the first choices of the members that were asked:
+
+- ``agreed``: it is the first choice of all that were asked.
+- ``carried``: it is the first choice of some, the lead among them where the lead was asked.
+- ``overruled``: it is the first choice of some, and not of the lead.
+- ``nobody``: it is nobody's first choice: a compromise, or what was drawn or constrained.
+- ``shut``: the gate stayed shut, and the lead wrote it alone.
+- ``forced``: nobody was asked, as a constraint left one piece.
+"""
+
+DISPUTED: tuple[Kind, ...] = ("carried", "overruled", "nobody")
+MOST_CONTESTED = 5
+
+Symbol = bytes | str | None
+"""A piece, a mark by its name, or END as ``None``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What happened at one piece."""
+
+    kind: Kind
+    piece: Symbol
+    part: Part
+    lead: str | None
+    winners: tuple[str, ...]
+    """The members that were asked and whose first choice it is."""
+    overruled: tuple[str, ...]
+    """The members that were asked and whose first choice is another one."""
+    masses: Mapping[str, float]
+    """The probability that each member that was asked gives it."""
+    choices: Mapping[str, tuple[Symbol, float]]
+    """The first choice of each of them, and its probability."""
+    contest: float
+    """By how much the probabilities of two members differ, of this piece or of a first choice, at most: 0 to 1."""
+    drafted: bool | None = None
+    """Whether it was drafted; ``False`` where another piece was, and ``None`` where none was."""
+    drafter: str | None = None
+    ensembled: bool = True
+    """Whether all members were asked."""
+
+    def to_json(self) -> dict[str, object]:
+        """The record with plain types only: pieces as integers, marks by name, END as ``null``."""
+        return {
+            "kind": self.kind,
+            "piece": _json_symbol(self.piece),
+            "part": self.part,
+            "lead": self.lead,
+            "winners": list(self.winners),
+            "overruled": list(self.overruled),
+            "masses": dict(self.masses),
+            "choices": {name: {"piece": _json_symbol(piece), "p": p} for name, (piece, p) in self.choices.items()},
+            "contest": self.contest,
+            "drafted": self.drafted,
+            "drafter": self.drafter,
+            "ensembled": self.ensembled,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRecord:
+    """What became of one member's first choices."""
+
+    asked: int
+    """Choices at which it was asked, END's too."""
+    overruled: int
+    """Those of them at which something else than its first choice was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What happened in a whole text."""
+
+    pieces: int
+    """Marks counted, END not."""
+    ensembled: int
+    """Pieces at which all members were asked."""
+    kinds: Mapping[Kind, int]
+    """By kind, the choices, END's too; kinds that did not come are left out."""
+    accepted: int
+    """Pieces that were drafted."""
+    members: Mapping[str, MemberRecord]
+    contested: tuple[tuple[int, Outcome], ...]
+    """The choices at which members differ most, the most contested first, with their places in the text from 0."""
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "pieces": self.pieces,
+            "ensembled": self.ensembled,
+            "kinds": dict(self.kinds),
+            "accepted": self.accepted,
+            "members": {name: {"asked": its.asked, "overruled": its.overruled} for name, its in self.members.items()},
+            "contested": [{"place": place, **outcome.to_json()} for place, outcome in self.contested],
+        }
+
+
+def outcome_of(step: StepRecord) -> Outcome:
+    """Tell what happened at a step, whose record is one of a trace: it has the members' most probable pieces."""
+    piece: Symbol = step.mark or step.piece
+    choices = {name: pieces[0] for name, pieces in step.top.items() if pieces}
+    winners = tuple(
+        name for name, (choice, p) in choices.items() if choice == piece or step.members.get(name, 0.0) >= p
+    )  # of two pieces that are as likely, either is a first choice
+    draft = step.draft
+    return Outcome(
+        kind=_kind(step, winners, choices),
+        piece=piece,
+        part=step.part,
+        lead=step.lead,
+        winners=winners,
+        overruled=tuple(name for name in choices if name not in winners),
+        masses=step.members,
+        choices=choices,
+        contest=_contest(step, {piece, *(choice for choice, _ in choices.values())}),
+        drafted=None if draft is None else draft.accepted,
+        drafter=None if draft is None else draft.drafter,
+        ensembled=not step.unasked and not step.absent,
+    )
+
+
+def summary_of(outcomes: Sequence[Outcome]) -> Summary:
+    """Count what happened in a text, all of whose outcomes these are."""
+    pieces = [outcome for outcome in outcomes if outcome.piece is not None]
+    asked = Counter(name for outcome in outcomes for name in outcome.choices)
+    overruled = Counter(name for outcome in outcomes for name in outcome.overruled)
+    disputed = [(place, outcome) for place, outcome in enumerate(outcomes) if outcome.kind in DISPUTED]
+    return Summary(
+        pieces=len(pieces),
+        ensembled=sum(outcome.ensembled for outcome in pieces),
+        kinds=Counter(outcome.kind for outcome in outcomes),
+        accepted=sum(outcome.drafted is True for outcome in outcomes),
+        members={name: MemberRecord(count, overruled[name]) for name, count in asked.items()},
+        contested=tuple(sorted(disputed, key=lambda each: -each[1].contest)[:MOST_CONTESTED]),
+    )
+
+
+def outcomes_of(steps: Iterable[StepRecord]) -> list[Outcome]:
+    return [outcome_of(step) for step in steps]
+
+
+def _kind(step: StepRecord, winners: Collection[str], asked: Collection[str]) -> Kind:
+    if not step.voted:
+        return "forced"
+    if step.gate is not None and not step.gate.asked:
+        return "shut"
+    if not winners:
+        return "nobody"
+    if len(winners) == len(asked):
+        return "agreed"
+    return "overruled" if step.lead in asked and step.lead not in winners else "carried"
+
+
+def _contest(step: StepRecord, pieces: Collection[Symbol]) -> float:
+    """See `Outcome.contest`. A piece that is not among a member's most probable ones has no probability here."""
+    chosen: Symbol = step.mark or step.piece
+    tops = {name: dict(pieces) for name, pieces in step.top.items()}
+    widest = 0.0
+    for piece in pieces:
+        masses = [step.members.get(name, 0.0) if piece == chosen else top.get(piece, 0.0) for name, top in tops.items()]
+        widest = max(widest, max(masses, default=0.0) - min(masses, default=0.0))
+    return widest
+
+
+def _json_symbol(piece: Symbol) -> object:
+    return list(piece) if isinstance(piece, bytes) else {"mark": piece} if piece is not None else None
