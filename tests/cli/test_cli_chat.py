@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pexpect
 import pytest
 
 from support.chats import ANSWERS, MEMBERS, make_talkers
 from support.command_line import Run
+from support.terminals import ALT_ENTER, CTRL_C, CTRL_D, ENTER, Terminal
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.cli.talk.transcript import read_transcript
 
 PROGRAM = Path(__file__).parents[1] / "support" / "chat_fakes.py"
-WAIT = 30
-ENTER, ALT_ENTER, CTRL_C, CTRL_D = "\r", "\x1b\r", "\x03", "\x04"
 
 
 @pytest.fixture
@@ -85,51 +82,12 @@ def test_pieces_are_shown_in_brackets_where_there_are_no_colours(run: Run, pair:
     assert run("chat", pair, "--show", "--json").code == 2
 
 
-class Terminal:
-    """A user at a terminal of 60 columns."""
-
-    def __init__(self, pair: Path, home: Path, milliseconds: int, *words: str) -> None:
-        environment = {**os.environ, "XDG_STATE_HOME": str(home), "TERM": "xterm", "LC_ALL": "C.UTF-8"}
-        environment["PROMPT_TOOLKIT_NO_CPR"] = "1"  # nobody tells where the cursor is
-        environment.pop("NO_COLOR", None)
-        self._child = pexpect.spawn(
-            sys.executable,
-            [str(PROGRAM), str(milliseconds), "chat", str(pair), *words],
-            env=environment,
-            encoding="utf-8",
-            dimensions=(24, 60),
-            timeout=WAIT,
-        )
-        self._child.delaybeforesend = None
-
-    def see(self, words: str) -> str:
-        """Wait until some words are shown; return what came before them."""
-        self._child.expect_exact(words)
-        return str(self._child.before)
-
-    def ready(self) -> None:
-        """Wait for the prompt, which comes with the switch to bracketed paste."""
-        self.see("\x1b[?2004h")
-        self.see(">")
-
-    def press(self, keys: str) -> None:
-        self._child.send(keys)
-
-    def ask(self, line: str) -> None:
-        self.press(line + ENTER)
-
-    def resize(self, columns: int) -> None:
-        self._child.setwinsize(24, columns)
-
-    def leave(self) -> int:
-        self.press(CTRL_D)
-        self._child.expect(pexpect.EOF)
-        self._child.close()
-        return int(self._child.exitstatus or 0)
+def start(pair: Path, home: Path, milliseconds: int, *words: str) -> Terminal:
+    return Terminal([sys.executable, str(PROGRAM), str(milliseconds), "chat", str(pair), *words], home)
 
 
 def test_a_user_talks_stops_edits_and_leaves(pair: Path, tmp_path: Path) -> None:
-    terminal = Terminal(pair, tmp_path, 20)
+    terminal = start(pair, tmp_path, 20)
     terminal.see("talker + shy; /help lists commands")
     terminal.ready()
     terminal.ask("Count")
@@ -170,7 +128,7 @@ def test_a_user_talks_stops_edits_and_leaves(pair: Path, tmp_path: Path) -> None
 
 
 def test_ctrl_c_stops_reading_and_a_question_comes_back(pair: Path, tmp_path: Path) -> None:
-    terminal = Terminal(pair, tmp_path, 1500, "--no-history")
+    terminal = start(pair, tmp_path, 1500, "--no-history")
     terminal.ready()
     terminal.ask("Who?")
     terminal.press(CTRL_C)

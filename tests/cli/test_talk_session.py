@@ -141,6 +141,19 @@ def test_a_member_that_fails_in_the_middle_loses_nothing() -> None:
     assert session.conversation.turns[1] == Turn("Count", ANSWERS["Count"])
 
 
+def test_another_answer_that_fails_does_not_take_the_place_of_a_whole_one() -> None:
+    session = session_of()
+    written(session, session.ask("Count"))
+    whole = session.conversation
+    answer = session.retry()
+    FAKE_MODELS["shy"].away = lambda feeds: "refused" if len(answer.turn.answer) > 20 else None
+    with pytest.raises(MemberUnavailable):
+        list(answer)
+    assert answer.turn.answer
+    assert not session.keep(answer)
+    assert session.conversation == whole
+
+
 def test_a_conversation_that_is_too_long_tells_the_way_out_and_is_kept() -> None:
     make_talkers(context=100)
     session = session_of()

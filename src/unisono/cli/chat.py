@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,17 +67,18 @@ def chat(flags: ChatFlags) -> None:
     from unisono.cli.talk.loop import Loop
     from unisono.cli.talk.screen import Screen
 
-    refuse_flags("does not go with --show", "--show is for people", {"--json": flags.show and flags.as_json})
+    refuse_flags("does not go with --json", "--show is for people", {"--show": flags.show and flags.as_json})
     begun = _begun(flags)
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not flags.as_json
-    session = _load(flags, begun)
-    session.traced = flags.show or is_terminal
-    commands = Commands(session, flags.resume, shows_pieces=flags.show)
-    screen = Screen(is_terminal=is_terminal, quiet=flags.quiet, as_json=flags.as_json)
-    loop = Loop(session, commands, _reader(is_terminal, flags), screen)
-    if is_terminal and not flags.quiet:
-        screen.note(_greeting(session, begun))
-    loop.run()
+    with contextlib.ExitStack() as stack:
+        session = _load(flags, begun, stack)
+        session.traced = flags.show or is_terminal
+        commands = Commands(session, flags.resume, shows_pieces=flags.show)
+        screen = Screen(is_terminal=is_terminal, quiet=flags.quiet, as_json=flags.as_json)
+        loop = Loop(session, commands, _reader(is_terminal, flags), screen)
+        if is_terminal and not flags.quiet:
+            screen.note(_greeting(session, begun))
+        loop.run()
     if loop.failed and not is_terminal:
         raise typer.Exit(FAILED)
 
@@ -94,24 +96,25 @@ def _begun(flags: ChatFlags) -> Transcript:
     return replace(begun, settings={**begun.settings, **flags.settings})
 
 
-def _load(flags: ChatFlags, begun: Transcript) -> Session:
-    """Load the ensemble with a cache, so that a turn reads only what is new. Raises as `prepare` and `load_models`."""
+def _load(flags: ChatFlags, begun: Transcript, stack: contextlib.ExitStack) -> Session:
+    """Load the ensemble until the stack is left. It keeps what it has read, so that a turn reads only what is new.
+
+    Raises as `prepare` and `load_models` do.
+    """
     from unisono.build import prepare
     from unisono.cli.talk.session import Session
     from unisono.config.ensemble import load_spec
     from unisono.engine.service import Service
 
-    spec = load_spec(flags.spec)
+    spec = load_spec(flags.spec).but(**flags.settings)
     try:
         spec.but(**begun.settings)
     except SpecError as error:
-        if flags.resume is None:
-            raise
         words = f"the settings in {str(flags.resume)!r} do not fit: {error.message}"
         raise SpecError(words, hint=error.hint) from error
     with loading_report(quiet=flags.quiet) as report:
         prepared = prepare(spec, report=report)
-        engine = prepared.load(report, longest_block=CHUNK, keep_prefixes=True)
+        engine = stack.enter_context(prepared.load(report, longest_block=CHUNK, keep_prefixes=True))
     return Session(prepared, Service({"": engine}, chunk=CHUNK), begun, flags.limits)
 
 

@@ -41,6 +41,8 @@ def say_error(error: UnisonoError) -> None:
 
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+DEBUG_KEY = "UNISONO_DEBUG"
+"""With this set in the environment, errors are raised with where they happened."""
 WIDE = 160
 SECONDS_A_LINE = 60
 SECONDS_UNTIL_TOLD = 2

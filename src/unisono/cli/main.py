@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from unisono.cli.bench import bench
 from unisono.cli.chat import chat
-from unisono.cli.console import say, say_error
+from unisono.cli.console import DEBUG_KEY, say, say_error
 from unisono.cli.doctor import doctor
 from unisono.cli.eval import PASSED_ON, evaluate, lm_eval
 from unisono.cli.fit import fit
@@ -29,7 +29,6 @@ from unisono.cli.serve import serve
 from unisono.cli.tune import tune
 from unisono.errors import OldNameWarning, UnisonoError
 
-DEBUG_KEY = "UNISONO_DEBUG"
 INTERRUPTED = 130
 
 

@@ -27,13 +27,19 @@ class Answer:
         request: GenerationRequest,
         before: Conversation,
         question: str,
-        begun: Turn | None = None,
+        previous: Turn | None = None,
     ) -> None:
-        """Begin it at once; ``begun`` is a turn whose answer is continued. Raises what `Service.start` raises."""
+        """Begin it at once, after a conversation. ``previous`` is a turn that is answered again or, where the request
+        says so, continued. Raises what `Service.start` raises.
+        """
         prepared = service.prepare(request)
         self.before = before
         """The conversation up to the question."""
         self.question = question
+        self.previous = previous
+        """The turn that it takes the place of, where it answers again or goes on."""
+        self.failed = False
+        """Whether a model failed at it."""
         self.prompt_tokens: Mapping[str, int] = {name: len(ids) for name, ids in prepared.ids.items()}
         """By member, what is read before the answer."""
         self.method = prepared.plan.method
@@ -43,7 +49,7 @@ class Answer:
         self.steps: list[StepRecord] = []
         """What happened to each piece, where the request asks for a trace."""
         self._service = service
-        self._begun = begun
+        self._continues = request.prompt.continue_final_message
         self._written: dict[Part, str] = {"answer": "", "reasoning": ""}
         self._stops = False
         self._id = service.start(prepared)
@@ -53,6 +59,7 @@ class Answer:
             while not self._stops and self._service.has(self._id):
                 for event in self._service.step():
                     if isinstance(event, Failed):
+                        self.failed = True
                         raise event.error
                     if not isinstance(event, Wrote):
                         self.generation = event.generation
@@ -73,9 +80,13 @@ class Answer:
         self._service.cancel(self._id)
 
     @property
-    def is_empty(self) -> bool:
-        """Whether it was ended before an answer began: what was only reasoned is none."""
-        return self.generation is None and not self._written["answer"]
+    def is_to_be_kept(self) -> bool:
+        """Whether it is an answer: not where it was ended before any text came, reasoning being none, nor where it
+        failed and would take the place of a whole one.
+        """
+        if self.generation is not None:
+            return True
+        return bool(self._written["answer"]) and not (self.failed and self.previous and not self._continues)
 
     @property
     def parts(self) -> list[tuple[Part, str]]:
@@ -85,10 +96,10 @@ class Answer:
     @property
     def turn(self) -> Turn:
         """The question and the answer as far as it was written."""
-        begun, generation = self._begun, self.generation
+        generation = self.generation
         answer = self._written["answer"] if generation is None else generation.text
         reasoning = self._written["reasoning"].strip() if generation is None else generation.reasoning
         ending: Ending = "stopped" if generation is None else generation.finish_reason
-        if begun is None:
-            return Turn(self.question, answer, reasoning or None, ending)
-        return Turn(self.question, begun.answer + answer, begun.reasoning, ending)
+        if self._continues and self.previous is not None:
+            return Turn(self.question, self.previous.answer + answer, self.previous.reasoning, ending)
+        return Turn(self.question, answer, reasoning or None, ending)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ class Commands:
     def __init__(self, session: Session, file: Path | None = None, *, shows_pieces: bool = False) -> None:
         """Command a session, whose conversation is in a ``file`` already, or in none."""
         self._session = session
-        self.file = file
+        self.file = None if file is None else _path_of(str(file))
         self.shows_pieces = shows_pieces
         """Whether pieces are coloured by what happened to them while they are written."""
 
@@ -152,15 +153,16 @@ class Commands:
     def _save(self, rest: str) -> Outcome:
         overwrite = rest == OVERWRITE or rest.startswith(f"{OVERWRITE} ")
         name = rest.removeprefix(OVERWRITE).strip() if overwrite else rest
-        path = Path(name).expanduser() if name else self.file
-        if path is None:
+        if not name and self.file is None:
             raise SpecError("the conversation has no file yet", hint="give one: /save talk.json")
-        if path.exists() and not overwrite and not (self.file is not None and _same(path, self.file)):
+        path = self.file if not name and self.file is not None else _path_of(name)
+        own = self.file is not None and path == self.file
+        if not own and not overwrite and os.path.lexists(path):
             hint = f"give another name, or write /save {OVERWRITE} {name}"
             raise SpecError(f"there is already a file {str(path)!r}", hint=hint)
         write_transcript(path, self._session.transcript)
-        fresh, self.file = path != self.file, path
-        return Outcome(f"saved in {str(path)!r}" + ("; every turn from here on, too" if fresh else ""))
+        self.file = path
+        return Outcome(f"saved in {str(path)!r}" + ("" if own else "; every turn from here on, too"))
 
     def _show(self, rest: str) -> Outcome:
         if rest not in ("", "on", OFF):
@@ -242,5 +244,9 @@ def _short(text: str) -> str:
     return shown(" ".join(text.split()))
 
 
-def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
+def _path_of(name: str) -> Path:
+    """The path of a name, its ``~`` and the current folder looked up. Raises a `SpecError` where it can be none."""
+    try:
+        return Path(os.path.abspath(Path(name).expanduser()))
+    except (RuntimeError, ValueError) as error:
+        raise SpecError(f"{shown(name)} is no name of a file: {error}", hint="give another") from error

@@ -26,7 +26,7 @@ class Turn:
     @property
     def can_continue(self) -> bool:
         """Whether the answer was cut off, and was not ended by the members themselves."""
-        return self.ending in ("stopped", "length")
+        return self.ending in ("stopped", "length", "context")
 
     def messages(self) -> list[Message]:
         said = Message(role="assistant", content=self.answer)

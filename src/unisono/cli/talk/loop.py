@@ -8,14 +8,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from unisono.cli.coloured import Painter
-from unisono.cli.console import say, say_error
+from unisono.cli.console import DEBUG_KEY, say, say_error
 from unisono.cli.talk.answer import Answer
 from unisono.cli.talk.commands import Commands, Outcome, is_command, line_of, question_of
 from unisono.cli.talk.screen import Screen
 from unisono.cli.talk.session import Session
 from unisono.errors import UnisonoError
-
-DEBUG_KEY = "UNISONO_DEBUG"
 
 
 class Reader(Protocol):
@@ -70,6 +68,8 @@ class Loop:
                 if is_command(line):
                     return self._done(self._commands.run(line))
                 return self._write(self._session.ask(question_of(line)))
+            except BrokenPipeError:
+                raise  # nobody reads what is written
             except Exception as error:
                 self._fail(error)
         return "" if is_command(line) else line_of(self._session.unanswered)

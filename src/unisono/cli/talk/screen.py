@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 STOPPED = "stopped: what is written stays; /continue goes on, /retry writes it anew, /undo takes it back"
 UNANSWERED = "stopped before an answer began: the question is taken back; /retry asks it again"
+AS_BEFORE = "stopped before there was any text: the answer is as it was"
 WAYS = {
     "length": "--max-new-tokens is reached; /continue goes on",
     "context": "a member's context is full; /forget leaves out the oldest turn, /undo takes back this one",
@@ -78,7 +79,8 @@ class Screen:
         if self._quiet:
             return
         if generation is None:
-            self.note(f"[{UNANSWERED if answer.is_empty else STOPPED}]")
+            taken_back = UNANSWERED if answer.previous is None else AS_BEFORE
+            self.note(f"[{STOPPED if answer.is_to_be_kept else taken_back}]")
             return
         if self.is_terminal:
             self.note(closing(generation, method))

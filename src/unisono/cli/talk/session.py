@@ -105,18 +105,21 @@ class Session:
         if self.unanswered:
             return self._begin(self.conversation, self.unanswered)
         last = self._last("to answer again")
-        return self._begin(self.conversation.without_last(), last.question)
+        return self._begin(self.conversation.without_last(), last.question, last)
 
     def proceed(self) -> Answer:
         """Go on with the last answer, where it was cut off."""
         last = self._last("to go on with")
-        if not last.can_continue or not last.answer:
+        if not last.can_continue:
             raise SpecError("the last answer is not cut off: its end was chosen", hint="/retry writes it anew")
-        return self._begin(self.conversation.without_last(), last.question, last)
+        if not last.answer:
+            hint = "/retry, after /reasoning off or with a larger --max-new-tokens"
+            raise SpecError("the last answer was cut off within its reasoning, which cannot go on", hint=hint)
+        return self._begin(self.conversation.without_last(), last.question, last, continues=True)
 
     def keep(self, answer: Answer) -> bool:
-        """Add what was written to the conversation; false where it was ended before there was anything."""
-        if answer.is_empty:
+        """Add what was written to the conversation; false where there is nothing to keep, see `Answer`."""
+        if not answer.is_to_be_kept:
             return False
         self.conversation = answer.before.with_turn(answer.turn)
         self.unanswered, self.last = "", answer
@@ -155,12 +158,14 @@ class Session:
             raise SpecError(f"there is no answer {why}", hint="ask something first")
         return self.conversation.turns[-1]
 
-    def _begin(self, before: Conversation, question: str, begun: Turn | None = None) -> Answer:
-        messages = before.asked(question) if begun is None else before.with_turn(begun).messages()
-        prompt = Prompt(messages=messages, continue_final_message=begun is not None)
+    def _begin(
+        self, before: Conversation, question: str, previous: Turn | None = None, *, continues: bool = False
+    ) -> Answer:
+        messages = before.with_turn(previous).messages() if previous and continues else before.asked(question)
+        prompt = Prompt(messages=messages, continue_final_message=continues)
         request = GenerationRequest("", prompt, self.limits, self.traced, self._method)
         try:
-            return Answer(self._service, request, before, question, begun)
+            return Answer(self._service, request, before, question, previous)
         except PromptTooLong as error:
             raise PromptTooLong(error.message, hint=self._way_out(before)) from error
 
