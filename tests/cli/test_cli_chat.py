@@ -11,7 +11,7 @@ import pytest
 
 from support.chats import ANSWERS, MEMBERS, make_talkers
 from support.command_line import Run
-from support.terminals import ALT_ENTER, CTRL_C, CTRL_D, ENTER, Terminal
+from support.terminals import ALT_ENTER, CTRL_C, ENTER, Terminal
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.cli.talk.transcript import read_transcript
 
@@ -131,6 +131,7 @@ def test_ctrl_c_stops_reading_and_a_question_comes_back(pair: Path, tmp_path: Pa
     terminal = start(pair, tmp_path, 1500, "--no-history")
     terminal.ready()
     terminal.ask("Who?")
+    terminal.busy()
     terminal.press(CTRL_C)
     terminal.see("stopped before an answer began")
     terminal.ready()
@@ -140,6 +141,7 @@ def test_ctrl_c_stops_reading_and_a_question_comes_back(pair: Path, tmp_path: Pa
     terminal.ready()
     terminal.press("\x1b[200~//pasted\r\nHi\x1b[201~")  # which sends nothing
     terminal.ask("")
+    terminal.busy()
     terminal.press(CTRL_C)
     terminal.see("stopped before an answer began")
     terminal.ready()

@@ -22,6 +22,7 @@ def test_the_demo_pair_talks_is_stopped_goes_on_and_is_saved(tmp_path: Path) -> 
     terminal = Terminal([*PROGRAM, *words], tmp_path)
     terminal.ready()
     terminal.ask("日本の首都は? 🗼")
+    terminal.busy()
     terminal.press(CTRL_C + CTRL_C)
     terminal.ready()
     terminal.ask("/gate confidence:0.4")

@@ -35,6 +35,10 @@ class Terminal:
         self.see("\x1b[?2004h")
         self.see(">")
 
+    def busy(self) -> None:
+        """Wait until what was sent is being answered: keys that come with it are the line editor's."""
+        self.see("\x1b[?2004h")
+
     def press(self, keys: str) -> None:
         self._child.send(keys)
 
