@@ -76,9 +76,9 @@ def test_pieces_are_shown_in_brackets_where_there_are_no_colours(run: Run, pair:
     shown = run("chat", pair, "-q", "--show", "--gate", "first:1", stdin=b"Who?\n/show\n")
     legend, answer, *rest = shown.out.splitlines()
     assert legend.startswith("all agreed · ")
-    assert answer == "[talker|The][shut| cat.]"
+    assert answer == "The[shut| cat.]"
     assert rest[:3] == [legend, "", answer]
-    assert "most contested" in shown.out
+    assert " pieces, " in shown.out
     assert run("chat", pair, "--show", "--json").code == 2
 
 
@@ -87,7 +87,7 @@ def start(pair: Path, home: Path, milliseconds: int, *words: str) -> Terminal:
 
 
 def test_a_user_talks_stops_edits_and_leaves(pair: Path, tmp_path: Path) -> None:
-    terminal = start(pair, tmp_path, 20)
+    terminal = start(pair, tmp_path, 10)
     terminal.see("talker + shy; /help lists commands")
     terminal.ready()
     terminal.ask("Count")
@@ -128,7 +128,7 @@ def test_a_user_talks_stops_edits_and_leaves(pair: Path, tmp_path: Path) -> None
 
 
 def test_ctrl_c_stops_reading_and_a_question_comes_back(pair: Path, tmp_path: Path) -> None:
-    terminal = start(pair, tmp_path, 1500, "--no-history")
+    terminal = start(pair, tmp_path, 700, "--no-history")
     terminal.ready()
     terminal.ask("Who?")
     terminal.busy()
