@@ -81,6 +81,10 @@ class PromptError(UnisonoError, ValueError):
     """A prompt is empty, too long, or cannot be represented by a member."""
 
 
+class PromptTooLong(PromptError):
+    """A prompt has more tokens than a member's context holds."""
+
+
 class DeviceError(UnisonoError):
     """A device does not exist or has not enough memory."""
 

@@ -15,7 +15,7 @@ import pytest
 from support.command_line import Run, jsonl
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Message, Prompt
-from unisono.cli.run import _closing
+from unisono.cli.answers import closing
 from unisono.cli.trace_file import TraceFile
 from unisono.config.gate import Gate
 from unisono.config.method import Method, Speculation
@@ -184,13 +184,13 @@ def generation(**usage: int) -> Generation:
     ],
 )
 def test_the_closing_line_tells_what_the_gate_and_the_drafts_have_saved(method: Method, words: str) -> None:
-    assert _closing(generation(pieces=64, ensembled=20, drafted=52, accepted=40), method) == words
+    assert closing(generation(pieces=64, ensembled=20, drafted=52, accepted=40), method) == words
 
 
 def test_the_closing_line_tells_whom_nobody_had_to_ask() -> None:
     text = Generation("x", b"x", "end", Usage({}, 64, 20, unasked={"b": 40, "c": 44}), Seconds(2.1, 0.1, {}))
     words = "[64 pieces in 2.1 s, 30.5 a second; 31 % ensembled; certain without b at 40; certain without c at 44; end]"
-    assert _closing(text, Method(gate=Gate("certain"))) == words
+    assert closing(text, Method(gate=Gate("certain"))) == words
 
 
 def test_the_gate_that_is_certain_writes_the_text_of_all(run: Run, duo: Path) -> None:
@@ -209,13 +209,13 @@ def test_the_gate_that_is_certain_writes_the_text_of_all(run: Run, duo: Path) ->
 def test_the_closing_line_of_an_empty_text_is_written_too() -> None:
     method = Method(gate=Gate("first", n=0), speculate=Speculation("ngram"))
     assert (
-        _closing(generation(pieces=0, ensembled=0), method) == "[0 pieces in 2.1 s, 0.0 a second; nothing drafted; end]"
+        closing(generation(pieces=0, ensembled=0), method) == "[0 pieces in 2.1 s, 0.0 a second; nothing drafted; end]"
     )
 
 
 def test_uncertain_pieces_are_told(run: Run, duo: Path) -> None:
     text = generation(pieces=64, ensembled=64, uncertain=3)
-    assert _closing(text, Method()) == "[64 pieces in 2.1 s, 30.5 a second; 3 uncertain; end]"
+    assert closing(text, Method()) == "[64 pieces in 2.1 s, 30.5 a second; 3 uncertain; end]"
     FAKE_MODELS["b"].top = 3
     words = ("run", duo, PROMPT, "--max-new-tokens", PIECES)
     refused = run(*words, "--temperature", 1)

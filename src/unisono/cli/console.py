@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,13 +19,19 @@ if TYPE_CHECKING:
 
 
 def say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+    print(harmless(words), file=sys.stderr, flush=True)
 
 
 def murmur(text: str) -> None:
     """Write a part of a text as it comes: dimmed on a terminal."""
+    safe = harmless(text) if sys.stderr.isatty() else text
     dims = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    print(f"\x1b[2m{text}\x1b[0m" if dims else text, end="", file=sys.stderr, flush=True)
+    print(f"\x1b[2m{safe}\x1b[0m" if dims else safe, end="", file=sys.stderr, flush=True)
+
+
+def harmless(text: str) -> str:
+    """A model's text as a terminal may show it: control characters but newlines and tabs are escaped, not obeyed."""
+    return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def say_error(error: UnisonoError) -> None:
@@ -33,6 +40,9 @@ def say_error(error: UnisonoError) -> None:
         say(f"  hint: {error.hint}")
 
 
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+DEBUG_KEY = "UNISONO_DEBUG"
+"""With this set in the environment, errors are raised with where they happened."""
 WIDE = 160
 SECONDS_A_LINE = 60
 SECONDS_UNTIL_TOLD = 2
@@ -67,7 +77,7 @@ def print_table(
             overflow="fold" if fold and place else "ellipsis",
         )
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(harmless(cell)) for cell in row))
     console.print(table)
 
 

@@ -57,6 +57,14 @@ class RunFlags(MethodFlags):
             help="Write every step to FILE as JSON lines. With --prompts, leave FILE out: the steps go to --out.",
         ),
     ] = None
+    show: Annotated[
+        bool,
+        typer.Option(
+            "--show",
+            help="Colour each piece by what happened at it, such as who overruled the lead, and end with a table. "
+            "Without colours, brackets say it.",
+        ),
+    ] = False
     prompts: Annotated[
         Path | None,
         optional(help='Answer a file of prompts, JSON lines {"id", "prompt"} or {"id", "messages"}.'),
@@ -79,7 +87,7 @@ class RunFlags(MethodFlags):
         return {
             "max_new_tokens": self.limits.max_new_tokens,
             "stop": self.limits.stop,
-            "trace": self.trace is not None,
+            "trace": self.trace is not None or self.show,
             "constraint": self.constraint,
         }
 

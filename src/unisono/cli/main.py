@@ -13,7 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from unisono.cli.bench import bench
-from unisono.cli.console import say, say_error
+from unisono.cli.chat import chat
+from unisono.cli.console import DEBUG_KEY, say, say_error
 from unisono.cli.doctor import doctor
 from unisono.cli.eval import PASSED_ON, evaluate, lm_eval
 from unisono.cli.fit import fit
@@ -29,7 +30,6 @@ from unisono.cli.show import show
 from unisono.cli.tune import tune
 from unisono.errors import OldNameWarning, UnisonoError
 
-DEBUG_KEY = "UNISONO_DEBUG"
 INTERRUPTED = 130
 
 
@@ -54,6 +54,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=RunCommand)(run)
+app.command(cls=Verb)(chat)
 app.command(cls=Verb)(doctor)
 app.command(cls=Verb)(bench)
 app.command(cls=Verb)(models)

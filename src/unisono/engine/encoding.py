@@ -9,7 +9,7 @@ from unisono.chat.messages import Prompt
 from unisono.chat.thinking import asked
 from unisono.config.reasoning import Reasoning
 from unisono.engine.member import Member
-from unisono.errors import MemberUnavailable, PromptError, SpecError, shown
+from unisono.errors import MemberUnavailable, PromptError, PromptTooLong, SpecError, shown
 
 
 def encode_for(
@@ -97,9 +97,9 @@ def check_thinking(variables: Mapping[str, Any] | None, reasoning: Reasoning, *,
 
 
 def check_length(member: str, length: int, context: int) -> None:
-    """Refuse a prompt that a member's context cannot hold. Raises a `PromptError`."""
+    """Refuse a prompt that a member's context cannot hold. Raises a `PromptTooLong`, or a `PromptError` for none."""
     if length > context:
-        raise PromptError(
+        raise PromptTooLong(
             f"the prompt has {length} tokens for member {member!r}, more than its context of {context}",
             hint="shorten the prompt, or raise the member's context in the spec",
         )

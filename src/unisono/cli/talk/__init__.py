@@ -1,0 +1,1 @@
+"""What `unisono chat` is made of. Conversation, session and commands know no terminal; screen and line editor do."""

@@ -1,0 +1,124 @@
+"""The turns of a chat: a line is read, and is a command or a question; what goes wrong is said, and nothing is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+from unisono.cli.coloured import Painter
+from unisono.cli.console import DEBUG_KEY, say, say_error
+from unisono.cli.talk.answer import Answer
+from unisono.cli.talk.commands import Commands, Outcome, is_command, line_of, question_of
+from unisono.cli.talk.screen import Screen
+from unisono.cli.talk.session import Session
+from unisono.errors import UnisonoError
+
+
+class Reader(Protocol):
+    """Where lines come from."""
+
+    def read(self, offered: str = "") -> str:
+        """The next line or lines. Raises `EOFError` after the last, and `KeyboardInterrupt` for Ctrl-C."""
+
+    def meanwhile(self, stop: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        """What holds while a line is taken, which Ctrl-C may ``stop``."""
+
+
+class Loop:
+    """Answers lines until there are no more."""
+
+    def __init__(self, session: Session, commands: Commands, reader: Reader, screen: Screen) -> None:
+        self._session = session
+        self._commands = commands
+        self._reader = reader
+        self._screen = screen
+        self._answer: Answer | None = None
+        self._is_stopped = False
+        self.failed = 0
+        """How many lines were refused, or could not be answered."""
+
+    def run(self) -> None:
+        """Take lines until there are no more, or one of them leaves. Ctrl-C ends it where there is no terminal."""
+        if self._commands.shows_pieces:
+            self._screen.legend(self._painter())
+        offered: str | None = line_of(self._session.unanswered)
+        while offered is not None:
+            try:
+                offered = self._take(self._reader.read(offered))
+            except EOFError:
+                return
+            except UnisonoError as error:
+                self._fail(error)
+            except KeyboardInterrupt:
+                if not self._screen.is_terminal:
+                    raise
+                self._session.give_up()
+                self._screen.note("(Ctrl-D leaves)")
+                offered = ""
+
+    def _take(self, line: str) -> str | None:
+        """Do what a line says; return what is offered for the next one, ``None`` to leave."""
+        if not line.strip():
+            return ""
+        self._answer, self._is_stopped = None, False
+        with self._reader.meanwhile(self._stop):
+            try:
+                if is_command(line):
+                    return self._done(self._commands.run(line))
+                return self._write(self._session.ask(question_of(line)))
+            except BrokenPipeError:
+                raise  # nobody reads what is written
+            except Exception as error:
+                self._fail(error)
+        return "" if is_command(line) else line_of(self._session.unanswered)
+
+    def _done(self, outcome: Outcome) -> str | None:
+        if outcome.leaves:
+            return None
+        if outcome.table is not None:
+            self._screen.table(outcome.table)
+        if outcome.words:
+            self._screen.note(outcome.words)
+        if outcome.shown is not None:
+            self._screen.show(outcome.shown, self._painter(outcome.shown))
+        if outcome.legend:
+            self._screen.legend(self._painter())
+        return line_of(outcome.offered) if outcome.answer is None else self._write(outcome.answer)
+
+    def _write(self, answer: Answer) -> str:
+        """Let an answer be written. What is written of it is kept, whatever ends it."""
+        self._answer = answer
+        if self._is_stopped:
+            answer.stop()
+        try:
+            self._screen.write(answer, self._painter(answer) if self._commands.shows_pieces else None)
+        except KeyboardInterrupt:
+            if not self._screen.is_terminal:
+                raise
+        finally:
+            answer.close()
+            self._session.keep(answer)
+            self._commands.save_kept()
+        self._screen.close(answer, self._session.method)
+        return line_of(self._session.unanswered)
+
+    def _painter(self, answer: Answer | None = None) -> Painter:
+        return Painter(self._session.members, self._session.method if answer is None else answer.method)
+
+    def _stop(self) -> None:
+        self._is_stopped = True
+        if self._answer is not None:
+            self._answer.stop()
+
+    def _fail(self, error: Exception) -> None:
+        """Say what went wrong: a model's fault, or one of ours, is not worth the conversation."""
+        self.failed += 1
+        if isinstance(error, UnisonoError):
+            say_error(error)
+            return
+        if os.environ.get(DEBUG_KEY):
+            raise error
+        say(f"unisono: {type(error).__name__}: {error}")
+        say(f"  the conversation goes on; {DEBUG_KEY}=1 shows where it happened")
