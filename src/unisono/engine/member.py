@@ -234,8 +234,12 @@ class Member(Reader):
 
 def _by_place(its: MemberMap) -> dict[Place, Indices]:
     """What a member's ids mean where that is something else."""
-    maps: dict[Place, Indices | None] = {"opening": its.first_column_V, "inside": its.inside_column_V, **its.turns}
-    return {place: column_V for place, column_V in maps.items() if column_V is not None}
+    maps: list[tuple[Place, Indices | None]] = [
+        ("opening", its.first_column_V),
+        ("inside", its.inside_column_V),
+        *its.turns.items(),
+    ]
+    return {place: column_V for place, column_V in maps if column_V is not None}
 
 
 def _top_plans(its: MemberMap, maps: Mapping[Place, Indices]) -> dict[Place | None, TopPlan]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unisono.chat.messages import TEMPLATE_VARIABLES, Prompt
-from unisono.chat.thinking import EFFORT, SWITCHES, THINKING
+from unisono.chat.messages import SWITCHES, TEMPLATE_VARIABLES, Prompt
+from unisono.chat.thinking import EFFORT, THINKING
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
 from unisono.engine.beginning import Beginning
 from unisono.engine.engine import Engine

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from unisono.engine.request import Ended, Wrote
+from unisono.engine.scheduler import RequestId
 from unisono.records import StepRecord
 from unisono.server.errors import Refusal
 from unisono.server.logprobs import Held, chat_logprobs
@@ -84,7 +85,7 @@ class ResponseAnswer(Answer):
             self._note(self._held.rest(generation))
             for _ in self._said(*self._reader.read(generation.text, ended=None)):
                 pass
-            for _ in self._finish(Ended(0, 0, generation)):
+            for _ in self._finish(Ended(RequestId(0), 0, generation)):
                 pass
         cut = REASONS[generation.finish_reason] == "length"
         usage = self.usage(handle.ended)
