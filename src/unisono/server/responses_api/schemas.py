@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from openai.types.responses import ResponseIncludable
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from unisono.server.schemas import GenerationFields, ReasoningOptions, Record, Report
+from unisono.server.schemas import GenerationFields, ReasoningOptions, Record, Report, ResponseIncludable
 
 LOGPROBS = "message.output_text.logprobs"
 _TEXT = {"type": "string"}
