@@ -216,7 +216,7 @@ OF_COMPLETIONS: dict[str, Field] = {
     ),
 }
 OF_RESPONSES: dict[str, Field] = {
-    **{name: field for name, field in SHARED.items() if name not in ("store", "metadata")},
+    **{name: field for name, field in SHARED.items() if name not in ("store", "metadata", "include")},
     "background": Field("a response is written while its client waits", (False,)),
     "background_options": Field("a response is written while its client waits", ({},)),
     "access_programs": Field("there are no such programs", ({},)),
