@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unisono.chat.messages import TEMPLATE_VARIABLES, Prompt
-from unisono.chat.thinking import EFFORT, SWITCHES, THINKING
+from unisono.chat.messages import SWITCHES, TEMPLATE_VARIABLES, Prompt
+from unisono.chat.thinking import EFFORT, THINKING
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
 from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
