@@ -117,7 +117,7 @@ def test_formats_that_llama_cpp_has_no_kernels_for_are_refused(tmp_path: Path, n
     load(path, "transformers")
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "odd", ""])
+@pytest.mark.parametrize("kind", ["dynamic", "odd"])
 def test_a_scaling_of_positions_that_llama_cpp_does_not_know_is_refused(tmp_path: Path, kind: str) -> None:
     """It ends the process while it loads."""
     path = write_tiny(tmp_path / "odd.gguf", tiny_tensors(), rope__scaling__type=kind, rope__scaling__factor=4.0)
