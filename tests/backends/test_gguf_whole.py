@@ -117,6 +117,16 @@ def test_formats_that_llama_cpp_has_no_kernels_for_are_refused(tmp_path: Path, n
     load(path, "transformers")
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "odd"])
+def test_a_scaling_of_positions_that_llama_cpp_does_not_know_is_refused(tmp_path: Path, kind: str) -> None:
+    """It ends the process while it loads."""
+    path = write_tiny(tmp_path / "odd.gguf", tiny_tensors(), rope__scaling__type=kind, rope__scaling__factor=4.0)
+    with pytest.raises(ModelUnsupported, match=r"rope\.scaling\.type is '.*', which llama.cpp does not know"):
+        load(path, "llamacpp")
+    known = write_tiny(tmp_path / "known.gguf", tiny_tensors(), rope__scaling__type="linear", rope__scaling__factor=4.0)
+    load(known, "llamacpp").unload()
+
+
 @pytest.mark.parametrize("name", ["blk.7.ffn_up.weight", "vision.patch.weight", "rope_other.weight"])
 def test_weights_that_transformers_does_not_read_are_said_each_time(tmp_path: Path, name: str) -> None:
     tensors = tiny_tensors()

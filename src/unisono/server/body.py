@@ -234,8 +234,7 @@ def _plain_format(given: dict[str, Any]) -> dict[str, Any]:
 def _one_call(given: dict[str, Any]) -> dict[str, Any]:
     """A body in which Anthropic's word for one call at a time, within the choice, is OpenAI's field."""
     choice = given.get("tool_choice")
-    alone = choice.get(ALONE) if isinstance(choice, dict) else None
-    if not isinstance(choice, dict) or not isinstance(alone, bool):
+    if not isinstance(choice, dict) or not isinstance(alone := choice.get(ALONE), bool):
         return given
     if given.get("parallel_tool_calls") is alone:
         raise contradiction("parallel_tool_calls", alone, f"tool_choice.{ALONE}", alone)

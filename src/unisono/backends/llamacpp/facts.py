@@ -14,12 +14,13 @@ from unisono.backends.gguf import GgufFile
 from unisono.backends.gguf_parts import refuse_other_kinds_of_model, unsupported
 from unisono.backends.options import CACHE_TYPES, LlamaCppOptions
 from unisono.backends.weight_files import named
-from unisono.errors import DeviceError, ModelCorrupt, ModelUnsupported, SpecError, nearest
+from unisono.errors import DeviceError, ModelCorrupt, ModelUnsupported, SpecError, nearest, shown
 
 _MOST_LAYERS = 512
 """LLAMA_MAX_LAYERS. llama.cpp aborts the process when a file declares more layers, or none."""
 _FLOAT32, _FLOAT64 = 0, 28
 """ggml's numbers of these types."""
+_SCALINGS = ("none", "linear", "yarn", "longrope")
 _VECTOR = re.compile(r"norm\w*\.weight$|\.bias$")
 
 
@@ -82,6 +83,17 @@ def refuse_other_models(file: GgufFile) -> None:
         raise unsupported(file, "it does not say how many layers it has")
     _check_rows(file)
     _check_formats(file)
+    _check_positions(file)
+
+
+def _check_positions(file: GgufFile) -> None:
+    """Refuse a scaling of positions that llama.cpp does not know: it ends the process over it."""
+    kind = file.text(key := f"{file.architecture}.rope.scaling.type")
+    if kind is not None and kind not in _SCALINGS:
+        raise ModelUnsupported(
+            f"{file.path}: {key} is {shown(kind)}, which llama.cpp does not know; it knows {', '.join(_SCALINGS)}",
+            hint="convert the model again, with a newer llama.cpp",
+        )
 
 
 def _check_formats(file: GgufFile) -> None:
