@@ -96,8 +96,14 @@ def _diagnose_members(members: Sequence[PreparedMember]) -> Iterator[MemberDiagn
         key = spec if member.source.kind not in ("endpoint", "ray") else member.spec.name
         if key not in seen:
             seen[key] = diagnose_member(member)
-        own = {"name": member.spec.name, "weight": member.weight, "temperature": member.spec.temperature}
-        yield replace(seen[key], **own, calibrate=dict(member.spec.calibrate), facts=member.facts)
+        yield replace(
+            seen[key],
+            name=member.spec.name,
+            weight=member.weight,
+            temperature=member.spec.temperature,
+            calibrate=dict(member.spec.calibrate),
+            facts=member.facts,
+        )
 
 
 def ordinary_text_share(prepared: Prepared) -> float:

@@ -234,7 +234,8 @@ class Member(Reader):
 
 def _by_place(its: MemberMap) -> dict[Place, Indices]:
     """What a member's ids mean where that is something else."""
-    maps: dict[Place, Indices | None] = {"opening": its.first_column_V, "inside": its.inside_column_V, **its.turns}
+    maps: dict[Place, Indices | None] = {"opening": its.first_column_V, "inside": its.inside_column_V}
+    maps.update((turn, column_V) for turn, column_V in its.turns.items())
     return {place: column_V for place, column_V in maps.items() if column_V is not None}
 
 
