@@ -63,7 +63,7 @@ def diagnose(prepared: Prepared, *, loaded: bool = False) -> Diagnosis:
 
     Unless its weights were ``loaded``, the warnings say what of them was not looked at.
     """
-    members = tuple(diagnose_member(member) for member in prepared.members)
+    members = tuple(_diagnose_members(prepared.members))
     share = ordinary_text_share(prepared)
     method, weights = prepared.spec.method, {member.spec.name: member.weight for member in prepared.members}
     models = {member.owner: member.facts for member in members}
@@ -88,6 +88,24 @@ def diagnose(prepared: Prepared, *, loaded: bool = False) -> Diagnosis:
     )
 
 
+def _diagnose_members(members: Sequence[PreparedMember]) -> Iterator[MemberDiagnosis]:
+    """Look at each; of those that differ in their votes alone, at the first."""
+    seen: dict[str, MemberDiagnosis] = {}
+    for member in members:
+        spec = member.spec.model_dump_json(exclude={"name", "weight", "temperature", "calibrate"})
+        key = spec if member.source.kind not in ("endpoint", "ray") else member.spec.name
+        if key not in seen:
+            seen[key] = diagnose_member(member)
+        yield replace(
+            seen[key],
+            name=member.spec.name,
+            weight=member.weight,
+            temperature=member.spec.temperature,
+            calibrate=dict(member.spec.calibrate),
+            facts=member.facts,
+        )
+
+
 def ordinary_text_share(prepared: Prepared) -> float:
     """Of the pieces in which the members write a sample of ordinary text, the share that all members have.
 
@@ -97,10 +115,13 @@ def ordinary_text_share(prepared: Prepared) -> float:
     text = files("unisono").joinpath("ordinary.txt").read_text(encoding="utf-8")
     of_all = set.intersection(*({*member.vocabulary.canonical} for member in prepared.members))
     pieces = common = 0
+    written: dict[tuple[str, str, str], list[bytes | None]] = {}
     for member in prepared.members:
-        its = [member.vocabulary.pieces[token] for token in member.tokenizer.encode(text)]
-        pieces += len(its)
-        common += sum(piece in of_all for piece in its if piece)
+        key = member.backend, member.source.kind, member.source.location  # by which models are read alike
+        if key not in written or member.source.kind in ("endpoint", "ray"):
+            written[key] = [member.vocabulary.pieces[token] for token in member.tokenizer.encode(text)]
+        pieces += len(written[key])
+        common += sum(piece in of_all for piece in written[key] if piece)
     return common / pieces
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from unisono.member_diagnosis import MemberDiagnosis
 
 ABREAST = 12
-"""Members in one table."""
+"""Members in one table; of more, those of which all is the same have one column."""
 OUTPUT_LAYERS = {None: "unknown", True: "its embeddings (tied)", False: "its own"}
 
 
@@ -76,16 +76,26 @@ def _load_weights(prepared: Prepared, report: Any) -> dict[str, float]:
 
 
 def _show(diagnosis: Diagnosis, console: Console) -> None:
-    names, rows = [member.name for member in diagnosis.members], list(_rows(diagnosis))
-    for start in range(0, len(names), ABREAST):
-        some, cells = names[start : start + ABREAST], slice(1 + start, 1 + start + ABREAST)
-        print_table(console, ("", *some), [(row[0], *row[cells]) for row in rows], left=1 + len(some), fold=True)
+    names, (titles, *columns) = [member.name for member in diagnosis.members], zip(*_rows(diagnosis), strict=True)
+    shown = list(zip(names, columns, strict=True)) if len(names) <= ABREAST else _alike(names, columns)
+    for start in range(0, len(shown), ABREAST):
+        some = shown[start : start + ABREAST]
+        cells = zip(titles, *(column for _, column in some), strict=True)
+        print_table(console, ("", *(name for name, _ in some)), cells, left=1 + len(some), fold=True)
         console.print()
     for line in (*_vocabularies(diagnosis), *_facts(diagnosis, names)):
         console.print(line, markup=False)
     console.print()
     for line in [f"! {warning}" for warning in diagnosis.warnings] or ["Nothing here would hurt this ensemble."]:
         console.print(line, markup=False)
+
+
+def _alike(names: Sequence[str], columns: Sequence[tuple[str, ...]]) -> list[tuple[str, tuple[str, ...]]]:
+    """One column for members of which all is the same."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, column in zip(names, columns, strict=True):
+        groups.setdefault(column, []).append(name)
+    return [(its[0] + (f" and {len(its) - 1:,} more" if its[1:] else ""), column) for column, its in groups.items()]
 
 
 def _vocabularies(diagnosis: Diagnosis) -> Iterator[str]:
