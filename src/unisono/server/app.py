@@ -11,11 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request
-from fastapi.responses import Response
-from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect
-
 from unisono.engine.service import Service
 from unisono.server import gac
 from unisono.server.async_engine import AsyncEngine
@@ -51,6 +46,7 @@ from unisono.server.schemas import (
 )
 from unisono.server.telemetry import CONTENT_TYPE, cut, say, where
 from unisono.server.token_routes import TokenRoutes
+from unisono.server.web import ClientDisconnect, CORSMiddleware, FastAPI, Request, Response
 
 CLAMPED = "x-unisono-clamped"
 """The header that says which limit was too high, and what it became."""

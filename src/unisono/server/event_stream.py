@@ -7,12 +7,11 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
-from starlette.responses import StreamingResponse
-
 from unisono.server.errors import Refusal, refusal_of
 from unisono.server.middleware import LOG, RequestLog
 from unisono.server.responses import Answer
 from unisono.server.telemetry import say, where
+from unisono.server.web import StreamingResponse
 
 SLACK = 30.0
 """Seconds, beyond a request's time-out, in which the client has to take the rest of a stream."""

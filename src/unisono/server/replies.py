@@ -7,11 +7,8 @@ import contextlib
 from collections.abc import Awaitable, Mapping
 from typing import TypeVar
 
-from fastapi import Request
-from fastapi.responses import Response
-from starlette.requests import ClientDisconnect
-
 from unisono.server.body import JSON
+from unisono.server.web import ClientDisconnect, Request, Response
 
 T = TypeVar("T")
 

@@ -9,6 +9,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk, chat_completi
 from openai.types.chat import chat_completion_chunk as chat_chunk
 from openai.types.chat.chat_completion_token_logprob import TopLogprob
 from openai.types.completion_choice import Logprobs
+from openai.types.responses import ResponseIncludable
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
 from unisono.server.message_types import Messages, ToolChoice
@@ -19,6 +20,7 @@ __all__ = [
     "CompletionUsage",
     "Logprobs",
     "Model",
+    "ResponseIncludable",
     "TopLogprob",
     "chat",
     "chat_chunk",

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from fastapi import Request
-from fastapi.responses import Response
-
 from unisono.chat.encoding_process import size_of
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.body import read_body, read_record
@@ -17,6 +14,7 @@ from unisono.server.pieces import detokenize, pieces_json, prompt_of, tokenize
 from unisono.server.replies import json_answer, unless_left
 from unisono.server.requests import engine_of
 from unisono.server.token_schemas import DetokenizeRequest, PiecesRequest, TokenizeRequest
+from unisono.server.web import Request, Response
 
 
 class TokenRoutes:

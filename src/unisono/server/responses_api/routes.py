@@ -6,13 +6,11 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable
 
-from fastapi import Request
-from fastapi.responses import Response
-
 from unisono.server.fields import unsupported
 from unisono.server.replies import json_answer
 from unisono.server.responses_api.schemas import DeletedResponse, InputItems
 from unisono.server.responses_api.store import ResponseStore
+from unisono.server.web import Request, Response
 
 
 class ResponseRoutes:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from openai.types.responses import ResponseIncludable
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from unisono.server.schemas import GenerationFields, ReasoningOptions, Record, Report
+from unisono.server.schemas import GenerationFields, ReasoningOptions, Record, Report, ResponseIncludable
 
 LOGPROBS = "message.output_text.logprobs"
 _TEXT = {"type": "string"}
@@ -92,9 +91,6 @@ class ResponseRequest(GenerationFields):
     def likeliest(self) -> int | None:
         """How many of the most likely pieces to list; ``None`` where no probabilities are asked for."""
         return (self.top_logprobs or 0) if LOGPROBS in (self.include or ()) else None
-
-
-INCLUDABLE: tuple[str, ...] = get_args(ResponseIncludable)
 
 
 class ResponseAnswerRecord(BaseModel):
