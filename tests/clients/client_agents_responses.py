@@ -48,7 +48,9 @@ check(second.last_response_id != first.last_response_id, "no response follows", 
 
 
 async def streamed() -> tuple[str, str]:
-    running = Runner.run_streamed(Agent("teller", model=responses(), model_settings=plain), "Hi")
+    # The SDK takes a stream that ends at its limit for a failure.
+    short = ModelSettings(temperature=0, max_tokens=120, extra_body={"stop": [".", "!", "?", "\n"]})
+    running = Runner.run_streamed(Agent("teller", model=responses(), model_settings=short), "Hi")
     deltas = [
         event.data.delta
         async for event in running.stream_events()
