@@ -126,12 +126,13 @@ def columns_of(
     if beginning.text is not None:
         return tuple(_cut(lead, members, union, beginning.text.encode()))
     columns: list[int] = []
+    marks: list[str] = [*union.marks]
     for each in beginning.pieces:
         if isinstance(each, bytes):
             column = _column(each, members, union)
             columns += _cut(lead, members, union, each) if column is None else [column]
-        elif each in union.marks:
-            columns.append(union.texts + union.marks.index(each))
+        elif each in marks:
+            columns.append(union.texts + marks.index(each))
         else:
             known = ", ".join(union.marks) or "none"
             raise BeginningError(

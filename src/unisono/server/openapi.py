@@ -130,17 +130,13 @@ def _schemas(models: tuple[str, ...], *, gac: bool) -> Json:
     modes = [(record, "validation") for record in read] + [(record, "serialization") for record in sent]
     _, definitions = models_json_schema(modes, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     schemas: Json = definitions["$defs"]
-    tables: dict[type[BaseModel], dict[str, Field]] = {
-        ChatRequest: OF_CHATS,
-        CompletionRequest: OF_COMPLETIONS,
-        ResponseRequest: OF_RESPONSES,
-    }
-    answered = tuple(tables)
-    tables |= {TokenizeRequest: OF_TOKENS, DetokenizeRequest: OF_TOKENS}
-    for record, table in tables.items():
+    generating: list[type[BaseModel]] = [ChatRequest, CompletionRequest, ResponseRequest]
+    cutting: list[type[BaseModel]] = [TokenizeRequest, DetokenizeRequest]
+    tables = (OF_CHATS, OF_COMPLETIONS, OF_RESPONSES, OF_TOKENS, OF_TOKENS)
+    for record, table in zip((*generating, *cutting), tables, strict=True):
         properties = schemas[record.__name__]["properties"]
         properties |= {name: _property(field) for name, field in table.items()}
-        for names in NAMES_OF_ONE if record in answered else ():
+        for names in NAMES_OF_ONE if record in generating else ():
             for name in names:
                 properties.setdefault(name, {**properties[names[0]], "description": f"Another name of {names[0]}."})
     for name in ("token_logprobs", "top_logprobs"):  # the first token of an echoed prompt has none

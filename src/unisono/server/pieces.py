@@ -55,7 +55,7 @@ def tokenize(request: TokenizeRequest, engine: Engine, prompt: Prompt) -> Tokeni
     """
     [member] = engine.members
     if prompt.messages is None and not request.prompt:
-        ids = []
+        ids: list[int] = []
     elif request.add_special_tokens is False:
         ids = member.encoder.spell_text(prompt.text or "")
     else:

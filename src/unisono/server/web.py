@@ -1,9 +1,10 @@
-"""What the server takes of FastAPI and Starlette."""
+"""The web framework: the one file that imports it."""
+
+from __future__ import annotations
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.responses import StreamingResponse
 
 __all__ = ["CORSMiddleware", "ClientDisconnect", "FastAPI", "Request", "Response", "StreamingResponse"]

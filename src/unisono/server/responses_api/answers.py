@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from unisono.engine.request import Ended, Wrote
-from unisono.engine.scheduler import RequestId
-from unisono.records import StepRecord
+from unisono.records import Generation, StepRecord
 from unisono.server.errors import Refusal
 from unisono.server.logprobs import Held, chat_logprobs
 from unisono.server.request_handle import RequestHandle
@@ -65,10 +64,9 @@ class ResponseAnswer(Answer):
             self._note(self._held.release(event.text, event.steps))
             yield from self._said(*self._reader.read(event.text))
             return
-        yield from self._finish(event)
+        yield from self._finish(event.generation)
 
-    def _finish(self, event: Ended) -> Iterator[bytes]:
-        generation = event.generation
+    def _finish(self, generation: Generation) -> Iterator[bytes]:
         self._note(self._held.rest(generation))
         yield from self._said(*self._reader.read("", ended=generation.finish_reason))
         if not any(item["type"] != "reasoning" for item in self._output):
@@ -85,7 +83,7 @@ class ResponseAnswer(Answer):
             self._note(self._held.rest(generation))
             for _ in self._said(*self._reader.read(generation.text, ended=None)):
                 pass
-            for _ in self._finish(Ended(RequestId(0), 0, generation)):
+            for _ in self._finish(generation):
                 pass
         cut = REASONS[generation.finish_reason] == "length"
         usage = self.usage(handle.ended)

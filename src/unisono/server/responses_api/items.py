@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from unisono.errors import shown
@@ -98,7 +98,8 @@ def _text(name: str, item: Mapping[str, Any], key: str, *, empty: bool = False) 
 def _thought_of(item: Mapping[str, Any]) -> str:
     """What was reasoned: the whole of it, or else its summary."""
     for key in ("content", "summary"):
-        parts: Sequence[Any] = item.get(key) if isinstance(item.get(key), list) else ()  # type: ignore[assignment]
+        value = item.get(key)
+        parts = value if isinstance(value, list) else []
         texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
         if text := "\n".join(texts):
             return text

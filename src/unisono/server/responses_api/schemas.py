@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
@@ -91,9 +91,6 @@ class ResponseRequest(GenerationFields):
     def likeliest(self) -> int | None:
         """How many of the most likely pieces to list; ``None`` where no probabilities are asked for."""
         return (self.top_logprobs or 0) if LOGPROBS in (self.include or ()) else None
-
-
-INCLUDABLE: tuple[str, ...] = get_args(ResponseIncludable)
 
 
 class ResponseAnswerRecord(BaseModel):
