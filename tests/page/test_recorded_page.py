@@ -161,7 +161,7 @@ def test_a_file_that_cannot_be_read_or_written_is_named(run: Any, tmp_path: Path
 
 
 def test_a_trace_of_fifty_megabytes_opens(tmp_path: Path, page: Any) -> None:
-    rest = [{"bytes": [number], "p": 0.001} for number in range(65, 85)]
+    rest = [{"bytes": [number], "p": 0.001} for number in range(65, 93)]
     line = step(b" and")
     line["top"] = {name: [*pieces, *rest] for name, pieces in line["top"].items()}
     lines = [json.dumps({"about": ABOUT, **line}), *[json.dumps(line)] * 25_000]
