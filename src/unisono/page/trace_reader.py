@@ -181,7 +181,7 @@ def _check(step: Any, path: Path, number: int, *, is_first: bool) -> None:
 def _words(prompt: Any) -> str | None:
     """A prompt as it is shown: a text as it is, messages with their roles where there are several."""
     if not isinstance(prompt, list):
-        return prompt
+        return None if prompt is None else str(prompt)
     if len(prompt) == 1:
         return str(prompt[0].get("content", ""))
     return "\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in prompt)
