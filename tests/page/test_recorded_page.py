@@ -104,7 +104,7 @@ def test_a_recorded_answer_is_shown_with_its_pieces(run: Any, duo: Path, tmp_pat
     assert page.locator(".prompt").text_content() == "Hello"
     text = "".join(page.locator(".piece").all_text_contents())
     assert text
-    assert answer.startswith(text[:5])
+    assert answer.startswith(text.translate({0x2400 + control: control for control in range(32)})[:5])
     page.locator(".piece").first.hover()
     assert page.locator("#pane h3").all_text_contents() == ["combined", "a, weight 0.50", "b, weight 0.50"]
 
@@ -161,11 +161,16 @@ def test_a_file_that_cannot_be_read_or_written_is_named(run: Any, tmp_path: Path
 
 
 def test_a_trace_of_fifty_megabytes_opens(tmp_path: Path, page: Any) -> None:
-    path = record(tmp_path / "trace.jsonl", [b" piece", *[b" and", b" so\n"] * 10], 4900)
+    rest = [{"bytes": [number], "p": 0.001} for number in range(65, 93)]
+    line = step(b" and")
+    line["top"] = {name: [*pieces, *rest] for name, pieces in line["top"].items()}
+    lines = [json.dumps({"about": ABOUT, **line}), *[json.dumps(line)] * 25_000]
+    path = tmp_path / "trace.jsonl"
+    path.write_text("\n".join(lines))
     assert path.stat().st_size > 50_000_000
     with shown_by_server(read_trace(path), tmp_path) as url:
         page.goto(url)
-        page.get_by_text("98001 steps").wait_for()
+        page.get_by_text("25001 steps").wait_for()
         page.locator(".piece").nth(5).hover()
         assert page.locator("#pane h2").text_content() == "“ and”"
 

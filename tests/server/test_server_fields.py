@@ -259,6 +259,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"unisono": {"gat": "x"}}, "unisono.gat", "unknown field"),
     ({"unisono": {"combine": "mode"}}, "unisono.combine", "mode"),
     ({"unisono": {"lead": "nobody"}}, "unisono.lead", "nobody"),
+    ({"unisono": {"weights": {"a": 1.0}}}, "unisono.weights", "is missing"),
+    ({"unisono": {"weights": {"a": 1.0, "b": -1.0}}}, "unisono.weights", "above 0"),
     ({"unisono": {"draw": "0.7 top_q:1"}}, "unisono.draw", "top_q"),
     ({"unisono": {"draw": "one-member"}, "temperature": 0}, "temperature", "one-member"),
     ({"unisono": {"combine": "geometric", "draw": "one-member"}}, "unisono", "one-member"),

@@ -140,7 +140,7 @@ export class Live {
     let frame = 0;
     const draw = () => {
       frame = 0;
-      view.update(variant);
+      following(() => view.update(variant));
     };
     try {
       for await (const news of stream(variant.request(this.#conversation.messages(turn)), controller.signal)) {
@@ -175,6 +175,14 @@ export class Live {
     say("A new conversation.");
     byId("message").focus();
   }
+}
+
+// Does something, and stays at the end of the conversation where that is in sight.
+function following(change) {
+  const box = [byId("conversation"), document.scrollingElement].find((each) => each.scrollHeight > each.clientHeight);
+  const isAtEnd = !box || box.scrollHeight - box.scrollTop - box.clientHeight < 80;
+  change();
+  if (isAtEnd && box) box.scrollTop = box.scrollHeight;
 }
 
 function askKey() {

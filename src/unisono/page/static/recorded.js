@@ -52,9 +52,10 @@ export class Recorded {
     byId("conversation").append(view.element);
     for (let place = 0; place < text.steps.length; place += AT_ONCE) {
       variant.steps.push(...text.steps.slice(place, place + AT_ONCE));
-      view.update(variant);
+      view.grow(variant);
       await new Promise(requestAnimationFrame);
     }
+    view.update(variant);
   }
 }
 

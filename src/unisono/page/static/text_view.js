@@ -6,6 +6,7 @@ import { carrierOf, heat, kindOf } from "./outcome.js";
 
 const BLOCK = 120; // pieces, after which a line end begins the next block
 const LONGEST_BLOCK = 500; // pieces, after which one begins in the middle of a line, which a sign says
+const SHORT = 3; // blocks, up to which all are laid out at once
 const MEMBERS = 8; // colours
 
 let ids = 0;
@@ -95,8 +96,9 @@ export class TextView {
     const goesOn = this.#block && part === this.#part && !this.#block.lastChild.textContent.endsWith("\n");
     if (goesOn) this.#block.classList.add("goes-on");
     this.#part = part;
-    this.#block = make("div", { className: `block ${part}`, role: "presentation" });
+    this.#block = make("div", { className: `block part-${part}`, role: "presentation" });
     this.element.append(this.#block);
+    this.element.classList.toggle("is-long", this.element.childElementCount > SHORT);
   }
 
   #paint(span, step) {

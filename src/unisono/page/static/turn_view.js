@@ -34,6 +34,11 @@ export class TurnView {
     for (const variant of turn.shown) this.update(variant);
   }
 
+  // Shows new pieces of an answer, and nothing that is counted over all of them.
+  grow(variant) {
+    this.#views.get(variant)?.text.update();
+  }
+
   // Shows what is new of an answer.
   update(variant) {
     const view = this.#views.get(variant);
