@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any, Self, Unpack, overload
 
 from unisono.chat.messages import Message, Prompt
-from unisono.config.ensemble import EnsembleSpec
+from unisono.config.ensemble import Source
 from unisono.engine.client import Received
 from unisono.engine.engine_thread import EngineThread
 from unisono.engine.request import Ended, Event, Failed, GenerationOptions, Request, Wrote
@@ -42,10 +41,15 @@ class AsyncEnsemble:
 
     @classmethod
     async def load(
-        cls, spec: str | Path | Mapping[str, Any] | EnsembleSpec, *, batch: int = 1, report: Report = silent
+        cls,
+        spec: Source | None = None,
+        *,
+        batch: int = 1,
+        report: Report = silent,
+        **members: str | Mapping[str, Any],
     ) -> Self:
         """Load an ensemble without blocking the loop; the arguments and errors are those of `Ensemble.load`."""
-        return cls(await asyncio.to_thread(Ensemble.load, spec, batch=batch, report=report))
+        return cls(await asyncio.to_thread(Ensemble.load, spec, batch=batch, report=report, **members))
 
     async def __aenter__(self) -> Self:
         return self

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Self, Unpack, cast, overload
 
 from unisono.build import Models, Prepared, load_models, prepare
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Message, Prompt
-from unisono.config.ensemble import EnsembleSpec, load_spec
+from unisono.config.ensemble import Source, load_spec, source_of
 from unisono.config.method import Method, MethodOptions, check_off, check_options
 from unisono.engine.client import Client, Stream
 from unisono.engine.engine import Engine
@@ -45,17 +44,31 @@ class Ensemble:
     @classmethod
     def load(
         cls,
-        spec: str | Path | Mapping[str, Any] | EnsembleSpec,
+        spec: Source | None = None,
         *,
         batch: int = 1,
         report: Report = silent,
+        **members: str | Mapping[str, Any],
     ) -> Ensemble:
-        """Load an ensemble, by the path of its file or the content as a mapping, for ``batch`` texts at once.
+        """Load an ensemble for ``batch`` texts at once.
 
-        ``report`` is called with (member, fraction done, words) while things load. Raises a `UnisonoError` that says
-        which member, what is wrong and the way out.
+        Example::
+
+            Ensemble.load("duo.yaml")
+            Ensemble.load(["Qwen/Qwen2.5-0.5B-Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"])
+            Ensemble.load(smol="demo:smollm2-135m-instruct", gemma="demo:gemma3-270m weight:0.5")
+
+        Args:
+            spec: the path of an ensemble file, its content as a mapping, a model alone, or a list of members: models
+                with what may stand beside them, ``"[NAME=]MODEL[ KEY:VALUE…]"``, or mappings of the file's keys.
+            batch: how many texts are written at once.
+            report: called with (member, fraction done, words) while things load.
+            members: the members by their names, in place of ``spec``.
+
+        Raises:
+            UnisonoError: it says which member, what is wrong and the way out.
         """
-        prepared = prepare(load_spec(spec), batch=batch, report=report)
+        prepared = prepare(load_spec(source_of(spec, members)), batch=batch, report=report)
         models = load_models([prepared], report)
         return cls(prepared, models.engine(prepared), models)
 

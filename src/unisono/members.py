@@ -35,6 +35,14 @@ from unisono.vocab.union import ABSENT, MemberMap, UnionMember, UnionVocabulary,
 
 log = logging.getLogger(__name__)
 
+PLAIN = "plain"
+QUESTIONS = """\
+{{ bos_token }}{% for message in messages %}{% if message.role == 'assistant' %}Answer: {{ message.content }}
+
+{% else %}Question: {{ message.content }}
+{% endif %}{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"""
+"""The template called ``plain``, by which base models read conversations as questions and answers."""
+
 Report = Callable[[str, float, str], None]
 """Called while things load: the member, the fraction done (0 to 1), and what is being done."""
 
@@ -292,8 +300,10 @@ def is_given(spec: MemberSpec, table: TokenTable) -> bool:
 
 
 def template_text(spec: MemberSpec, table: TokenTable) -> str:
-    """The template that a spec gives, or names among those of the model."""
+    """The template that a spec gives, or names among those of the model; or that of questions and answers."""
     given = str(spec.chat_template)
+    if given == PLAIN and PLAIN not in table.named_templates:
+        return QUESTIONS
     if not table.named_templates or not re.fullmatch(r"[\w.-]+", given):
         return given
     if given not in table.named_templates:

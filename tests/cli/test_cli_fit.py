@@ -306,7 +306,7 @@ def test_relative_paths_hold_from_where_a_file_is_written_across_links(tmp_path:
     spec = tmp_path / "specs" / "duo.yaml"
     spec.write_text(yaml.safe_dump({"members": members}))
     out = tmp_path / "off" / "fitted.yaml"
-    write_ensemble(out, spec, yaml.safe_load(spec.read_text()), "# found\n")
+    write_ensemble(out, spec.parent, yaml.safe_load(spec.read_text()), "# found\n")
     found = load_spec(out)
     assert (found.folder / (found.members[0].model or "")).samefile(tmp_path / "deep" / "models" / "m.gguf")
     assert (found.folder / (found.members[1].tokenizer or "")).samefile(tmp_path / "deep" / "models")

@@ -240,7 +240,8 @@ class PromptEncoder:
         if self.template is None:
             raise PromptError(
                 f"member {self.name!r} has no chat template: its model is a base model",
-                hint="give it one in the spec (chat_template: …), or ask in plain text: run --raw, eval without --chat",
+                hint="give it one in the spec (chat_template: plain is one of questions and answers; after -m, "
+                "'MODEL chat_template:plain'), or ask in plain text: run --raw, eval without --chat",
             )
         return self.template
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unisono.cli.console import counting, loading_report, print_table, table_console
-from unisono.cli.flags import Json, Quiet, Spec, optional, renamed_flag
+from unisono.cli.flags import Json, Quiet, optional, renamed_flag, takes_flags
 from unisono.cli.method import method_words
+from unisono.cli.spec_flags import EnsembleOrMembers
 from unisono.config.setting import parse_setting
 from unisono.errors import SpecError
 
@@ -20,11 +22,11 @@ COLUMNS = ("ms a piece", "forward", "everything else")
 COMPARED = ("speed", "ensembled", "a draft", "accepted", "same text")
 
 
-def bench(
-    spec: Spec,
-    rounds: Annotated[int, typer.Option(min=1, help="Give each member and the ensemble this many turns.")] = 5,
-    pieces: Annotated[int, typer.Option(min=2, help="Write this many pieces in a turn.")] = 48,
-    batch: Annotated[int, typer.Option(min=1, help="Texts to write at once.")] = 1,
+@dataclass(kw_only=True)
+class BenchFlags(EnsembleOrMembers):
+    rounds: Annotated[int, typer.Option(min=1, help="Give each member and the ensemble this many turns.")] = 5
+    pieces: Annotated[int, typer.Option(min=2, help="Write this many pieces in a turn.")] = 48
+    batch: Annotated[int, typer.Option(min=1, help="Texts to write at once.")] = 1
     variant: Annotated[
         list[str] | None,
         optional(
@@ -32,31 +34,35 @@ def bench(
             help="Time another setting beside the file's: 'gate=confidence:0.5 sampling=0.7,top_p:0.9'. Keys: lead, "
             "combine, gate, boundary, speculate, max_pieces, sampling. May be given several times.",
         ),
-    ] = None,
-    compare: Annotated[list[str] | None, typer.Option("--compare", hidden=True)] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
+    ] = None
+    compare: Annotated[list[str] | None, typer.Option("--compare", hidden=True)] = None
+    as_json: Json = False
+    quiet: Quiet = False
+
+
+@takes_flags
+def bench(flags: BenchFlags) -> None:
     """Time the ensemble, each member alone and other settings, in turns, with the same loaded models."""
     from unisono.benchmark import Setting, measure
     from unisono.build import prepare
-    from unisono.config.ensemble import load_spec
 
-    checked = load_spec(spec)
-    variants = renamed_flag(variant, compare, "--variant", "--compare") or ()
+    checked = flags.given().spec
+    variants = renamed_flag(flags.variant, flags.compare, "--variant", "--compare") or ()
     if not all(text.strip() for text in variants):
         raise SpecError(
             "a --variant is empty", hint="the file's own setting is timed anyway; name what differs from it"
         )
     settings = [Setting(text, checked.but(**parse_setting(text)).method) for text in variants]
-    with loading_report(quiet=quiet) as report:
+    with loading_report(quiet=flags.quiet) as report:
         widest = max(method.sampling.beam_width for method in (checked.method, *(each.method for each in settings)))
-        room = -(-batch * widest // checked.method.sampling.beam_width)  # preparing counts the file's own beam in
+        room = -(-flags.batch * widest // checked.method.sampling.beam_width)  # preparing counts the file's own beam in
         prepared = prepare(checked.measured(), batch=room, report=report)
-    turns = (rounds + 1) * (len(prepared.members) + 1 + len(settings))
-    with counting(turns, quiet=quiet) as count:
-        benchmark = measure(prepared, rounds=rounds, pieces=pieces, batch=batch, compare=settings, count=count)
-    if as_json:
+    turns = (flags.rounds + 1) * (len(prepared.members) + 1 + len(settings))
+    with counting(turns, quiet=flags.quiet) as count:
+        benchmark = measure(
+            prepared, rounds=flags.rounds, pieces=flags.pieces, batch=flags.batch, compare=settings, count=count
+        )
+    if flags.as_json:
         print(json.dumps({**benchmark.to_json(), "method": checked.method.to_json()}, indent=2))
     else:
         _show(benchmark, method_words(checked.method, [member.name for member, _ in checked.voters()]))

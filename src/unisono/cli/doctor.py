@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unisono.cli.console import loading_report, print_table
-from unisono.cli.flags import Json, Quiet, Spec
+from unisono.cli.flags import Json, Quiet, takes_flags
 from unisono.cli.method import method_words
+from unisono.cli.spec_flags import EnsembleOrMembers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,24 +25,26 @@ if TYPE_CHECKING:
 OUTPUT_LAYERS = {None: "unknown", True: "its embeddings (tied)", False: "its own"}
 
 
-def doctor(
-    spec: Spec,
+@dataclass(kw_only=True)
+class DoctorFlags(EnsembleOrMembers):
     weights: Annotated[
         bool, typer.Option("--weights", help="Load the weights too, and let each member read a few tokens.")
-    ] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
+    ] = False
+    as_json: Json = False
+    quiet: Quiet = False
+
+
+@takes_flags
+def doctor(flags: DoctorFlags) -> None:
     """Show what an ensemble is made of, and warn of what would hurt it."""
     from unisono.build import prepare
-    from unisono.config.ensemble import load_spec
     from unisono.diagnosis import diagnose
 
-    with loading_report(quiet=quiet) as report:
-        prepared = prepare(load_spec(spec), report=report)
-        loaded = _load_weights(prepared, report) if weights else None
-        diagnosis = diagnose(prepared, loaded=weights)
-    if as_json:
+    with loading_report(quiet=flags.quiet) as report:
+        prepared = prepare(flags.given().spec, report=report)
+        loaded = _load_weights(prepared, report) if flags.weights else None
+        diagnosis = diagnose(prepared, loaded=flags.weights)
+    if flags.as_json:
         extra = {} if loaded is None else {"weights": loaded}
         print(json.dumps({**diagnosis.to_json(), **extra}, indent=2, ensure_ascii=False))
         return

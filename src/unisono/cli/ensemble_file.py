@@ -1,7 +1,8 @@
-"""Writes an ensemble file that was made of another one."""
+"""Writes an ensemble file that was made of another one, or of flags."""
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,40 +16,48 @@ PATHS = ("model", "tokenizer")
 """Keys of a member that may be relative paths."""
 
 
-def check_out(out: Path, spec: Path, prompts: Path | None = None) -> None:
+def check_out(out: Path, spec: Path | None, prompts: Path | None = None, *, flag: str = "--out") -> None:
     """Refuse a file that cannot be written, that is read, or that is no ensemble file. Raises a `SpecError`."""
     name = repr(str(out))
     if out.is_dir():
-        raise SpecError(f"--out is {name}, a folder", hint="give a file")
+        raise SpecError(f"{flag} is {name}, a folder", hint="give a file")
     for read, what in ((spec, "the ensemble file itself"), (prompts, "the file of the prompts itself")):
         if read is not None and out.exists() and read.exists() and out.samefile(read):
-            raise SpecError(f"--out is {name}, {what}", hint="give another file")
+            raise SpecError(f"{flag} is {name}, {what}", hint="give another file")
     folder = out.resolve().parent
     if not folder.is_dir():
-        raise SpecError(f"--out is {name}, in a folder that does not exist", hint=f"make it first: mkdir -p {folder}")
+        raise SpecError(f"{flag} is {name}, in a folder that does not exist", hint=f"make it first: mkdir -p {folder}")
     if not os.access(folder, os.W_OK):
-        raise SpecError(f"--out is {name}, in a folder that cannot be written to", hint="choose another --out")
+        raise SpecError(f"{flag} is {name}, in a folder that cannot be written to", hint=f"choose another {flag}")
     if out.exists() and not _is_ensemble(out):
-        raise SpecError(f"--out is {name}, which is no ensemble file, and would be lost", hint="give another file")
+        raise SpecError(f"{flag} is {name}, which is no ensemble file, and would be lost", hint="give another file")
 
 
-def write_ensemble(path: Path, spec: Path, content: Mapping[str, Any], head: str) -> None:
-    """Write an ensemble file under a comment, with relative paths of models that hold from where it is.
+def write_ensemble(
+    path: Path, folder: Path, content: Mapping[str, Any], head: str = "", *, flag: str = "--out"
+) -> None:
+    """Write an ensemble file under a comment, with relative paths of models, from a folder, that hold from where it is.
 
     A file that was there is replaced when all is written. Raises a `SpecError` where it cannot be.
     """
+    target, text = path.resolve(), head + text_of(content, folder, path)
+    try:
+        write_whole(target, lambda beside: beside.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"cannot write {str(path)!r}: {error.strerror}", hint=f"choose another {flag}") from error
+
+
+def text_of(content: Mapping[str, Any], folder: Path | None = None, path: Path | None = None) -> str:
+    """An ensemble file's text; with relative paths of models, which hold from a folder, as they hold from the file."""
     import yaml
 
-    target, folder = path.resolve(), spec.resolve().parent
+    content = copy.deepcopy(dict(content))
     for member in content["members"]:
         for key in PATHS:
-            if isinstance(given := member.get(key), str):
-                member[key] = _moved(given, folder, target.parent)
-    body = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=1000)
-    try:
-        write_whole(target, lambda beside: beside.write_text(head + body, encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(f"cannot write {str(path)!r}: {error.strerror}", hint="choose another --out") from error
+            if folder is not None and path is not None and isinstance(given := member.get(key), str):
+                member[key] = _moved(given, folder.resolve(), path.resolve().parent)
+    text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
+    return text
 
 
 def _moved(given: str, old: Path, new: Path) -> str:

@@ -11,8 +11,9 @@ import typer
 
 from unisono.cli.console import say
 from unisono.cli.flags import optional, takes_flags
-from unisono.cli.questions import EnsembleFlags, answer_questions, folder_flag, task_names
+from unisono.cli.questions import ChatFlags, answer_questions, folder_flag, task_names
 from unisono.cli.report import REPORT, show_results
+from unisono.cli.spec_flags import EnsembleOrMembers
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opt
 
 
 @dataclass(kw_only=True)
-class EvalFlags(EnsembleFlags):
+class EvalFlags(EnsembleOrMembers, ChatFlags):
     tasks: Annotated[
         str,
         optional(
@@ -66,28 +67,26 @@ class EvalFlags(EnsembleFlags):
 @takes_flags
 def evaluate(flags: EvalFlags) -> None:
     """Ask an ensemble questions and compare it with its members: accuracy, intervals, share ensembled, time."""
-    from unisono.config.ensemble import load_spec
     from unisono.evals.manifest import make_manifest
     from unisono.evals.report import check_report
     from unisono.identity import check_fitted
 
-    spec, variants = load_spec(flags.spec, again=True), flags.variant or []
+    given, variants = flags.given(again=True), flags.variant or []
     if flags.report is not None:
         check_report(flags.report)
     baselines = _baselines(flags.baseline or [])
     names = task_names(flags.tasks)
     flags.say("reading the tasks")
-    specs = _specs(spec, variants)
+    specs = _specs(given.spec, variants)
     tuned_on = [each for known in specs for each in known.tuned_on]
     fitted = [known.fitted for known in specs if known.fitted is not None]
     tasks = _load_tasks(names, flags, tuned_on, [each for its in fitted for each in its.answers])
-    pool = flags.prepare(spec, flags.batch)
+    pool = flags.prepare(given.spec, flags.batch)
     for each in fitted:
         check_fitted(pool.prepared.members, each.models, whole=True)
     systems = _systems(pool, variants, baselines, compare=flags.compare)
-    text = flags.spec.read_text()
-    about = make_manifest(pool, tasks, systems, baselines, spec=text, chat=flags.chat, tuned_on=tuned_on)
-    folder = flags.out or Path(f"eval-{flags.spec.stem}")
+    about = make_manifest(pool, tasks, systems, baselines, spec=given.text, chat=flags.chat, tuned_on=tuned_on)
+    folder = flags.out or Path(f"eval-{given.name}")
     answer_questions(folder, about, pool, tasks, systems, baselines, quiet=flags.quiet)
     asked = {*(each.name for each in systems), *(each.name for each in baselines)}
     show_results(_read_results(folder, tasks, asked), flags.report, as_json=flags.as_json, quiet=flags.quiet)

@@ -13,8 +13,9 @@ import typer
 
 from unisono.cli.console import counting, loading_report, print_table, table_console
 from unisono.cli.ensemble_file import check_out, write_ensemble
-from unisono.cli.flags import Spec, optional, takes_flags
+from unisono.cli.flags import optional, takes_flags
 from unisono.cli.questions import QuestionFlags, task_names
+from unisono.cli.spec_flags import Given, SpecFlags
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ MOST = 5_000
 
 
 @dataclass(kw_only=True)
-class FitFlags(QuestionFlags):
-    spec: Spec
+class FitFlags(SpecFlags, QuestionFlags):
     tasks: Annotated[
         str | None, optional(metavar="NAMES", help="Fit on the right answers of these tasks, with commas between.")
     ] = None
@@ -63,24 +63,23 @@ class FitFlags(QuestionFlags):
 @takes_flags
 def fit(flags: FitFlags) -> None:
     """Fit members' weights and temperatures on reference answers, and say what a held-out part shows of it."""
-    from unisono.config.ensemble import load_spec
     from unisono.fitting import check_installed
 
-    spec = load_spec(flags.spec, again=True)
-    out = flags.out or flags.spec.with_name(f"{flags.spec.stem}-fitted.yaml")
-    check_out(out, flags.spec, flags.prompts)
+    given = flags.given(again=True)
+    out = flags.out or given.beside("fitted")
+    check_out(out, given.file, flags.prompts)
     check_installed()
     began = time.perf_counter()
     tasks, references, sources = _references(flags)
-    sources = _recorded(flags, spec, sources)
-    pool = flags.prepare(spec.model_copy(update={"fitted": None}))  # another model is fitted again
+    sources = _recorded(flags, given.spec, sources)
+    pool = flags.prepare(given.spec.model_copy(update={"fitted": None}))  # another model is fitted again
     found = _fit(pool, tasks, references, flags)
     told = {**found.to_json(), "seconds": round(time.perf_counter() - began, 1), "out": str(out)}
     if flags.as_json:
         print(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         _show(found)
-    _write(out, flags.spec, spec, pool, found, sources)
+    _write(out, given, pool, found, sources)
     if flags.prompts is None:
         flags.say(f"{out} is the fitted ensemble; `unisono eval` leaves out what it was fitted on")
     else:
@@ -158,13 +157,13 @@ def _fit(pool: ModelPool, tasks: Sequence[Task], references: Sequence[Reference]
             )
 
 
-def _write(out: Path, path: Path, spec: EnsembleSpec, pool: ModelPool, found: Fit, sources: Sequence[FittedOn]) -> None:
+def _write(out: Path, given: Given, pool: ModelPool, found: Fit, sources: Sequence[FittedOn]) -> None:
     import yaml
 
     from unisono.config.method import Method
     from unisono.identity import marks_of
 
-    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    content: dict[str, Any] = yaml.safe_load(given.text)
     fitted = {member.name: member for member in found.members}
     for member in content["members"]:
         if (its := fitted.get(member["name"])) is None:
@@ -172,14 +171,15 @@ def _write(out: Path, path: Path, spec: EnsembleSpec, pool: ModelPool, found: Fi
         member |= {"weight": its.weight, "temperature": its.temperature}
         if its.calibrate:
             member["calibrate"] = dict(its.calibrate)
-    if found.rule != spec.combine.rule or found.rule != Method().combine.rule:
+    if found.rule != given.spec.combine.rule or found.rule != Method().combine.rule:
         content["combine"] = found.rule
     content["fitted"] = {
         "answers": [each.model_dump() for each in sources],
         "models": {member.spec.name: marks_of(member) for member in pool.prepared.members},
     }
-    head = f"# {path.name}, fitted on {found.answers} answers, {found.held_out} held out: {found.parameters} numbers.\n"
-    write_ensemble(out, path, content, head + "".join(f"# {_words(gain)}\n" for gain in found.gains))
+    how = f"fitted on {found.answers} answers, {found.held_out} held out: {found.parameters} numbers"
+    head = f"# {given.title}, {how}.\n"
+    write_ensemble(out, given.folder, content, head + "".join(f"# {_words(gain)}\n" for gain in found.gains))
 
 
 def _words(gain: Gain) -> str:

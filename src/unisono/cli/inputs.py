@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unisono.cli.console import loading_report, say
-from unisono.cli.flags import Overwrite, Quiet, Spec, optional
-from unisono.cli.method import MethodFlags
+from unisono.cli.console import loading_report
+from unisono.cli.flags import Overwrite, Quiet, optional
+from unisono.cli.method import MethodFlags, say_idle
+from unisono.cli.spec_flags import SpecFlags, read_given, text_beside
 from unisono.config.constraint import JSON_SCHEMA, Constraint
 from unisono.errors import PromptError, SpecError
 from unisono.user_files import DOCUMENT, why_unread
@@ -27,8 +28,7 @@ INLINE = ""
 
 
 @dataclass(kw_only=True)
-class RunFlags(MethodFlags):
-    spec: Spec
+class RunFlags(SpecFlags, MethodFlags):
     text: Annotated[
         str | None,
         typer.Argument(metavar="TEXT", help="The text to answer. Default: read it from stdin.", show_default=False),
@@ -78,6 +78,7 @@ class RunFlags(MethodFlags):
     def __post_init__(self) -> None:
         from unisono.records import Limits
 
+        self.spec, self.text = text_beside(self.spec, self.members, self.text)
         self.limits = Limits(self.max_new_tokens, self.stop or ())
         self.method = self.changes()
         self.constraint = _read_constraint(self.json_schema, self.constraint_words)
@@ -110,13 +111,11 @@ class RunFlags(MethodFlags):
     def load(self, batch: int, *prompts: Prompt) -> Ensemble:
         """The ensemble, once prompts and constraint are found to suit it. Raises as `prepare` and `Prepared.load`."""
         from unisono.build import prepare
-        from unisono.config.ensemble import load_spec
         from unisono.ensemble import Ensemble
 
-        spec = load_spec(self.spec).but(**self.method)
-        if spec.method.sampling.is_greedy and not self.quiet:
-            for flag in (f"--{name.replace('_', '-')}" for name in ("top_p", "top_k", "min_p") if self.method[name]):
-                say(f"unisono: {flag} has no effect at temperature 0; --temperature 1 samples")
+        spec = read_given(self.spec, self.members, self.save, self.method, changes_files=True).spec
+        if not self.quiet:
+            say_idle(spec.method, self.method)
         with loading_report(quiet=self.quiet) as report:
             prepared = prepare(spec, batch=batch, report=report)
             for prompt in prompts:

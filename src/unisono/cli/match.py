@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unisono.cli.console import print_table, table_console
 from unisono.cli.flags import optional, takes_flags
 from unisono.cli.questions import QuestionFlags, answer_questions, folder_flag, task_names
+from unisono.cli.spec_flags import MemberWords
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
@@ -29,14 +29,15 @@ PAIRS = (
 @dataclass(kw_only=True)
 class MatchFlags(QuestionFlags):
     models: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="MODEL",
             help="Two models or more, as ensemble files name them: a hub id, a folder, a GGUF file or demo:NAME. A "
             "name may stand before each: smol=demo:smollm2-135m-instruct.",
             show_default=False,
         ),
-    ]
+    ] = None
+    members: MemberWords = None
     tasks: Annotated[str, optional(metavar="NAMES", help="The tasks, with commas between.")]
     limit: Annotated[
         int | None,
@@ -51,7 +52,12 @@ class MatchFlags(QuestionFlags):
 @takes_flags
 def match(flags: MatchFlags) -> None:
     """Ask each model alone and compare each pair: how far apart they are, and whether they fail together."""
-    members = [_member(word, index) for index, word in enumerate(flags.models)]
+    from unisono.config.member_words import members_of
+
+    words = [*(flags.models or []), *(flags.members or [])]
+    members = members_of(words) if words else []
+    if weighted := next((member["name"] for member in members if "weight" in member), None):
+        raise SpecError(f"the member {weighted!r} has a weight, but each is asked alone here", hint="leave it out")
     if len(members) < 2:
         raise SpecError("one model alone matches nothing", hint="name two models or more")
     matching = _ask_and_compare(members, flags)
@@ -62,7 +68,7 @@ def match(flags: MatchFlags) -> None:
     flags.say("gap and overlap are hints: `unisono eval --compare` tells whether a pair is better than its best member")
 
 
-def _ask_and_compare(members: Sequence[dict[str, str]], flags: MatchFlags) -> Matching:
+def _ask_and_compare(members: Sequence[dict[str, Any]], flags: MatchFlags) -> Matching:
     from unisono.config.ensemble import load_spec
     from unisono.evals import systems as make
     from unisono.evals.analysis.match import match as compare
@@ -70,7 +76,7 @@ def _ask_and_compare(members: Sequence[dict[str, str]], flags: MatchFlags) -> Ma
     from unisono.evals.results import read_results
     from unisono.evals.tasks import load_tasks
 
-    spec, limit = load_spec({"members": members}), flags.limit
+    spec, limit = load_spec({"members": list(members)}), flags.limit
     names = task_names(flags.tasks)
     tasks = load_tasks(names, data=flags.data, limit=limit or USUAL, fewer=limit is None, shots=flags.shots)
     pool = flags.prepare(spec)
@@ -83,15 +89,6 @@ def _ask_and_compare(members: Sequence[dict[str, str]], flags: MatchFlags) -> Ma
     found = read_results(folder)
     results = replace(found, answers=[each for each in found.answers if (each.task, each.question) in asked])
     return compare(results, vocabularies, {task.name: task.metrics[0] for task in tasks})
-
-
-def _member(word: str, index: int) -> dict[str, str]:
-    """A member with the name that is given, or with one after its model."""
-    name, equals, model = word.partition("=")
-    if equals:
-        return {"name": name, "model": model}
-    file = Path(word.removeprefix("demo:")).name.removesuffix(".gguf")
-    return {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", file).strip("-._") or f"model{index + 1}", "model": word}
 
 
 def _show(matching: Matching) -> None:

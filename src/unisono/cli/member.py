@@ -6,7 +6,6 @@ import os
 import secrets
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,8 +32,12 @@ app = typer.Typer(
 class WorkerFlags:
     """The flags of ``unisono member serve``."""
 
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The ensemble file.", show_default=False)]
-    member: Annotated[str, typer.Option(metavar="NAME", help="Serve this member of it.", show_default=False)]
+    spec: Annotated[
+        str, typer.Argument(metavar="SPEC", help="The ensemble file, or a model alone.", show_default=False)
+    ]
+    member: Annotated[str | None, optional(metavar="NAME", help="Serve this member of it. Default: the only one.")] = (
+        None
+    )
     host: Annotated[str, typer.Option(help="Listen on this address.")] = "127.0.0.1"
     port: Annotated[int, typer.Option(min=0, max=65535, help="Listen on this port; 0 takes a free one.")] = 8100
     token_env: Annotated[
@@ -77,7 +80,8 @@ def serve(flags: WorkerFlags) -> None:
     from unisono.worker.served_member import find_owner
 
     spec = load_spec(flags.spec)
-    find_owner(spec, flags.member)
+    name = _member(spec, flags)
+    find_owner(spec, name)
     token = _token(flags)
     limits = ServerLimits(
         body=flags.max_body, concurrency=flags.max_concurrency, keep_alive=2 * flags.idle, grace=flags.grace
@@ -85,7 +89,15 @@ def serve(flags: WorkerFlags) -> None:
     room_for_connections(limits)
     bound = bind(flags.host, flags.port)
     with to_stderr():
-        serve_on(lambda: _load(spec, flags), bound, limits, token=token, idle=flags.idle)
+        serve_on(lambda: _load(spec, name, flags), bound, limits, token=token, idle=flags.idle)
+
+
+def _member(spec: EnsembleSpec, flags: WorkerFlags) -> str:
+    """The member to serve. Raises a `SpecError` where none is named of several."""
+    if flags.member is None and len(spec.members) > 1:
+        names = ", ".join(member.name for member in spec.members)
+        raise SpecError(f"{flags.spec!r} has several members: {names}", hint="name one with --member")
+    return flags.member or spec.members[0].name
 
 
 def _token(flags: WorkerFlags) -> str | None:
@@ -110,9 +122,9 @@ def _token(flags: WorkerFlags) -> str | None:
     return token
 
 
-def _load(spec: EnsembleSpec, flags: WorkerFlags) -> ServedMember:
+def _load(spec: EnsembleSpec, name: str, flags: WorkerFlags) -> ServedMember:
     from unisono.server.telemetry import say as log
     from unisono.worker.served_member import load_member
 
     report = each_once(lambda member, words: log("loading", member=member, doing=words))
-    return load_member(spec, flags.member, flags.slots, report)
+    return load_member(spec, name, flags.slots, report)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unisono.cli.console import counting, loading_report, say
-from unisono.cli.flags import Json, Quiet, Spec, optional
+from unisono.cli.flags import Json, Quiet, optional
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ class QuestionFlags:
 
 
 @dataclass(kw_only=True)
-class EnsembleFlags(QuestionFlags):
-    spec: Spec
+class ChatFlags(QuestionFlags):
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the members' chat templates.")] = False
     batch: Annotated[
         int,

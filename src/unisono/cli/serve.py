@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,8 @@ import typer
 
 from unisono.cli.console import each_once
 from unisono.cli.flags import optional, takes_flags
+from unisono.cli.method import MethodFlags
+from unisono.cli.spec_flags import NO_ENSEMBLE, MemberWords, Save, read_given
 from unisono.errors import BackendMissing, SpecError
 from unisono.server.limits import ServerLimits, room_for_connections
 
@@ -80,17 +83,19 @@ class LimitFlags:
 
 
 @dataclass(kw_only=True)
-class ServeFlags(LimitFlags):
+class ServeFlags(MethodFlags, LimitFlags):
     """The flags of ``unisono serve``."""
 
     ensembles: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="[NAME=]FILE",
-            help="Ensemble files. Each is served as a model with the name of its file, or as NAME.",
+            help="Ensemble files, or models alone. Each is served as a model with the name of its file, or as NAME.",
             show_default=False,
         ),
-    ]
+    ] = None
+    members: MemberWords = None
+    save: Save = None
     host: Annotated[str, typer.Option(help="Listen on this address.")] = "127.0.0.1"
     port: Annotated[int, typer.Option(min=0, max=65535, help="Listen on this port; 0 takes a free one.")] = 8000
     batch: Annotated[int, typer.Option(min=1, help="Write this many texts of each ensemble at once.")] = 8
@@ -125,7 +130,6 @@ def serve(flags: ServeFlags) -> None:
     from unisono.server import check_libraries
 
     check_libraries()
-    from unisono.config.ensemble import load_spec
     from unisono.server.ensembles import named_files
     from unisono.server.launch import bind
     from unisono.server.launch import serve as serve_on
@@ -133,8 +137,8 @@ def serve(flags: ServeFlags) -> None:
     from unisono.server.telemetry import to_stderr
 
     origins = read_origins(flags.allow_origin or ())
-    files = named_files(flags.ensembles)
-    specs = {name: load_spec(path) for name, path in files.items()}
+    files = named_files(flags.ensembles or ())
+    specs = _specs(flags, files)
     keys = _read_keys(flags)
     limits = replace(flags.limits(), strict=flags.strict)
     if flags.ray:
@@ -157,7 +161,28 @@ def serve(flags: ServeFlags) -> None:
         )
 
 
-def _serve_on_ray(flags: ServeFlags, files: dict[str, Path]) -> None:
+def _specs(flags: ServeFlags, files: Mapping[str, Path | str]) -> dict[str, EnsembleSpec]:
+    """What is served, by the names of models: files, or the members that flags name. Raises a `SpecError`."""
+    from unisono.config.ensemble import load_spec
+
+    method = [f"--{key.replace('_', '-')}" for key, value in flags.changes().items() if value is not None]
+    if not flags.members:
+        if not files:
+            raise SpecError("there is no ensemble", hint=NO_ENSEMBLE)
+        if given := [*method, *(["--save"] if flags.save else [])]:
+            raise SpecError(f"{given[0]} is given without -m: files say themselves how they write", hint="leave it out")
+        return {name: load_spec(path) for name, path in files.items()}
+    if files:
+        raise SpecError(
+            f"{next(iter(files.values()))!s} and -m are both given", hint="--save writes the members to a file to serve"
+        )
+    if flags.ray:
+        raise SpecError("--ray does not go with -m: replicas read files", hint="--save writes one; serve that")
+    named = read_given(None, flags.members, flags.save, flags.changes())
+    return {named.name: named.spec}
+
+
+def _serve_on_ray(flags: ServeFlags, files: Mapping[str, Path | str]) -> None:
     import importlib.util
 
     from unisono.server.telemetry import to_stderr
@@ -171,7 +196,7 @@ def _serve_on_ray(flags: ServeFlags, files: dict[str, Path]) -> None:
         serve_application(arguments, flags.host, flags.port)
 
 
-def _arguments_on_ray(flags: ServeFlags, files: dict[str, Path]) -> Arguments:
+def _arguments_on_ray(flags: ServeFlags, files: Mapping[str, Path | str]) -> Arguments:
     """What the flags say to replicas. Raises a `SpecError` for one that says nothing there."""
     from unisono.ray.arguments import LIMITS as KEPT
     from unisono.ray.arguments import Arguments
@@ -188,9 +213,10 @@ def _arguments_on_ray(flags: ServeFlags, files: dict[str, Path]) -> Arguments:
         raise SpecError(
             f"the limit {lost[0]} cannot be kept with --ray: Serve's proxies hold the connections", hint="leave it out"
         )
+    places = {name: Path(path).absolute() if Path(path).exists() else path for name, path in files.items()}
     return Arguments.read(
         {
-            "ensembles": [f"{name}={path.absolute()}" for name, path in files.items()],
+            "ensembles": [f"{name}={place}" for name, place in places.items()],
             "replicas": flags.replicas,
             "api_key_file": None if flags.api_key_file is None else str(flags.api_key_file.absolute()),
             "allow_origin": flags.allow_origin or [],

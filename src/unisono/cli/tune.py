@@ -14,7 +14,8 @@ import typer
 from unisono.cli.console import loading_report, print_table, table_console
 from unisono.cli.ensemble_file import check_out, write_ensemble
 from unisono.cli.flags import optional, takes_flags
-from unisono.cli.questions import EnsembleFlags, counting_answers, folder_flag, split_names, task_names
+from unisono.cli.questions import ChatFlags, counting_answers, folder_flag, split_names, task_names
+from unisono.cli.spec_flags import Given, SpecFlags
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ SEARCH = "search.json"
 
 
 @dataclass(kw_only=True)
-class TuneFlags(EnsembleFlags):
+class TuneFlags(SpecFlags, ChatFlags):
     task: Annotated[
         str, optional("--task", "--tasks", metavar="NAMES", help="The tasks to tune for, with commas between.")
     ]
@@ -56,25 +57,24 @@ class TuneFlags(EnsembleFlags):
 @takes_flags
 def tune(flags: TuneFlags) -> None:
     """Find the best setting and write it as an ensemble file. `unisono eval` then leaves out its questions."""
-    from unisono.config.ensemble import load_spec
     from unisono.evals.analysis.tune import GATES
 
-    spec, stages = load_spec(flags.spec, again=True), _stages(flags.stages)
+    given, stages = flags.given(again=True), _stages(flags.stages)
     gates = GATES if flags.gates is None else [_gate(word.strip()) for word in flags.gates.split(",")]
-    out = flags.out or flags.spec.with_name(f"{flags.spec.stem}-tuned.yaml")
-    check_out(out, flags.spec)
+    out = flags.out or given.beside("tuned")
+    check_out(out, given.file)
     tasks = _load_tasks(flags)
-    pool = flags.prepare(spec, flags.batch)
-    folder = flags.folder or Path(f"tune-{flags.spec.stem}")
-    tuned = _search(folder, pool, tasks, stages, gates, flags)
+    pool = flags.prepare(given.spec, flags.batch)
+    folder = flags.folder or Path(f"tune-{given.name}")
+    tuned = _search(folder, pool, tasks, stages, gates, flags, given)
     found = json.dumps(tuned.to_json(), indent=2, ensure_ascii=False)
     (folder / SEARCH).write_text(found + "\n")
     if flags.as_json:
         print(found)
     else:
         _show(tuned)
-    _write(out, flags.spec, pool, tuned)
-    flags.say(f"{out} is the tuned ensemble; compare it with the old one: {_comparing_command(out, flags)}")
+    _write(out, given, pool, tuned)
+    flags.say(f"{out} is the tuned ensemble; compare it with the old one: {_comparing_command(out, given, flags)}")
 
 
 def _load_tasks(flags: TuneFlags) -> list[Task]:
@@ -96,12 +96,13 @@ def _search(
     stages: Sequence[str],
     gates: Sequence[str],
     flags: TuneFlags,
+    given: Given,
 ) -> Tuned:
     from unisono.evals.analysis.tune import tune as search
     from unisono.evals.manifest import make_manifest
     from unisono.evals.results import RunFolder
 
-    about = make_manifest(pool, tasks, [], [], spec=flags.spec.read_text(), chat=flags.chat)
+    about = make_manifest(pool, tasks, [], [], spec=given.text, chat=flags.chat)
     with RunFolder(folder, about) as opened, pool:
         with loading_report(quiet=flags.quiet) as loading:
             pool.load_weights(loading)
@@ -109,16 +110,18 @@ def _search(
             return search(pool, tasks, opened, stages=stages, gates=gates, count=count)
 
 
-def _comparing_command(tuned: Path, flags: TuneFlags) -> str:
-    given = {
+def _comparing_command(tuned: Path, given: Given, flags: TuneFlags) -> str:
+    """What asks the tuned ensemble beside its members and, where that is a file, the one that it was made of."""
+    asked = {
         "--tasks": flags.task,
         "--data": flags.data,
         "--shots": flags.shots,
         "--batch": flags.batch if flags.batch > 1 else None,
     }
-    words = [str(word) for flag, value in given.items() if value is not None for word in (flag, value)]
+    words = [str(word) for flag, value in asked.items() if value is not None for word in (flag, value)]
     chat = ["--chat"] if flags.chat else []
-    return shlex.join(["unisono", "eval", str(tuned), *words, *chat, "--compare", "--variant", str(flags.spec)])
+    old = [] if given.file is None else ["--variant", str(given.file)]
+    return shlex.join(["unisono", "eval", str(tuned), *words, *chat, "--compare", *old])
 
 
 def _stages(words: str) -> list[str]:
@@ -140,7 +143,7 @@ def _gate(word: str) -> str:
     return str(gate)
 
 
-def _write(path: Path, spec: Path, pool: ModelPool, tuned: Tuned) -> None:
+def _write(path: Path, given: Given, pool: ModelPool, tuned: Tuned) -> None:
     import yaml
 
     from unisono.evals.analysis.tune import tuned_spec
@@ -148,11 +151,11 @@ def _write(path: Path, spec: Path, pool: ModelPool, tuned: Tuned) -> None:
     best = tuned.best
     mean = ", on the mean of the tasks" if len(best.by_task) > 1 else ""
     head = (
-        f"# {spec.name}, tuned: {best.setting or 'as it was'}\n"
+        f"# {given.title}, tuned: {best.setting or 'as it was'}\n"
         f"# {best.accuracy:.1%} of {best.questions} questions right{mean} (± {best.error:.1%}, the best of "
         f"{len(tuned.trials)} settings on the same questions: expect less elsewhere), found in {tuned.seconds:.0f} s.\n"
     )
-    write_ensemble(path, spec, tuned_spec(yaml.safe_load(spec.read_text()), pool, tuned), head)
+    write_ensemble(path, given.folder, tuned_spec(yaml.safe_load(given.text), pool, tuned), head)
 
 
 def _show(tuned: Tuned) -> None:

@@ -14,9 +14,11 @@ from unisono.config.combine import Combine
 from unisono.config.compact import renamed
 from unisono.config.gate import Gate
 from unisono.config.member import MemberSpec, Misplaced, check_owner
+from unisono.config.member_words import member_alone, members_of, named_members
 from unisono.config.method import Method, Speculation, check_off, check_spelling
 from unisono.config.reasoning import Reasoning
 from unisono.config.sampling import Sampling
+from unisono.config.spec_word import model_alone, no_such_spec
 from unisono.config.yaml_source import Places, path_of, place_of, read_yaml
 from unisono.errors import SpecError, deprecated, nearest, shown
 from unisono.fusion.weights import scaled
@@ -189,10 +191,32 @@ def _check_method(method: Method, members: list[MemberSpec]) -> None:
     method.check(voters)
 
 
-def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec, *, again: bool = False) -> EnsembleSpec:
-    """Read and check a spec: the path of a YAML file, the same as a mapping, or a spec that is ready.
+Source = str | Path | Mapping[str, Any] | EnsembleSpec | Sequence[str | Mapping[str, Any]]
+"""What `load_spec` reads."""
 
-    The path may be a pipe, unless the file will be read ``again``. Paths in a pipe begin in the current folder.
+
+def source_of(spec: Source | None, members: Mapping[str, str | Mapping[str, Any]]) -> Source:
+    """The one of the two that is given, for `load_spec`: a spec, or members by their names. Raises a `SpecError`."""
+    if spec is None:
+        if not members:
+            raise SpecError("there is no ensemble", hint="give the path of its file, a list of models, or NAME=MODEL")
+        return named_members(members)
+    if members:
+        raise SpecError(
+            f"a spec is given, and {', '.join(members)} beside it",
+            hint="keywords beside batch and report name members, in place of a spec",
+        )
+    return spec
+
+
+def load_spec(source: Source, *, again: bool = False) -> EnsembleSpec:
+    """Read and check a spec.
+
+    It is the path of a YAML file, or a model alone (`model_alone`); the content of such a file as a mapping; a list of
+    members, each in a line (`read_member`) or as a mapping; or a spec that is ready.
+
+    The path may be a pipe, unless the file will be read ``again``. Paths of models begin in the file's folder, or in
+    the current one where there is no file, or a pipe.
 
     Raises:
         SpecError: the message has the file, line and column, the key, its value and what would be right.
@@ -201,10 +225,15 @@ def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec, *, again: b
         return source
     if isinstance(source, Mapping):
         return _validate(dict(source), "the spec", {}, Path())
+    if isinstance(source, list | tuple):
+        return _validate({"members": members_of(source)}, "the members", {}, Path())
     if not isinstance(source, str | Path) or "\0" in str(source):
         raise SpecError(
-            f"a spec cannot be {shown(source)}", hint="give the path of an ensemble file, or its content as a mapping"
+            f"a spec cannot be {shown(source)}",
+            hint="give the path of an ensemble file, its content as a mapping, or a list of models",
         )
+    if (model := model_alone(source)) is not None:
+        return _validate({"members": [member_alone(model)]}, "the model", {}, Path())
     path = Path(source)
     if path.is_dir():
         files = sorted(file.name for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
@@ -215,7 +244,7 @@ def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec, *, again: b
     try:
         text = read_text(path, SETTINGS, named=not again)
     except FileNotFoundError:
-        raise SpecError(f"there is no spec file {str(path)!r}", hint="check the path of the ensemble file") from None
+        raise no_such_spec(path) from None
     except (OSError, UnicodeDecodeError) as error:
         words = f"cannot read the spec file {str(path)!r}: {why_unread(error)}"
         raise SpecError(words, hint="name an ensemble file") from error

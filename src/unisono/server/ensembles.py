@@ -8,6 +8,8 @@ from pathlib import Path
 
 from unisono.build import load_service, prepare_several
 from unisono.config.ensemble import EnsembleSpec
+from unisono.config.member_words import default_name
+from unisono.config.spec_word import model_alone
 from unisono.engine.service import Service
 from unisono.errors import SpecError, shown
 from unisono.members import Report, silent
@@ -15,12 +17,16 @@ from unisono.members import Report, silent
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def named_files(ensembles: Iterable[str]) -> dict[str, Path]:
-    """The files of ``[NAME=]FILE`` by the names of their models. Raises a `SpecError`."""
-    found: dict[str, Path] = {}
+def named_files(ensembles: Iterable[str]) -> dict[str, Path | str]:
+    """The files, or models alone, of ``[NAME=]FILE`` by the names of what is served. Raises a `SpecError`."""
+    found: dict[str, Path | str] = {}
     for word in ensembles:
         given, equals, rest = word.partition("=")
-        name, path = (given, Path(rest)) if equals else (Path(word).stem, Path(word))
+        named = bool(equals) and not Path(word).exists()
+        path: Path | str = rest if named else word
+        if (model := model_alone(str(path))) is None:
+            path = Path(path)
+        name = given if named else default_name(model) if model is not None else Path(word).stem
         if not NAME.fullmatch(name):
             raise SpecError(
                 f"{shown(name)} cannot be the name of a model",
