@@ -334,7 +334,7 @@ def test_small_slips_are_told_with_their_place_and_way_out(run: Run, duo: Path, 
     for verb in ("run", "doctor", "bench", "serve", "report", "import-gac"):
         usage = next(line for line in run(verb, "--help").out.splitlines() if "Usage" in line)
         assert "{" not in usage
-        assert usage.rstrip().endswith(("SPEC", "SPEC [TEXT]", "FILE...", "RUN", "CONFIG")), usage
+        assert usage.rstrip().endswith(("[SPEC]", "[SPEC] [TEXT]", "FILE]...", "RUN", "CONFIG")), usage
 
 
 def test_malformed_lines_are_answered_where_they_stand(run: Run, duo: Path, tmp_path: Path) -> None:
