@@ -82,12 +82,19 @@ def test_pieces_are_shown_in_brackets_where_there_are_no_colours(run: Run, pair:
     assert run("chat", pair, "--show", "--json").code == 2
 
 
+@pytest.mark.usefixtures("pair")
+def test_members_are_named_without_a_file_and_idle_flags_are_said(run: Run) -> None:
+    shown = run("chat", "-m", "fake:talker", "-m", "fake:shy weight:0.2", "--top-p", 0.5, stdin=b"Hi\n/gate always\n")
+    assert shown.out == ANSWERS["Hi"] + "\n"
+    assert "--top-p has no effect at temperature 0" in shown.err
+
+
 def start(pair: Path, home: Path, milliseconds: int, *words: str) -> Terminal:
     return Terminal([sys.executable, str(PROGRAM), str(milliseconds), "chat", str(pair), *words], home)
 
 
 def test_a_user_talks_stops_edits_and_leaves(pair: Path, tmp_path: Path) -> None:
-    terminal = start(pair, tmp_path, 10)
+    terminal = start(pair, tmp_path, 5)
     terminal.see("talker + shy; /help lists commands")
     terminal.ready()
     terminal.ask("Count")
@@ -128,7 +135,7 @@ def test_a_user_talks_stops_edits_and_leaves(pair: Path, tmp_path: Path) -> None
 
 
 def test_ctrl_c_stops_reading_and_a_question_comes_back(pair: Path, tmp_path: Path) -> None:
-    terminal = start(pair, tmp_path, 700, "--no-history")
+    terminal = start(pair, tmp_path, 300, "--no-history")
     terminal.ready()
     terminal.ask("Who?")
     terminal.busy()

@@ -25,6 +25,9 @@ def test_the_demo_pair_talks_is_stopped_goes_on_and_is_saved(tmp_path: Path) -> 
     terminal.busy()
     terminal.press(CTRL_C + CTRL_C)
     terminal.ready()
+    terminal.press(CTRL_C)  # drops the question, which is offered again where no answer had begun
+    terminal.see("(Ctrl-D leaves)")
+    terminal.ready()
     terminal.ask("/gate confidence:0.4")
     terminal.see("gate: confidence:0.4")
     terminal.ready()

@@ -12,8 +12,9 @@ import platformdirs
 import typer
 
 from unisono.cli.console import loading_report
-from unisono.cli.flags import Quiet, Spec, optional, refuse_flags, takes_flags
-from unisono.cli.method import MethodFlags
+from unisono.cli.flags import Quiet, optional, refuse_flags, takes_flags
+from unisono.cli.method import MethodFlags, say_idle
+from unisono.cli.spec_flags import SpecFlags, read_given
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ FAILED = 2
 
 
 @dataclass(kw_only=True)
-class ChatFlags(MethodFlags):
-    spec: Spec
+class ConversationFlags(SpecFlags, MethodFlags):
     system: Annotated[str | None, optional(help="Put a system message before the conversation.")] = None
     resume: Annotated[
         Path | None, optional(metavar="FILE", help="Go on with the conversation that /save has written to FILE.")
@@ -61,7 +61,7 @@ class ChatFlags(MethodFlags):
 
 
 @takes_flags
-def chat(flags: ChatFlags) -> None:
+def chat(flags: ConversationFlags) -> None:
     """Talk with an ensemble: type, or pipe a question a line; /help lists what can be changed on the way."""
     from unisono.cli.talk.commands import Commands
     from unisono.cli.talk.loop import Loop
@@ -83,7 +83,7 @@ def chat(flags: ChatFlags) -> None:
         raise typer.Exit(FAILED)
 
 
-def _begun(flags: ChatFlags) -> Transcript:
+def _begun(flags: ConversationFlags) -> Transcript:
     """What the conversation goes on from: a file, an own system message, and settings, in which flags win."""
     from dataclasses import replace
 
@@ -96,17 +96,18 @@ def _begun(flags: ChatFlags) -> Transcript:
     return replace(begun, settings={**begun.settings, **flags.settings})
 
 
-def _load(flags: ChatFlags, begun: Transcript, stack: contextlib.ExitStack) -> Session:
+def _load(flags: ConversationFlags, begun: Transcript, stack: contextlib.ExitStack) -> Session:
     """Load the ensemble until the stack is left. It keeps what it has read, so that a turn reads only what is new.
 
     Raises as `prepare` and `load_models` do.
     """
     from unisono.build import prepare
     from unisono.cli.talk.session import Session
-    from unisono.config.ensemble import load_spec
     from unisono.engine.service import Service
 
-    spec = load_spec(flags.spec).but(**flags.settings)
+    spec = read_given(flags.spec, flags.members, flags.save, flags.settings, changes_files=True).spec
+    if not flags.quiet:
+        say_idle(spec.method, flags.settings)
     try:
         spec.but(**begun.settings)
     except SpecError as error:
@@ -118,7 +119,7 @@ def _load(flags: ChatFlags, begun: Transcript, stack: contextlib.ExitStack) -> S
     return Session(prepared, Service({"": engine}, chunk=CHUNK), begun, flags.limits)
 
 
-def _reader(is_terminal: bool, flags: ChatFlags) -> Reader:
+def _reader(is_terminal: bool, flags: ConversationFlags) -> Reader:
     from unisono.cli.talk.commands import COMMANDS
     from unisono.cli.talk.piped_lines import PipedLines
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unisono.cli.console import loading_report, say
+from unisono.cli.console import loading_report
 from unisono.cli.flags import Overwrite, Quiet, optional
-from unisono.cli.method import MethodFlags
+from unisono.cli.method import MethodFlags, say_idle
 from unisono.cli.spec_flags import SpecFlags, read_given, text_beside
 from unisono.config.constraint import JSON_SCHEMA, Constraint
 from unisono.errors import PromptError, SpecError
@@ -114,9 +114,8 @@ class RunFlags(SpecFlags, MethodFlags):
         from unisono.ensemble import Ensemble
 
         spec = read_given(self.spec, self.members, self.save, self.method, changes_files=True).spec
-        if spec.method.sampling.is_greedy and not self.quiet:
-            for flag in (f"--{name.replace('_', '-')}" for name in ("top_p", "top_k", "min_p") if self.method[name]):
-                say(f"unisono: {flag} has no effect at temperature 0; --temperature 1 samples")
+        if not self.quiet:
+            say_idle(spec.method, self.method)
         with loading_report(quiet=self.quiet) as report:
             prepared = prepare(spec, batch=batch, report=report)
             for prompt in prompts:

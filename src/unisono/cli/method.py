@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unisono.cli.console import say
 from unisono.cli.flags import optional, renamed_flag
 from unisono.config.compact import read_number
 from unisono.errors import shown
@@ -111,6 +112,13 @@ class MethodFlags:
     def changes(self) -> dict[str, Any]:
         renamed_flag(self.sampling, self.draw, "--sampling", "--draw")
         return {field.name: getattr(self, field.name) for field in fields(MethodFlags)}
+
+
+def say_idle(method: Method, changes: Mapping[str, Any]) -> None:
+    """Say which flags have no effect, because nothing is drawn."""
+    if method.sampling.is_greedy:
+        for flag in (f"--{name.replace('_', '-')}" for name in ("top_p", "top_k", "min_p") if changes.get(name)):
+            say(f"unisono: {flag} has no effect at temperature 0; --temperature 1 samples")
 
 
 def method_words(method: Method, members: Sequence[str]) -> str:
