@@ -19,7 +19,7 @@ from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_faults import template_faults
 from unisono.chat.template_probe import probe_answer_form
 from unisono.config.ensemble import EnsembleSpec
-from unisono.config.member import MemberSpec
+from unisono.config.member import PLAIN, MemberSpec
 from unisono.config.model_source import choose_backend, find_model
 from unisono.config.whole import refusal
 from unisono.errors import SpecError, nearest
@@ -35,7 +35,6 @@ from unisono.vocab.union import ABSENT, MemberMap, UnionMember, UnionVocabulary,
 
 log = logging.getLogger(__name__)
 
-PLAIN = "plain"
 QUESTIONS = """\
 {{ bos_token }}{% for message in messages %}{% if message.role == 'assistant' %}Answer: {{ message.content }}
 

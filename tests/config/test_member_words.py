@@ -16,8 +16,8 @@ from unisono.errors import SpecError
 @pytest.mark.parametrize(
     ("line", "member"),
     [
-        ("demo:gemma3-270m", {"name": "gemma3-270m", "model": "demo:gemma3-270m"}),
-        ("gemma=demo:gemma3-270m", {"name": "gemma", "model": "demo:gemma3-270m"}),
+        ("demo:gemma3-270m", {"name": "gemma3-270m", "model": "demo:gemma3-270m", "chat_template": "plain"}),
+        ("gemma=demo:gemma3-270m", {"name": "gemma", "model": "demo:gemma3-270m", "chat_template": "plain"}),
         ("g=demo:x weight:0.5", {"name": "g", "model": "demo:x", "weight": 0.5}),
         (" g=demo:x  weight:2   device:cuda:1 ", {"name": "g", "model": "demo:x", "weight": 2, "device": "cuda:1"}),
         ("Qwen/Qwen2.5-0.5B", {"name": "Qwen2.5-0.5B", "model": "Qwen/Qwen2.5-0.5B"}),
@@ -142,3 +142,9 @@ def test_a_wrong_path_suggests_the_files_that_are_there(tmp_path: Path, monkeypa
     with pytest.raises(SpecError) as caught:
         load_spec("smol=demo:x")
     assert "-m 'smol=demo:x' names a member" in str(caught.value.hint)
+
+
+def test_a_demo_model_that_is_a_base_model_reads_conversations_where_it_is_named_alone() -> None:
+    pair = load_spec(["demo:smollm2-135m-instruct", "demo:gemma3-270m", "other=demo:gemma3-270m chat_template:mine"])
+    assert [member.chat_template for member in pair.members] == [None, "plain", "mine"]
+    assert load_spec("demo:gemma3-270m").members[0].chat_template == "plain"

@@ -124,7 +124,7 @@ class ServeFlags(MethodFlags, LimitFlags):
     replicas: Annotated[int, typer.Option(min=1, help="With --ray, run this many replicas.")] = 1
     allow_origin: Annotated[
         list[str] | None,
-        optional(metavar="URL", help="Let browsers call from pages of this origin."),
+        optional("--cors-origin", "--allow-origin", metavar="URL", help="Let browsers call from pages of this origin."),
     ] = None
 
 

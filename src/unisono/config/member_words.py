@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from unisono.config.compact import read_number
-from unisono.config.demo import PREFIX
+from unisono.config.demo import DEMO_MODELS, PREFIX
+from unisono.config.member import PLAIN
 from unisono.errors import SpecError, nearest, shown
 
 NUMBERS = ("weight", "temperature", "context", "threads", "top", "timeout", "retries", "wait")
@@ -142,4 +143,7 @@ def _check_model(model: str, line: str) -> None:
 
 
 def _home(model: str) -> dict[str, str]:
-    return {"url" if model.startswith(ADDRESSES) else "model": model}
+    """Where a member's model is. A demo model that is a base model reads conversations as questions and answers."""
+    demo = DEMO_MODELS.get(model.removeprefix(PREFIX)) if model.startswith(PREFIX) else None
+    reads = {"chat_template": PLAIN} if demo is not None and not demo.instruct else {}
+    return {"url" if model.startswith(ADDRESSES) else "model": model, **reads}
