@@ -261,7 +261,10 @@ def test_several_texts_beams_and_probabilities_are_served(keys: dict[str, int], 
     for mine, other in zip(found["certain"], found["always"], strict=True):
         assert mine.text == other.text
         assert bool(mine.usage.unasked) == ("n" in keys)
-        assert [step.likeliest for step in mine.steps or ()] == [step.likeliest for step in other.steps or ()]
+        for step, its in zip(mine.steps or (), other.steps or (), strict=True):
+            assert step.likeliest == (
+                () if step.certain else its.likeliest
+            )  # not all were asked: it is not known whole
 
 
 def test_a_text_waits_for_who_is_asked_late_while_the_others_are_written() -> None:
