@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -30,14 +31,16 @@ def free_port() -> int:
 def running(
     command: Sequence[object], health: str, seconds: float = 120, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server, from when it is well until the end of the test."""
+    """A server, from when it is well until the end of the test, with all processes that it has started."""
     environment = {**os.environ, **(environment or {})}
-    process = subprocess.Popen([str(word) for word in command], stderr=subprocess.DEVNULL, env=environment)
+    words = [str(word) for word in command]
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, env=environment, start_new_session=True)
     try:
         await_health(health, process, seconds)
         yield process
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):  # a `vllm serve` that is killed leaves its engine
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
