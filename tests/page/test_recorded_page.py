@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -113,9 +115,26 @@ def test_answers_with_their_traces_are_shown_too(run: Any, duo: Path, tmp_path: 
     prompts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     prompts.write_text('{"id": 1, "prompt": "Hello"}\n{"id": 2, "prompt": "the"}\n')
     assert run("run", duo, "--prompts", prompts, "--out", out, "--max-new-tokens", 4, "--trace", "-q").code == 0
+    with out.open("a") as file:
+        file.write('{"id": 3, "error": "the prompt is too long"}\n')
     trace = read_trace(out)
-    assert sorted(text.name for text in trace.texts) == ["answer 1", "answer 2"]
+    assert sorted((text.name, text.prompt) for text in trace.texts) == [("answer 1", "Hello"), ("answer 2", "the")]
     assert [len(text.steps) for text in trace.texts] == [4, 4]
+    assert trace.notes == ["Answers that failed, or were written without --trace, are left out: 1 (line 3)."]
+
+
+def test_the_page_gets_what_it_reads_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    more = {"gate": None, "draft": None, "certain": None, "other": [1], "members": {"top": 0.5, "bytes": 0.5}}
+    first = {"about": ABOUT, **step(None, **more)}
+    first["top"]["c"] = []
+    path.write_text(json.dumps(first))
+    told = json.loads(read_trace(path).to_json())["texts"][0]["steps"][0]
+    assert told["bytes"] is None
+    assert told["about"]["gate"] == {"kind": "always"}
+    assert not {"gate", "draft", "certain", "other"} & {*told}
+    assert set(told["top"]) == {"a", "b"}
+    assert told["members"] == {"top": 0.5, "bytes": 0.5}
 
 
 def test_a_trace_that_is_cut_off_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
@@ -140,6 +159,9 @@ FIRST = {"about": ABOUT, **step(b"a")}
         (json.dumps({**FIRST, "bytes": [256]}), "bytes.0: it must be 255 or less"),
         (json.dumps({**FIRST, "gate": {"score": "high", "threshold": 0, "asked": True}}), "gate.score: it must be"),
         (json.dumps(FIRST).replace("1.0", "NaN"), "NaN is no number"),
+        (json.dumps(FIRST).replace("1.0", "1e999"), "entropy: it must be"),
+        (json.dumps({**FIRST, "kind": "guessed"}), "kind: it must be"),
+        (json.dumps({**FIRST, "part": "middle"}), "part: it must be"),
         (json.dumps(FIRST) + "\nnonsense\n" + json.dumps(step(b"b")), "line 2 of the trace"),
     ],
 )
@@ -158,6 +180,17 @@ def test_a_file_that_cannot_be_read_or_written_is_named(run: Any, tmp_path: Path
         shown = run("show", *words)
         assert (shown.code, shown.out) == (2, "")
         assert "Traceback" not in shown.err
+
+
+def test_a_page_replaces_an_earlier_one_and_no_other_file(run: Any, tmp_path: Path) -> None:
+    trace, html = record(tmp_path / "trace.jsonl", [b"a"]), tmp_path / "page.html"
+    for _ in range(2):
+        assert run("show", trace, "--html", html).code == 0
+    html.write_text("<p>precious</p>")
+    refused = run("show", trace, "--html", html)
+    assert refused.code == 2
+    assert "is there already" in refused.err
+    assert html.read_text() == "<p>precious</p>"
 
 
 def test_a_trace_of_fifty_megabytes_opens(tmp_path: Path, page: Any) -> None:
@@ -184,6 +217,13 @@ def test_show_answers_on_its_own_machine_until_it_is_interrupted(tmp_path: Path)
         assert 'data-mode="recorded"' in httpx2.get(url).text
         assert httpx2.get(f"{url}trace.json").json()["texts"][0]["steps"][0]["bytes"] == [97]
         assert httpx2.get(f"{url}trace.json", headers={"host": "elsewhere.example:80"}).status_code == 403
+        assert httpx2.get(url, headers={"host": "localhost"}).status_code == 200  # as browsers say it of port 80
         assert httpx2.get(f"{url}nothing").status_code == 404
+        port = int(url.rpartition(":")[2].strip("/"))
+        with socket.create_connection(("127.0.0.1", port)) as leaving:  # which resets the connection
+            leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            leaving.sendall(b"GET /")
         program.send_signal(signal.SIGINT)
         assert program.wait(10) == 130
+        assert program.stderr is not None
+        assert "Traceback" not in program.stderr.read()
