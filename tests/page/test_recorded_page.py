@@ -18,18 +18,12 @@ from typing import Any
 import httpx2
 import pytest
 
+from support.traces import ABOUT, step
 from unisono.errors import SpecError
 from unisono.page.single_file import single_file
 from unisono.page.trace_reader import Trace, read_trace
 from unisono.page.trace_server import trace_server
 
-ABOUT = {
-    "version": 2,
-    "members": [{"name": "a", "weight": 0.5}, {"name": "b", "weight": 0.5}],
-    "lead": "a",
-    "gate": {"kind": "always", "parameter": None, "boundary": False},
-    "prompt": "Say <b>it</b>",
-}
 HOSTILE = (
     "</script><script>window.ran = 1</script>",
     "<img src=x onerror='window.ran = 1'>",
@@ -40,13 +34,6 @@ HOSTILE = (
     "👩‍👩‍👧",
     "{{7*7}}${7*7}",
 )
-
-
-def step(piece: bytes | None, **more: Any) -> dict[str, Any]:
-    its = None if piece is None else list(piece)
-    top = [{"bytes": its, "p": 0.5}, {"bytes": list(b"</script>"), "p": 0.25}]
-    told = {"bytes": its, "p": 0.5, "voted": ["a", "b"], "members": {"a": 0.5, "b": 0.5}, "top": {"a": top, "b": top}}
-    return {**told, "likeliest": top, "kind": "agreed", "winners": ["a", "b"], "entropy": 1.0, "variation": 0.1, **more}
 
 
 def record(path: Path, pieces: list[bytes | None], times: int = 1) -> Path:

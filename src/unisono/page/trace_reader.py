@@ -127,7 +127,8 @@ class Trace:
 def read_trace(path: Path) -> Trace:
     """Read a file of `unisono run --trace`, or of answers with their steps (``--out`` with ``--trace``).
 
-    A last line that is cut off, and answers without steps are left out, and noted. Raises a `SpecError` that names the line.
+    A last line that is cut off, and answers without steps are left out, and noted. Raises a `SpecError` that names
+    the line.
     """
     try:
         lines = read_bytes(path, MOST, named=True).splitlines(keepends=True)

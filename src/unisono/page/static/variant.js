@@ -33,7 +33,7 @@ export class Variant {
       if (step.about) this.ownAbout = step.about;
       this.steps.push(step);
     }
-    if (report.finish) this.report = report;
+    if (report.finish) this.report = { finish: report.finish, seconds: report.seconds };
     if (report.seed !== undefined && report.seed !== null) this.seed = report.seed; // that drew it
   }
 
