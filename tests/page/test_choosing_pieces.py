@@ -99,3 +99,21 @@ def test_settings_send_what_is_changed_and_nothing_else(served: ServedPage, page
     page.locator("#controls [name='weight:b']").fill("0.1")
     served.send("Hello")
     assert served.sent[2]["unisono"] == {"trace": True, "weights": {"a": 0.5, "b": 0.1}}
+
+
+def test_a_piece_is_told_in_one_sentence_also_where_little_is_known_of_it(served: ServedPage, page: Any) -> None:
+    top = {"a": [{"bytes": [97], "p": 0.5}], "b": [{"bytes": [98], "p": 0.5}]}
+    known = {"kind": "carried", "winners": ["a"]}
+    bare = step(b"a", **known)
+    del bare["top"]
+    served.answer = lambda _request: streamed([step(b"a", top=top, **known), bare])
+    served.open()
+    served.send("Hello")
+    sentences = []
+    for place in range(2):
+        page.locator(".piece").nth(place).hover()
+        sentences.append(page.locator("#pane .sentence").text_content())
+    assert sentences == [
+        "a carried it; b would have written “b”.",
+        "Some would have written something else, not the lead.",
+    ]

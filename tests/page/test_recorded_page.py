@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -214,3 +215,21 @@ def test_show_answers_on_its_own_machine_until_it_is_interrupted(tmp_path: Path)
         assert program.wait(10) == 130
         assert program.stderr is not None
         assert "Traceback" not in program.stderr.read()
+
+
+def test_the_page_is_there_when_a_browser_that_stays_in_the_terminal_asks_for_it(tmp_path: Path) -> None:
+    trace, seen = record(tmp_path / "trace.jsonl", [b"a"]), tmp_path / "seen"
+    reader = tmp_path / "reader.py"
+    reader.write_text(
+        f"import sys, urllib.request as web\nopen({str(seen)!r}, 'wb').write(web.urlopen(sys.argv[1]).read())"
+    )
+    source = str(Path(__file__).parents[2] / "src")
+    environment = {**os.environ, "PYTHONPATH": source, "BROWSER": f"{sys.executable} {reader} %s"}
+    command = [sys.executable, "-m", "unisono", "show", str(trace)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as program:
+        deadline = time.monotonic() + 20
+        while not (seen.exists() and seen.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        program.send_signal(signal.SIGINT)
+        assert program.wait(10) == 130
+    assert b"recorded" in seen.read_bytes()

@@ -60,10 +60,10 @@ export function memberNumber(name) {
 // A sentence on what happened, for the pane and for screen readers.
 export function sentence(step, about) {
   const kind = kindOf(step);
-  if (kind !== "overruled" && kind !== "carried") return capital(KINDS[kind] ?? kind);
-  const { winners } = step;
-  const lost = Object.keys(step.top).filter((name) => !winners.includes(name));
-  const wanted = lost.map((name) => `${name} would have written ${label(step.top[name][0])}`);
+  const { winners = [], top = {} } = step;
+  const lost = Object.keys(top).filter((name) => !winners.includes(name));
+  if ((kind !== "overruled" && kind !== "carried") || !winners.length || !lost.length) return capital(KINDS[kind] ?? kind);
+  const wanted = lost.map((name) => `${name} would have written ${label(top[name][0])}`);
   const verb = winners.length === 1 ? "carried it" : "carried it together";
   return `${winners.join(" and ")} ${verb}; ${wanted.join(", ")}.`;
 }
