@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
 
 from support.fakes import make_fakes
 from unisono.ensemble import Ensemble
-from unisono.outcomes import Kind, outcome_of, outcomes_of, summary_of
+from unisono.outcomes import Kind, outcome_of, summary_of
 from unisono.records import DraftRecord, GateReading, StepRecord
 
 A, B = b" sky", b" sea"
@@ -51,7 +50,6 @@ def test_an_outcome_says_whose_first_choice_was_written(
 ) -> None:
     found = outcome_of(record)
     assert (found.kind, found.winners, found.overruled) == (kind, winners, overruled)
-    assert json.loads(json.dumps(found.to_json()))["kind"] == kind
 
 
 def test_a_summary_counts_members_and_drafts_and_ranks_what_is_contested() -> None:
@@ -63,13 +61,12 @@ def test_a_summary_counts_members_and_drafts_and_ranks_what_is_contested() -> No
         step({"x": SURE}, gate=SHUT, unasked=("y",)),
         step({"x": [(None, 0.7)], "y": SURE}, piece=None),
     ]
-    found = summary_of(outcomes_of(steps))
+    found = summary_of([outcome_of(each) for each in steps])
     assert (found.pieces, found.ensembled, found.accepted) == (4, 3, 1)
     assert found.kinds == {"agreed": 1, "carried": 2, "overruled": 1, "shut": 1}
     assert {name: (its.asked, its.overruled) for name, its in found.members.items()} == {"x": (5, 1), "y": (4, 2)}
     assert [place for place, _ in found.contested] == [2, 4, 1]
     assert found.contested[0][1].contest == pytest.approx(0.9)
-    assert json.loads(json.dumps(found.to_json()))["contested"][0]["place"] == 2
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +79,7 @@ def trio() -> Iterator[Ensemble]:
 @pytest.mark.parametrize("method", [{}, {"gate": "confidence:0.5"}, {"gate": "certain"}, {"speculate": "b:3"}])
 def test_summaries_of_real_traces_agree_with_what_the_engine_counts(trio: Ensemble, method: dict[str, str]) -> None:
     written = trio.generate("the cat", max_new_tokens=24, trace=True, **method)  # type: ignore[call-overload]
-    found = outcomes_of(written.steps)
+    found = [outcome_of(each) for each in written.steps or ()]
     summary = summary_of(found)
     assert (summary.pieces, summary.ensembled) == (written.usage.pieces, written.usage.ensembled)
     assert summary.accepted == written.usage.accepted

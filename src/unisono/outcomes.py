@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from unisono.records import Part, StepRecord
+
+TRACE_VERSION = 2
+"""Of the form of a trace: 1 had no `about`, and five pieces a voter."""
 
 Kind = Literal["agreed", "carried", "overruled", "nobody", "shut", "forced"]
 """What happened at a piece, by the first choices of the members that were asked:
@@ -51,23 +54,6 @@ class Outcome:
     ensembled: bool = True
     """Whether all members were asked."""
 
-    def to_json(self) -> dict[str, object]:
-        """The record with plain types only: pieces as integers, marks by name, END as ``null``."""
-        return {
-            "kind": self.kind,
-            "piece": _json_symbol(self.piece),
-            "part": self.part,
-            "lead": self.lead,
-            "winners": list(self.winners),
-            "overruled": list(self.overruled),
-            "masses": dict(self.masses),
-            "choices": {name: {"piece": _json_symbol(piece), "p": p} for name, (piece, p) in self.choices.items()},
-            "contest": self.contest,
-            "drafted": self.drafted,
-            "drafter": self.drafter,
-            "ensembled": self.ensembled,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class MemberRecord:
@@ -94,16 +80,6 @@ class Summary:
     members: Mapping[str, MemberRecord]
     contested: tuple[tuple[int, Outcome], ...]
     """The choices at which members differ most, the most contested first, with their places in the text from 0."""
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "pieces": self.pieces,
-            "ensembled": self.ensembled,
-            "kinds": dict(self.kinds),
-            "accepted": self.accepted,
-            "members": {name: {"asked": its.asked, "overruled": its.overruled} for name, its in self.members.items()},
-            "contested": [{"place": place, **outcome.to_json()} for place, outcome in self.contested],
-        }
 
 
 def outcome_of(step: StepRecord) -> Outcome:
@@ -146,10 +122,6 @@ def summary_of(outcomes: Sequence[Outcome]) -> Summary:
     )
 
 
-def outcomes_of(steps: Iterable[StepRecord]) -> list[Outcome]:
-    return [outcome_of(step) for step in steps]
-
-
 def _kind(step: StepRecord, winners: Collection[str], asked: Collection[str]) -> Kind:
     if not step.voted:
         return "forced"
@@ -171,7 +143,3 @@ def _contest(step: StepRecord, pieces: Collection[Symbol]) -> float:
         masses = [step.members.get(name, 0.0) if piece == chosen else top.get(piece, 0.0) for name, top in tops.items()]
         widest = max(widest, max(masses, default=0.0) - min(masses, default=0.0))
     return widest
-
-
-def _json_symbol(piece: Symbol) -> object:
-    return list(piece) if isinstance(piece, bytes) else {"mark": piece} if piece is not None else None

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,18 +19,12 @@ from typing import Any
 import httpx2
 import pytest
 
+from support.traces import ABOUT, step
 from unisono.errors import SpecError
 from unisono.page.single_file import single_file
 from unisono.page.trace_reader import Trace, read_trace
 from unisono.page.trace_server import trace_server
 
-ABOUT = {
-    "version": 2,
-    "members": [{"name": "a", "weight": 0.5}, {"name": "b", "weight": 0.5}],
-    "lead": "a",
-    "gate": {"kind": "always", "parameter": None, "boundary": False},
-    "prompt": "Say <b>it</b>",
-}
 HOSTILE = (
     "</script><script>window.ran = 1</script>",
     "<img src=x onerror='window.ran = 1'>",
@@ -38,13 +35,6 @@ HOSTILE = (
     "👩‍👩‍👧",
     "{{7*7}}${7*7}",
 )
-
-
-def step(piece: bytes | None, **more: Any) -> dict[str, Any]:
-    its = None if piece is None else list(piece)
-    top = [{"bytes": its, "p": 0.5}, {"bytes": list(b"</script>"), "p": 0.25}]
-    told = {"bytes": its, "p": 0.5, "voted": ["a", "b"], "members": {"a": 0.5, "b": 0.5}, "top": {"a": top, "b": top}}
-    return {**told, "likeliest": top, "kind": "agreed", "winners": ["a", "b"], "entropy": 1.0, "variation": 0.1, **more}
 
 
 def record(path: Path, pieces: list[bytes | None], times: int = 1) -> Path:
@@ -113,9 +103,26 @@ def test_answers_with_their_traces_are_shown_too(run: Any, duo: Path, tmp_path: 
     prompts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     prompts.write_text('{"id": 1, "prompt": "Hello"}\n{"id": 2, "prompt": "the"}\n')
     assert run("run", duo, "--prompts", prompts, "--out", out, "--max-new-tokens", 4, "--trace", "-q").code == 0
+    with out.open("a") as file:
+        file.write('{"id": 3, "error": "the prompt is too long"}\n')
     trace = read_trace(out)
-    assert sorted(text.name for text in trace.texts) == ["answer 1", "answer 2"]
+    assert sorted((text.name, text.prompt) for text in trace.texts) == [("answer 1", "Hello"), ("answer 2", "the")]
     assert [len(text.steps) for text in trace.texts] == [4, 4]
+    assert trace.notes == ["Answers that failed, or were written without --trace, are left out: 1 (line 3)."]
+
+
+def test_the_page_gets_what_it_reads_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    more = {"gate": None, "draft": None, "certain": None, "other": [1], "members": {"top": 0.5, "bytes": 0.5}}
+    first = {"about": ABOUT, **step(None, **more)}
+    first["top"]["c"] = []
+    path.write_text(json.dumps(first))
+    told = json.loads(read_trace(path).to_json())["texts"][0]["steps"][0]
+    assert told["bytes"] is None
+    assert told["about"]["gate"] == {"kind": "always"}
+    assert not {"gate", "draft", "certain", "other"} & {*told}
+    assert set(told["top"]) == {"a", "b"}
+    assert told["members"] == {"top": 0.5, "bytes": 0.5}
 
 
 def test_a_trace_that_is_cut_off_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
@@ -140,6 +147,9 @@ FIRST = {"about": ABOUT, **step(b"a")}
         (json.dumps({**FIRST, "bytes": [256]}), "bytes.0: it must be 255 or less"),
         (json.dumps({**FIRST, "gate": {"score": "high", "threshold": 0, "asked": True}}), "gate.score: it must be"),
         (json.dumps(FIRST).replace("1.0", "NaN"), "NaN is no number"),
+        (json.dumps(FIRST).replace("1.0", "1e999"), "entropy: it must be"),
+        (json.dumps({**FIRST, "kind": "guessed"}), "kind: it must be"),
+        (json.dumps({**FIRST, "part": "middle"}), "part: it must be"),
         (json.dumps(FIRST) + "\nnonsense\n" + json.dumps(step(b"b")), "line 2 of the trace"),
     ],
 )
@@ -158,6 +168,17 @@ def test_a_file_that_cannot_be_read_or_written_is_named(run: Any, tmp_path: Path
         shown = run("show", *words)
         assert (shown.code, shown.out) == (2, "")
         assert "Traceback" not in shown.err
+
+
+def test_a_page_replaces_an_earlier_one_and_no_other_file(run: Any, tmp_path: Path) -> None:
+    trace, html = record(tmp_path / "trace.jsonl", [b"a"]), tmp_path / "page.html"
+    for _ in range(2):
+        assert run("show", trace, "--html", html).code == 0
+    html.write_text("<p>precious</p>")
+    refused = run("show", trace, "--html", html)
+    assert refused.code == 2
+    assert "is there already" in refused.err
+    assert html.read_text() == "<p>precious</p>"
 
 
 def test_a_trace_of_fifty_megabytes_opens(tmp_path: Path, page: Any) -> None:
@@ -184,6 +205,31 @@ def test_show_answers_on_its_own_machine_until_it_is_interrupted(tmp_path: Path)
         assert 'data-mode="recorded"' in httpx2.get(url).text
         assert httpx2.get(f"{url}trace.json").json()["texts"][0]["steps"][0]["bytes"] == [97]
         assert httpx2.get(f"{url}trace.json", headers={"host": "elsewhere.example:80"}).status_code == 403
+        assert httpx2.get(url, headers={"host": "localhost"}).status_code == 200  # as browsers say it of port 80
         assert httpx2.get(f"{url}nothing").status_code == 404
+        port = int(url.rpartition(":")[2].strip("/"))
+        with socket.create_connection(("127.0.0.1", port)) as leaving:  # which resets the connection
+            leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            leaving.sendall(b"GET /")
         program.send_signal(signal.SIGINT)
         assert program.wait(10) == 130
+        assert program.stderr is not None
+        assert "Traceback" not in program.stderr.read()
+
+
+def test_the_page_is_there_when_a_browser_that_stays_in_the_terminal_asks_for_it(tmp_path: Path) -> None:
+    trace, seen = record(tmp_path / "trace.jsonl", [b"a"]), tmp_path / "seen"
+    reader = tmp_path / "reader.py"
+    reader.write_text(
+        f"import sys, urllib.request as web\nopen({str(seen)!r}, 'wb').write(web.urlopen(sys.argv[1]).read())"
+    )
+    source = str(Path(__file__).parents[2] / "src")
+    environment = {**os.environ, "PYTHONPATH": source, "BROWSER": f"{sys.executable} {reader} %s"}
+    command = [sys.executable, "-m", "unisono", "show", str(trace)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as program:
+        deadline = time.monotonic() + 20
+        while not (seen.exists() and seen.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        program.send_signal(signal.SIGINT)
+        assert program.wait(10) == 130
+    assert b"recorded" in seen.read_bytes()

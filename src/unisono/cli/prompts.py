@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from unisono.chat.messages import Message, Prompt
 from unisono.cli.console import counting, say
 from unisono.cli.inputs import RunFlags
+from unisono.cli.trace_file import with_prompt
 from unisono.engine.request import Request
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError, UnisonoError, shown
@@ -105,12 +106,21 @@ def _answer(ensemble: Ensemble, sound: dict[str, _Task], faulty: list[_Task], fi
             task = sound[request.id]
             _write_faulty(faulty, file, task.number)
             if isinstance(result, Generation):
-                write_line(file, {"id": task.id, **result.to_json()})
+                write_line(file, _answer_record(task, result))
             else:
                 write_line(file, _error_record(task, _words(result)))
                 failed += 1
             count()
     return failed
+
+
+def _answer_record(task: _Task, answer: Generation) -> dict[str, object]:
+    """An answer as it is written, its trace with what was asked."""
+    record = answer.to_json()
+    steps = record.get("steps")
+    if isinstance(steps, list) and task.request is not None:
+        record["steps"] = [with_prompt(step, task.request.prompt) for step in steps]
+    return {"id": task.id, **record}
 
 
 def _read_tasks(prompts: Path, job: RunFlags) -> list[_Task]:

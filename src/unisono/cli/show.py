@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from unisono.page.trace_reader import Trace
 
 
+_OTHER = "choose another file"
+
+
 def show(
     trace: Annotated[Path, typer.Argument(help="A file of `unisono run --trace`, or of answers with their traces.")],
     html: Annotated[
@@ -24,7 +27,6 @@ def show(
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
     """Show a recorded trace in the page that shows every vote, until Ctrl-C."""
-    from unisono.page.single_file import single_file
     from unisono.page.trace_reader import read_trace
 
     found = read_trace(trace)
@@ -35,15 +37,25 @@ def show(
         return
     if html.resolve() == trace.resolve():
         raise SpecError(f"--html is the trace {str(trace)!r} itself", hint="write the page to another file")
+    _write(found, html)
+
+
+def _write(found: Trace, html: Path) -> None:
+    """Write the page; it replaces an earlier one, and no other file."""
+    from unisono.page.single_file import is_single_file, single_file
+
     try:
+        if html.is_file() and html.stat().st_size and not is_single_file(html):
+            raise SpecError(f"--html: {str(html)!r} is there already, and no page of `unisono show`", hint=_OTHER)
         html.write_text(single_file(found), encoding="utf-8")
     except OSError as error:
         words = f"cannot write the page to {str(html)!r}: {error.strerror}"
-        raise SpecError(words, hint="choose another file") from None
+        raise SpecError(words, hint=_OTHER) from None
 
 
 def _serve(found: Trace, port: int, *, browser: bool) -> None:
     import webbrowser
+    from threading import Thread
 
     from unisono.page.trace_server import trace_server
 
@@ -51,6 +63,12 @@ def _serve(found: Trace, port: int, *, browser: bool) -> None:
         url = f"http://127.0.0.1:{server.server_address[1]}/"
         print(url, flush=True)
         say("Ctrl-C ends it")
-        if browser:
-            webbrowser.open(url)
-        server.serve_forever()
+        serving = Thread(target=server.serve_forever, daemon=True)
+        serving.start()
+        try:
+            if browser:
+                webbrowser.open(url)  # of a terminal's browser, it returns when that is left
+            while serving.is_alive():
+                serving.join(1)
+        finally:
+            server.shutdown()

@@ -12,7 +12,7 @@ from unisono.errors import SpecError
 from unisono.user_files import write_line
 
 if TYPE_CHECKING:
-    from unisono.chat.messages import Message, Prompt
+    from unisono.chat.messages import Prompt
     from unisono.records import StepRecord
 
 
@@ -28,7 +28,7 @@ class TraceFile:
         self._file = self._open() if _exists(path) else None
         self._written = 0
         self._failure: SpecError | None = None
-        self._prompt: str | Sequence[Message] | None = None
+        self._prompt: Prompt | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -42,7 +42,7 @@ class TraceFile:
         Raises a `SpecError` when the file cannot be created.
         """
         if prompt is not None:
-            self._prompt = prompt.text if prompt.messages is None else prompt.messages
+            self._prompt = prompt
         if self._file is None:
             self._file = self._open()
         if self._path.is_file():
@@ -58,10 +58,7 @@ class TraceFile:
             self._failure = failure
 
     def _line(self, step: StepRecord) -> Mapping[str, object]:
-        record = step.to_json()
-        if step.about is not None and self._prompt is not None:
-            record["about"] = {**step.about, "prompt": self._prompt}
-        return record
+        return step.to_json() if self._prompt is None else with_prompt(step.to_json(), self._prompt)
 
     def close(self) -> None:
         """Raises the `SpecError` that ended the trace too early."""
@@ -75,6 +72,14 @@ class TraceFile:
             return FileIO(self._path, "ab")
         except OSError as error:
             raise _unwritable(self._path, error.strerror) from error
+
+
+def with_prompt(step: dict[str, object], prompt: Prompt) -> dict[str, object]:
+    """The first step of a trace with what was asked; other steps as they are."""
+    about = step.get("about")
+    if not isinstance(about, dict):
+        return step
+    return {**step, "about": {**about, "prompt": prompt.text if prompt.messages is None else prompt.messages}}
 
 
 def _exists(path: Path) -> bool:

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan
-
-TRACE_VERSION = 2
-"""Of the form of a trace: 1 had no `about`, and five pieces a voter."""
+from unisono.outcomes import TRACE_VERSION
 
 
 def about(plan: Plan, members: Sequence[Member]) -> dict[str, object]:

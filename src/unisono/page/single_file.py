@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from pathlib import Path
 
 from unisono.page.files import page_files, recorded_start
 from unisono.page.trace_reader import Trace
@@ -13,6 +14,7 @@ _IMPORT = re.compile(r'^import \{([^}]*)\} from "\./([a-z_]+\.js)";\n', re.M)
 _EXPORT = re.compile(r"^export ((?:async )?(?:function\*?|class|const) ([A-Za-z_]+))", re.M)
 _STYLE = re.compile(r'<link rel="stylesheet" href="/page/([a-z_.]+)">\n')
 _SCRIPT = '<script type="module" src="/page/main.js"></script>\n'
+_MADE = '<meta name="generator" content="unisono show">\n'
 _ICON = re.compile(r'<link rel="icon"[^>]*>\n')
 
 
@@ -28,11 +30,17 @@ def single_file(trace: Trace) -> str:
     page = page.replace(_SCRIPT, "".join(f"<style>{style}</style>\n" for style in styles), 1)
     page = page.replace(
         '<meta charset="utf-8">\n',
-        f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{policy}">\n',
+        f'<meta charset="utf-8">\n{_MADE}<meta http-equiv="Content-Security-Policy" content="{policy}">\n',
         1,
     )
     ending = f'<script type="application/json" id="trace">{data}</script>\n<script type="module">{script}</script>\n'
     return page.replace("</body>", ending + "</body>", 1)
+
+
+def is_single_file(path: Path) -> bool:
+    """Whether a file begins as those of `single_file` do. Raises an `OSError`."""
+    with path.open("rb") as file:
+        return _MADE.encode() in file.read(1000)
 
 
 def bundle(start: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,10 +31,17 @@ def trace_server(trace: Trace, port: int = 0) -> ThreadingHTTPServer:
         **{f"/page/{name}": file for name, file in page_files().items()},
     }
     try:
-        return ThreadingHTTPServer((HOST, port), _handler(paths))
+        return _Server((HOST, port), _handler(paths))
     except OSError as error:
         words = f"cannot listen on port {port} of {HOST}: {error.strerror}"
         raise SpecError(words, hint="choose another with --port, or leave it out") from None
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that leaves in the middle of an answer, or says nothing for long, is no fault."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 def _handler(paths: Mapping[str, PageFile]) -> type[BaseHTTPRequestHandler]:
@@ -43,7 +51,7 @@ def _handler(paths: Mapping[str, PageFile]) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             file = paths.get(self.path.partition("?")[0])
-            if self.headers.get("host", "").rpartition(":")[0] not in NAMES:
+            if self.headers.get("host", "").partition(":")[0] not in NAMES:
                 self._answer(HTTPStatus.FORBIDDEN, FOREIGN)
             elif file is None:
                 self._answer(HTTPStatus.NOT_FOUND, NOTHING)

@@ -30,7 +30,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Effect:
     """What is to be done after a command."""
 
     words: str = ""
@@ -71,7 +71,7 @@ class Commands:
         self.shows_pieces = shows_pieces
         """Whether pieces are coloured by what happened to them while they are written."""
 
-    def run(self, line: str) -> Outcome:
+    def run(self, line: str) -> Effect:
         """Do what a line says. Raises a `UnisonoError`, and has then done nothing."""
         word, *rest = line.strip().split(None, 1)
         name = word.removeprefix(SIGN)
@@ -87,11 +87,11 @@ class Commands:
         if self.file is not None:
             write_transcript(self.file, self._session.transcript)
 
-    def _help(self, rest: str) -> Outcome:
+    def _help(self, rest: str) -> Effect:
         rows = [(f"/{name} {command.form}".rstrip(), command.help) for name, command in COMMANDS.items()]
-        return Outcome(table=Table(("command", ""), [row for row in rows if row[1]], left=2))
+        return Effect(table=Table(("command", ""), [row for row in rows if row[1]], left=2))
 
-    def _members(self, rest: str) -> Outcome:
+    def _members(self, rest: str) -> Effect:
         session = self._session
         last = {} if session.last is None else session.last.prompt_tokens
         rows = [
@@ -104,53 +104,53 @@ class Commands:
             )
             for member in session.prepared.members
         ]
-        return Outcome(table=Table(("member", "model", "weight", "tokens read", "of"), rows, left=2))
+        return Effect(table=Table(("member", "model", "weight", "tokens read", "of"), rows, left=2))
 
-    def _system(self, rest: str) -> Outcome:
+    def _system(self, rest: str) -> Effect:
         session = self._session
         if rest:
             session.speak_as(None if rest == OFF else rest)
             self.save_kept()
         system = session.conversation.system
-        return Outcome("there is no system message" if system is None else f"system: {system}")
+        return Effect("there is no system message" if system is None else f"system: {system}")
 
-    def _setting(self, name: str, rest: str) -> Outcome:
+    def _setting(self, name: str, rest: str) -> Effect:
         session = self._session
         if rest:
             number = read_number(rest) if name == "temperature" else rest
             session.change(name, None if rest == DEFAULT else number)
             self.save_kept()
-        return Outcome(f"{name}: {_value(session, name)}")
+        return Effect(f"{name}: {_value(session, name)}")
 
-    def _undo(self, rest: str) -> Outcome:
+    def _undo(self, rest: str) -> Effect:
         session = self._session
         unanswered, count = session.unanswered, _count(rest)
         taken = session.undo(count)
         self.save_kept()
         if not taken and not unanswered:
-            return Outcome("there is nothing to take back")
+            return Effect("there is nothing to take back")
         if not taken:
-            return Outcome("took back the question that has no answer", offered=unanswered)
-        return Outcome(f"took back {_turns(taken)}: {_short(taken[0].question)}", offered=taken[0].question)
+            return Effect("took back the question that has no answer", offered=unanswered)
+        return Effect(f"took back {_turns(taken)}: {_short(taken[0].question)}", offered=taken[0].question)
 
-    def _forget(self, rest: str) -> Outcome:
+    def _forget(self, rest: str) -> Effect:
         gone = self._session.forget(_count(rest))
         self.save_kept()
-        return Outcome(f"forgot {_turns(gone)}" if gone else "there is nothing to forget")
+        return Effect(f"forgot {_turns(gone)}" if gone else "there is nothing to forget")
 
-    def _clear(self, rest: str) -> Outcome:
+    def _clear(self, rest: str) -> Effect:
         gone = self._session.undo(MOST)
         file, self.file = self.file, None
         kept = f"; {str(file)!r} keeps it" if file is not None and gone else ""
-        return Outcome(f"a new conversation begins{kept}")
+        return Effect(f"a new conversation begins{kept}")
 
-    def _retry(self, rest: str) -> Outcome:
-        return Outcome(answer=self._session.retry())
+    def _retry(self, rest: str) -> Effect:
+        return Effect(answer=self._session.retry())
 
-    def _continue(self, rest: str) -> Outcome:
-        return Outcome(answer=self._session.proceed())
+    def _continue(self, rest: str) -> Effect:
+        return Effect(answer=self._session.proceed())
 
-    def _save(self, rest: str) -> Outcome:
+    def _save(self, rest: str) -> Effect:
         overwrite = rest == OVERWRITE or rest.startswith(f"{OVERWRITE} ")
         name = rest.removeprefix(OVERWRITE).strip() if overwrite else rest
         if not name and self.file is None:
@@ -162,29 +162,29 @@ class Commands:
             raise SpecError(f"there is already a file {str(path)!r}", hint=hint)
         write_transcript(path, self._session.transcript)
         self.file = path
-        return Outcome(f"saved in {str(path)!r}" + ("" if own else "; every turn from here on, too"))
+        return Effect(f"saved in {str(path)!r}" + ("" if own else "; every turn from here on, too"))
 
-    def _show(self, rest: str) -> Outcome:
+    def _show(self, rest: str) -> Effect:
         if rest not in ("", "on", OFF):
             raise SpecError(f"/show {rest}: there is no such way", hint="write /show, /show on or /show off")
         session = self._session
         if rest:
             self.shows_pieces = rest == "on"
             session.traced = session.traced or self.shows_pieces
-            return Outcome(legend=True) if self.shows_pieces else Outcome("pieces are not coloured")
+            return Effect(legend=True) if self.shows_pieces else Effect("pieces are not coloured")
         if session.last is None:
             raise SpecError("there is no answer to show", hint="ask something first")
         if not session.last.steps:
             raise SpecError("nothing was noted of the last answer", hint="/show on, and then /retry")
-        return Outcome(shown=session.last)
+        return Effect(shown=session.last)
 
-    def _quit(self, rest: str) -> Outcome:
-        return Outcome(leaves=True)
+    def _quit(self, rest: str) -> Effect:
+        return Effect(leaves=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    run: Callable[[Commands, str], Outcome]
+    run: Callable[[Commands, str], Effect]
     help: str = ""
     """Empty for another name of a command."""
     form: str = ""

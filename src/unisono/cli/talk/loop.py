@@ -10,7 +10,7 @@ from typing import Protocol
 from unisono.cli.coloured import Painter
 from unisono.cli.console import DEBUG_KEY, say, say_error
 from unisono.cli.talk.answer import Answer
-from unisono.cli.talk.commands import Commands, Outcome, is_command, line_of, question_of
+from unisono.cli.talk.commands import Commands, Effect, is_command, line_of, question_of
 from unisono.cli.talk.screen import Screen
 from unisono.cli.talk.session import Session
 from unisono.errors import UnisonoError
@@ -74,18 +74,18 @@ class Loop:
                 self._fail(error)
         return "" if is_command(line) else line_of(self._session.unanswered)
 
-    def _done(self, outcome: Outcome) -> str | None:
-        if outcome.leaves:
+    def _done(self, effect: Effect) -> str | None:
+        if effect.leaves:
             return None
-        if outcome.table is not None:
-            self._screen.table(outcome.table)
-        if outcome.words:
-            self._screen.note(outcome.words)
-        if outcome.shown is not None:
-            self._screen.show(outcome.shown, self._painter(outcome.shown))
-        if outcome.legend:
+        if effect.table is not None:
+            self._screen.table(effect.table)
+        if effect.words:
+            self._screen.note(effect.words)
+        if effect.shown is not None:
+            self._screen.show(effect.shown, self._painter(effect.shown))
+        if effect.legend:
             self._screen.legend(self._painter())
-        return line_of(outcome.offered) if outcome.answer is None else self._write(outcome.answer)
+        return line_of(effect.offered) if effect.answer is None else self._write(effect.answer)
 
     def _write(self, answer: Answer) -> str:
         """Let an answer be written. What is written of it is kept, whatever ends it."""

@@ -1,5 +1,7 @@
 // The server: its models, and answers as they are streamed. What goes wrong is a Problem, whose message is for people.
 
+import { keep, kept } from "./storage.js";
+
 const KEY = "unisono.key";
 
 export class Problem extends Error {
@@ -10,12 +12,12 @@ export class Problem extends Error {
 }
 
 export function keepKey(key) {
-  sessionStorage.setItem(KEY, key);
+  keep(KEY, key);
 }
 
 async function ask(path, options = {}) {
   const headers = { ...(options.body ? { "content-type": "application/json" } : {}) };
-  const key = sessionStorage.getItem(KEY);
+  const key = kept(KEY);
   if (key) headers.authorization = `Bearer ${key}`;
   let answer;
   try {

@@ -23,6 +23,11 @@ export function say(words, isProblem = false) {
   status.classList.toggle("problem", isProblem);
 }
 
+// Says one sentence on a piece to screen readers.
+export function announce(words) {
+  byId("piece").textContent = words;
+}
+
 export function percent(share) {
   if (share === null || share === undefined) return "not among its likeliest";
   if (share > 0 && share < 0.001) return "under 0.1 %";

@@ -15,6 +15,7 @@ export class Live {
   #settings = new Settings(byId("controls"));
   #models = [];
   #colour = "outcome";
+  #isStarting = false;
 
   constructor(pane) {
     this.pane = pane;
@@ -31,23 +32,36 @@ export class Live {
     return this.#models.find((model) => model.id === byId("model").value);
   }
 
+  // Of the ensemble that is chosen, also where one of its members alone is.
   get about() {
-    return this.#model?.about;
+    const name = byId("model").value.split("/")[0];
+    return (this.#models.find((model) => model.id === name) ?? this.#model)?.about;
   }
 
-  // Asks which models there are, again and again while they load.
+  // Whether the server's models are known; says what is the matter where they are not, and asks again.
+  #isReady() {
+    if (this.#model) return true;
+    if (this.#isStarting) say("The server has not said yet which models it has: it cannot be reached, or still loads them.", true);
+    else this.start();
+    return false;
+  }
+
+  // Asks which models there are, again and again while they load; not where a key is wanted and none is given.
   async start() {
     say("Asking the server which models it has…");
+    this.#isStarting = true;
     try {
       this.#models = await models();
       byId("model").replaceChildren(...this.#models.map((model) => new Option(model.id, model.id)));
-      this.#settings.show(this.#model.about);
+      byId("model").dispatchEvent(new Event("change"));
+      this.#isStarting = false;
       say("");
       byId("message").focus();
     } catch (error) {
       say(error.message, true);
-      if (error.needsKey) await askKey();
-      else await new Promise((resolve) => setTimeout(resolve, 2000));
+      if (error.needsKey) this.#isStarting = await askKey();
+      if (!this.#isStarting) return;
+      if (!error.needsKey) await new Promise((resolve) => setTimeout(resolve, 2000));
       await this.start();
     }
   }
@@ -61,8 +75,7 @@ export class Live {
     const turn = this.#conversation.turns.find((each) => each.variants.includes(variant));
     const isSame = same(piece, variant.steps[place]);
     const name = isSame ? `on from ${label(piece)}, piece ${place + 1}` : `${label(piece)} at piece ${place + 1}`;
-    const { model, settings } = variant;
-    const branch = new Variant({ model, settings, name, parent: variant, begun: variant.begunAt(place, piece) });
+    const branch = variant.branch(name, place, piece);
     turn.add(branch);
     turn.shown = [variant, branch];
     await this.#write(turn, [branch]);
@@ -71,11 +84,12 @@ export class Live {
   #submit(event) {
     event.preventDefault();
     const message = byId("message");
-    if (!message.value.trim() || !this.#model || this.#running.size) return;
+    if (!message.value.trim() || this.#running.size || !this.#isReady()) return;
     const turn = this.#conversation.add(message.value);
     message.value = "";
     const settings = this.#settings.values;
-    turn.add(new Variant({ model: this.#model.id, settings, name: [this.#model.id, words(settings)].filter(Boolean).join(", ") }));
+    const messages = this.#conversation.messages(turn);
+    turn.add(new Variant({ model: this.#model.id, settings, messages, name: [this.#model.id, words(settings)].filter(Boolean).join(", ") }));
     this.#show(turn);
     this.#write(turn, turn.variants);
   }
@@ -87,33 +101,38 @@ export class Live {
   }
 
   #again(turn) {
+    if (!this.#isReady()) return undefined;
     const settings = this.#settings.values;
-    const [before] = [turn.chosen];
-    const variant = new Variant({ model: this.#model.id, settings, name: `again: ${[this.#model.id, words(settings)].filter(Boolean).join(", ")}` });
+    const before = turn.chosen;
+    const { messages } = before;
+    const variant = new Variant({ model: this.#model.id, settings, messages, name: `again: ${[this.#model.id, words(settings)].filter(Boolean).join(", ")}` });
     turn.add(variant);
     turn.shown = [before, variant];
     return this.#write(turn, [variant]);
   }
 
   #beside(turn) {
+    if (!this.#isReady()) return undefined;
     const ensemble = turn.chosen.model.split("/")[0];
     const alone = this.#models.filter((model) => model.id.startsWith(`${ensemble}/`));
     if (!alone.length) {
-      say("This server does not serve the members alone: start it without --no-members-alone.", true);
+      const isServed = this.#models.some((model) => model.id === ensemble);
+      say(isServed ? "This server does not serve the members alone: start it without --no-members-alone." : `This server does not serve ${ensemble}, which wrote the answer.`, true);
       return undefined;
     }
+    const { messages } = turn.chosen;
     const { max_tokens, temperature, seed } = turn.chosen.settings;
-    const added = alone.map((model) => turn.add(new Variant({ model: model.id, settings: { max_tokens, temperature, seed }, name: `${model.id.split("/")[1]} alone` }), { beside: true }));
+    const added = alone.map((model) => turn.add(new Variant({ model: model.id, settings: { max_tokens, temperature, seed }, messages, name: `${model.id.split("/")[1]} alone` }), { beside: true }));
     return this.#write(turn, added);
   }
 
   #show(turn) {
     const view = new TurnView(turn, {
-      choose: (variant, place) => this.pane.show(variant, place),
+      pane: this.pane,
       again: (which) => this.#again(which),
       beside: (which) => this.#beside(which),
-      copy: (which) => navigator.clipboard.writeText(which.chosen.text).then(() => say("The text is copied."), () => say("The browser does not let this page copy.", true)),
-      changed: () => this.#conversation.keep(),
+      copy: (which) => copied(which.chosen.text).then(() => say("The text is copied."), () => say("The browser does not let this page copy.", true)),
+      changed: () => this.#keep(),
     });
     view.recolour(this.#colour);
     this.#views.set(turn, view);
@@ -124,9 +143,9 @@ export class Live {
   // Lets answers of a turn be written at once, and shows them as they come.
   async #write(turn, variants) {
     this.#views.get(turn).render();
-    this.#conversation.keep();
+    this.#keep();
     await Promise.all(variants.map((variant) => this.#writeOne(turn, variant)));
-    this.#conversation.keep();
+    this.#keep();
     const pieces = variants.map((variant) => `${variant.name}: ${plural(variant.steps.length, "piece")}`);
     const failed = variants.filter((variant) => variant.state === "failed");
     if (failed.length) say(failed[0].problem, true);
@@ -143,7 +162,7 @@ export class Live {
       following(() => view.update(variant));
     };
     try {
-      for await (const news of stream(variant.request(this.#conversation.messages(turn)), controller.signal)) {
+      for await (const news of stream(variant.request, controller.signal)) {
         variant.add(news);
         frame ||= requestAnimationFrame(draw);
       }
@@ -166,12 +185,18 @@ export class Live {
     if (isBusy) say("Writing…");
   }
 
+  // Keeps the conversation, and says what a reload would lose.
+  #keep() {
+    byId("kept").textContent = this.#conversation.keep();
+  }
+
   #forget() {
     for (const each of this.#running) each.abort();
     this.#conversation.forget();
     this.#views.clear();
     byId("conversation").replaceChildren();
     this.pane.clear();
+    byId("kept").textContent = "";
     say("A new conversation.");
     byId("message").focus();
   }
@@ -185,14 +210,26 @@ function following(change) {
   if (isAtEnd && box) box.scrollTop = box.scrollHeight;
 }
 
+// Browsers have no clipboard for pages that come over plain HTTP from elsewhere.
+async function copied(text) {
+  await navigator.clipboard.writeText(text);
+}
+
+let asking = null; // the dialog's end, while it is open
+
+// Asks for a key, once for all that want one. Whether one was given: Escape leaves the earlier one as it is.
 function askKey() {
-  const dialog = byId("ask-key");
-  dialog.showModal();
-  return new Promise((resolve) => {
+  asking ??= new Promise((resolve) => {
+    const dialog = byId("ask-key");
+    dialog.returnValue = "";
     dialog.addEventListener("close", () => {
-      keepKey(byId("key").value);
+      const key = dialog.returnValue === "use" ? byId("key").value.trim() : "";
       byId("key").value = "";
-      resolve();
+      asking = null;
+      if (key) keepKey(key);
+      resolve(Boolean(key));
     }, { once: true });
+    dialog.showModal();
   });
+  return asking;
 }

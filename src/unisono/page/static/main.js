@@ -11,9 +11,11 @@ const pane = new Pane(byId("pane"));
 const page = document.documentElement.dataset.mode === "live" ? new Live(pane) : new Recorded(pane);
 byId("colour").replaceChildren(...Object.entries(COLOURS).map(([value, text]) => make("option", { value, text })));
 byId("colour").addEventListener("change", recolour);
+byId("model").addEventListener("change", recolour);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour); // strips are drawn in the scheme's colours
 page.start().then(recolour);
 
 function recolour() {
-  page.recolour(byId("colour").value);
   showLegend(byId("colour").value, page.about);
+  page.recolour(byId("colour").value);
 }

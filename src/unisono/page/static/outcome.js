@@ -45,13 +45,25 @@ export function weightsOf(about) {
   return Object.fromEntries((about?.members ?? []).map((member) => [member.name, member.weight]));
 }
 
+const COLOURED = 8; // members, each with a colour of its own
+const numbers = new Map(); // by name
+
+// Gives members their colours, in the order in which they are first named: a member keeps its colour on the whole page.
+export function numberMembers(about) {
+  for (const { name } of about?.members ?? []) if (!numbers.has(name)) numbers.set(name, numbers.size % COLOURED);
+}
+
+export function memberNumber(name) {
+  return numbers.get(name) ?? "none";
+}
+
 // A sentence on what happened, for the pane and for screen readers.
 export function sentence(step, about) {
   const kind = kindOf(step);
-  if (kind !== "overruled" && kind !== "carried") return capital(KINDS[kind] ?? kind);
-  const { winners } = step;
-  const lost = Object.keys(step.top).filter((name) => !winners.includes(name));
-  const wanted = lost.map((name) => `${name} would have written ${label(step.top[name][0])}`);
+  const { winners = [], top = {} } = step;
+  const lost = Object.keys(top).filter((name) => !winners.includes(name));
+  if ((kind !== "overruled" && kind !== "carried") || !winners.length || !lost.length) return capital(KINDS[kind] ?? kind);
+  const wanted = lost.map((name) => `${name} would have written ${label(top[name][0])}`);
   const verb = winners.length === 1 ? "carried it" : "carried it together";
   return `${winners.join(" and ")} ${verb}; ${wanted.join(", ")}.`;
 }

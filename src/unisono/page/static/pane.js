@@ -1,28 +1,68 @@
 // What is known of one piece: every member's likeliest pieces beside the combined ones, masses, gate, draft, spelling.
 
 import { hex, label, same } from "./bytes.js";
-import { make, percent } from "./dom.js";
+import { announce, make, percent } from "./dom.js";
 import { sentence, weightsOf } from "./outcome.js";
 
+// A piece is pinned by a click or by Enter: until it is released, pointing at others does not replace it.
 export class Pane {
+  #text = null; // the text whose piece is shown
+  #pin = make("p", { className: "pin", hidden: true, text: "Pinned. Escape, or another click on the piece, releases it." });
+
   constructor(element, { takePiece = null } = {}) {
     this.element = element;
     this.takePiece = takePiece;
+    this.isPinned = false;
+    element.addEventListener("focusin", () => this.#text && this.pin());
+    document.addEventListener("keydown", (event) => this.#escape(event));
     this.clear();
   }
 
+  pin() {
+    this.isPinned = true;
+    this.#pin.hidden = false;
+  }
+
+  release() {
+    this.isPinned = false;
+    this.#pin.hidden = true;
+  }
+
+  // Pins the piece and goes to the first that can be gone on from.
+  enter() {
+    this.pin();
+    this.element.querySelector("button")?.focus();
+  }
+
+  #escape(event) {
+    if (event.key !== "Escape" || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+    const isInside = this.element.contains(document.activeElement);
+    this.release();
+    if (isInside) this.#text?.focus();
+  }
+
   clear() {
-    const words = "Point at a piece, or go through a text with the arrow keys: here stands what every member gave it.";
+    this.#text = null;
+    this.release();
+    announce("");
+    const words = "Point at a piece, or go through a text with the arrow keys: here stands what every member gave it. A click pins it.";
     this.element.replaceChildren(make("p", { className: "hint", text: words }));
   }
 
-  show(variant, place) {
+  shows(text) {
+    return this.#text === text;
+  }
+
+  // Shows a piece of a text, whose element it is; says it aloud where it was chosen by a key or a click.
+  show(variant, place, text, { aloud = false } = {}) {
+    this.#text = text;
     const step = variant.steps[place];
     const about = variant.about;
     const heading = make("h2", { text: label(step), dir: "auto" });
     const where = make("p", { className: "where", text: `piece ${place + 1} of ${variant.steps.length}, ${variant.name}` });
     const facts = make("dl", {}, ...rows(step, about));
-    this.element.replaceChildren(heading, where, make("p", { className: "sentence", text: sentence(step, about), dir: "auto" }), this.#columns(variant, place), facts);
+    if (aloud) announce(`Piece ${place + 1}, ${heading.textContent}: ${sentence(step, about)}`);
+    this.element.replaceChildren(heading, where, this.#pin, make("p", { className: "sentence", text: sentence(step, about), dir: "auto" }), this.#columns(variant, place), facts);
   }
 
   #columns(variant, place) {

@@ -17,13 +17,14 @@ export class Recorded {
 
   async start() {
     say("Reading the trace…");
-    let found;
     try {
-      found = await read();
+      await this.#showAll(await read());
     } catch (error) {
-      say(`The trace cannot be read: ${error.message}`, true);
-      return;
+      say(`The trace cannot be shown: ${error.message}`, true);
     }
+  }
+
+  async #showAll(found) {
     document.title = `${found.name}: unisono`;
     for (const text of found.texts) await this.#show(text);
     const count = found.texts.reduce((sum, text) => sum + text.steps.length, 0);
@@ -46,7 +47,7 @@ export class Recorded {
     variant.state = "done";
     const turn = new Turn(text.prompt);
     turn.add(variant);
-    const view = new TurnView(turn, { choose: (which, place) => this.pane.show(which, place), changed: () => {} });
+    const view = new TurnView(turn, { pane: this.pane, changed: () => {} });
     view.recolour(this.#colour);
     this.#views.push(view);
     byId("conversation").append(view.element);

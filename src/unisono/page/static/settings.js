@@ -48,20 +48,28 @@ export class Settings {
     const found = { max_tokens: numeric(value("max_tokens")), temperature: numeric(value("temperature")), seed: numeric(value("seed")) };
     if (value("lead") !== about.lead) found.lead = value("lead");
     if (value("combine") && value("combine") !== about.combine) found.combine = value("combine");
-    const gate = GATES[value("gate")] === null ? value("gate") : `${value("gate")}:${value("threshold")}`;
-    const its = about.gate.parameter === null ? about.gate.kind : `${about.gate.kind}:${about.gate.parameter}`;
-    if (gate !== its) found.gate = gate;
+    const gate = this.#gate(value("gate"), value("threshold"));
+    if (gate !== this.#gate(about.gate.kind, about.gate.parameter ?? "")) found.gate = gate;
     if (value("speculate") !== (about.speculate?.split(":")[0] ?? "off")) found.speculate = value("speculate");
     const weights = this.#weights();
     if (weights) found.weights = weights;
     return found;
   }
 
+  // A gate as a request says it. A blank threshold is that of the ensemble, or the usual one; boundaries are kept to as in the ensemble.
+  #gate(kind, threshold) {
+    const { gate } = this.about;
+    const usual = gate.kind === kind ? gate.parameter : GATES[kind];
+    const parameter = GATES[kind] === null ? "" : `:${threshold === "" ? usual : threshold}`;
+    return `${kind}${parameter}${gate.boundary && kind !== "certain" ? " boundary" : ""}`;
+  }
+
   // The weights where one is other than the ensemble has it.
   #weights() {
     const members = this.about.members.filter(({ name }) => this.#fields[`weight:${name}`]);
-    const given = Object.fromEntries(members.map(({ name }) => [name, numeric(this.#fields[`weight:${name}`].value) ?? 0]));
-    return members.some(({ name, weight }) => given[name] !== shortened(weight)) ? given : null;
+    const given = Object.fromEntries(members.map(({ name }) => [name, numeric(this.#fields[`weight:${name}`].value)]));
+    for (const { name, weight } of members) given[name] ??= weight; // a blank weight is that of the ensemble
+    return members.some(({ name, weight }) => given[name] !== weight && given[name] !== shortened(weight)) ? given : null;
   }
 }
 

@@ -26,16 +26,21 @@ export class Strip {
     this.#canvas.addEventListener("dblclick", (event) => choose(this.#placeAt(event)));
     this.element = make("figure", { className: "strip" }, make("figcaption", {}), this.#canvas, this.#range, this.#words, ...this.#swatches);
     this.element.hidden = true;
+    new ResizeObserver(() => this.redraw()).observe(this.element); // also once it is in the page, and has colours
   }
 
   get #kind() {
     return KINDS[this.#variant.about?.gate?.kind] ?? KINDS.confidence;
   }
 
+  get #isGated() {
+    return this.#variant.about?.gate?.kind in KINDS;
+  }
+
   // The lead's score at each piece; null where the lead was not asked.
   get #scores() {
     const { about, steps } = this.#variant;
-    const isGated = about?.gate?.kind in KINDS;
+    const isGated = this.#isGated;
     return steps.map((step) => (isGated && step.gate ? step.gate.score : isGated ? null : (step.top?.[leadOf(step, about)]?.[0]?.p ?? null)));
   }
 
@@ -47,15 +52,26 @@ export class Strip {
     if (this.#range.dataset.kind !== this.#kind.name) {
       this.#range.dataset.kind = this.#kind.name;
       this.#range.max = this.#kind.most;
-      this.#range.value = this.#variant.about?.gate?.parameter ?? this.#kind.most / 2;
+      this.#range.value = this.#isGated ? this.#variant.about.gate.parameter : this.#kind.most / 2;
     }
     const lead = this.#variant.about?.lead ?? "the lead";
     this.element.firstChild.textContent = `${this.#kind.name} of ${lead}, piece by piece`;
     this.#draw();
   }
 
+  // Draws it again: its width or the colours are others.
+  redraw() {
+    if (this.element.isConnected && !this.element.hidden) this.#draw();
+  }
+
   asked(threshold) {
-    return this.scores.filter((score) => score !== null && this.#kind.opens(score, threshold)).length;
+    return this.scores.filter((_, place) => this.#opens(place, threshold)).length;
+  }
+
+  // Whether the gate would open at a piece: never inside a token of another member, where it keeps to boundaries.
+  #opens(place, threshold) {
+    const score = this.scores[place];
+    return score !== null && !this.#variant.steps[place].gate?.inside && this.#kind.opens(score, threshold);
   }
 
   #draw() {
@@ -63,6 +79,7 @@ export class Strip {
     const known = this.scores.filter((score) => score !== null).length;
     this.#words.textContent = `At ${threshold.toFixed(2)}, the others would have been asked at ${this.asked(threshold)} of ${plural(known, "piece")} of this text.`;
     this.#range.setAttribute("aria-valuetext", this.#words.textContent);
+    if (!this.element.isConnected) return;
     const width = Math.max(100, Math.round(this.element.clientWidth || 300));
     this.#canvas.width = width;
     const pen = this.#canvas.getContext("2d");
@@ -77,9 +94,11 @@ export class Strip {
     const count = this.scores.length;
     const columns = Math.min(count, width);
     for (let column = 0; column < columns; column++) {
-      const its = this.scores.slice(Math.floor((column * count) / columns), Math.floor(((column + 1) * count) / columns)).filter((score) => score !== null);
+      const [begin, end] = [column, column + 1].map((edge) => Math.floor((edge * count) / columns));
+      const its = this.scores.slice(begin, end).filter((score) => score !== null);
       if (!its.length) continue;
-      pen.fillStyle = its.some((score) => this.#kind.opens(score, threshold)) ? warm : calm;
+      const isOpen = this.scores.slice(begin, end).some((_, place) => this.#opens(begin + place, threshold));
+      pen.fillStyle = isOpen ? warm : calm;
       const y = this.#y(Math.min(...its));
       pen.fillRect((column * width) / columns, y, Math.max(1, width / columns - (columns < width / 3 ? 1 : 0)), HEIGHT - y);
     }

@@ -2,14 +2,11 @@
 
 import { PieceDecoder, hasHidden, hex, label, visible } from "./bytes.js";
 import { make } from "./dom.js";
-import { carrierOf, heat, kindOf } from "./outcome.js";
+import { carrierOf, heat, kindOf, memberNumber, numberMembers } from "./outcome.js";
 
 const BLOCK = 120; // pieces, after which a line end begins the next block
 const LONGEST_BLOCK = 500; // pieces, after which one begins in the middle of a line, which a sign says
 const SHORT = 3; // blocks, up to which all are laid out at once
-const MEMBERS = 8; // colours
-
-let ids = 0;
 
 export class TextView {
   #variant;
@@ -20,15 +17,15 @@ export class TextView {
   #chosen = null;
   #colour = "outcome";
 
-  constructor(variant, { choose }) {
+  constructor(variant, { pane }) {
     this.#variant = variant;
-    this.choose = choose;
-    this.element = make("div", { className: "text", tabIndex: 0, role: "listbox", dir: "auto", id: `text-${++ids}` });
-    this.element.setAttribute("aria-label", `${variant.name}: pieces, the arrow keys go through them`);
+    this.pane = pane;
+    this.element = make("div", { className: "text", tabIndex: 0, role: "group", dir: "auto" });
+    this.element.setAttribute("aria-label", `${variant.name}: the arrow keys go through its pieces, Enter goes to the chosen one`);
     this.element.addEventListener("pointerover", (event) => this.#hover(event));
-    this.element.addEventListener("click", (event) => this.#hover(event, true));
-    this.element.addEventListener("keydown", (event) => this.#move(event));
-    this.element.addEventListener("focus", () => this.#chosen ?? (this.#spans.length && this.select(0)));
+    this.element.addEventListener("click", (event) => this.#click(event));
+    this.element.addEventListener("keydown", (event) => this.#key(event));
+    this.element.addEventListener("focus", () => this.pane.isPinned || (this.#spans.length && this.select(this.#chosen ?? 0)));
   }
 
   get size() {
@@ -55,23 +52,20 @@ export class TextView {
     if (place !== null) this.#spans[place]?.classList.add("parts");
   }
 
-  select(place, { scroll = false } = {}) {
-    if (this.#chosen !== null) this.#spans[this.#chosen]?.removeAttribute("aria-selected");
+  select(place, { scroll = false, aloud = false } = {}) {
+    if (this.#chosen !== null) this.#spans[this.#chosen]?.classList.remove("is-chosen");
     const span = this.#spans[place];
     if (!span) return;
     this.#chosen = place;
-    span.setAttribute("aria-selected", "true");
-    span.setAttribute("aria-label", label(this.#variant.steps[place]));
-    span.id ||= `${this.element.id}-${place}`;
-    this.element.setAttribute("aria-activedescendant", span.id);
+    span.classList.add("is-chosen");
     if (scroll) span.scrollIntoView({ block: "nearest" });
-    this.choose(this.#variant, place);
+    this.pane.show(this.#variant, place, this.element, { aloud });
   }
 
   #add(step, place) {
     const part = step.part ?? "answer";
     if (!this.#block || part !== this.#part || this.#isFull()) this.#begin(part);
-    const span = make("span", { role: "option" });
+    const span = make("span");
     span.dataset.place = place;
     if (step.mark || step.bytes === null) span.dataset.sign = step.mark ? label(step) : "END";
     else this.#write(span, step);
@@ -96,7 +90,7 @@ export class TextView {
     const goesOn = this.#block && part === this.#part && !this.#block.lastChild.textContent.endsWith("\n");
     if (goesOn) this.#block.classList.add("goes-on");
     this.#part = part;
-    this.#block = make("div", { className: `block part-${part}`, role: "presentation" });
+    this.#block = make("div", { className: `block part-${part}` });
     this.element.append(this.#block);
     this.element.classList.toggle("is-long", this.element.childElementCount > SHORT);
   }
@@ -107,21 +101,36 @@ export class TextView {
     const names = ["piece", `is-${kind}`];
     if (step.draft) names.push(step.draft.accepted ? "is-drafted" : "is-redrafted");
     if (this.#colour === "outcome") names.push(`by-${kind}`);
-    if (this.#colour === "carrier") names.push(`member-${this.#number(carrierOf(step, about), about)}`);
+    if (this.#colour === "carrier") numberMembers(about);
+    if (this.#colour === "carrier") names.push(`member-${memberNumber(carrierOf(step, about))}`);
     if (this.#colour === "variation" || this.#colour === "entropy") names.push(`heat-${heat(step, this.#colour) ?? "none"}`);
-    if (span.classList.contains("parts")) names.push("parts");
+    names.push(...["parts", "is-chosen"].filter((name) => span.classList.contains(name)));
     span.className = names.join(" ");
   }
 
-  #number(name, about) {
-    const place = (about?.members ?? []).findIndex((member) => member.name === name);
-    return place < 0 ? "none" : place % MEMBERS;
+  #hover(event) {
+    const span = event.target.closest?.(".piece");
+    if (!span || event.pointerType === "touch" || this.pane.isPinned) return;
+    this.select(Number(span.dataset.place));
   }
 
-  #hover(event, isClick = false) {
+  // Pins a piece; a click on the pinned one releases it.
+  #click(event) {
     const span = event.target.closest?.(".piece");
-    if (!span || (!isClick && event.pointerType === "touch")) return;
-    this.select(Number(span.dataset.place));
+    if (!span) return;
+    const place = Number(span.dataset.place);
+    const isSame = this.pane.isPinned && this.pane.shows(this.element) && place === this.#chosen;
+    this.select(place, { aloud: true });
+    if (isSame) this.pane.release();
+    else this.pane.pin();
+  }
+
+  #key(event) {
+    if (event.key === "Enter" && this.#spans.length) {
+      event.preventDefault();
+      this.select(this.#chosen ?? 0);
+      this.pane.enter();
+    } else this.#move(event);
   }
 
   #move(event) {
@@ -130,6 +139,6 @@ export class TextView {
     if (by === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     const place = (this.#chosen ?? 0) + by;
-    this.select(Math.max(0, Math.min(this.#spans.length - 1, place)), { scroll: true });
+    this.select(Math.max(0, Math.min(this.#spans.length - 1, place)), { scroll: true, aloud: true });
   }
 }

@@ -17,7 +17,7 @@ export class TurnView {
     this.tree = make("ul", { className: "tree", role: "tree" });
     this.tree.setAttribute("aria-label", "Answers to this message");
     this.columns = make("div", { className: "answers" });
-    this.words = make("p", { className: "parting", role: "status" });
+    this.words = make("p", { className: "parting" });
     this.buttons = actions.again ? this.#buttons() : null;
     const prompt = turn.prompt === null ? null : make("p", { className: "prompt", text: turn.prompt, dir: "auto" });
     this.element = make("article", { className: "turn" }, prompt, this.tree, this.words, this.columns, this.buttons);
@@ -54,7 +54,10 @@ export class TurnView {
 
   recolour(by) {
     this.#colour = by;
-    for (const { text } of this.#views.values()) text.recolour(by);
+    for (const { text, strip } of this.#views.values()) {
+      text.recolour(by);
+      strip.redraw();
+    }
   }
 
   select(variant, place) {
@@ -71,7 +74,7 @@ export class TurnView {
   }
 
   #made(variant) {
-    const text = new TextView(variant, { choose: this.actions.choose });
+    const text = new TextView(variant, { pane: this.actions.pane });
     text.recolour(this.#colour);
     const strip = new Strip(variant, { choose: (place) => text.select(place, { scroll: true }) });
     const foot = make("p", { className: "foot", dir: "auto" });

@@ -5,11 +5,12 @@ import { same, textOf } from "./bytes.js";
 let count = 0;
 
 export class Variant {
-  constructor({ model, settings = {}, name, parent = null, begun = [] }) {
+  constructor({ model, settings = {}, name, messages = [], parent = null, begun = [] }) {
     this.id = ++count;
     this.model = model;
     this.settings = settings;
     this.name = name;
+    this.messages = messages; // what it answers: those before it stay as they were then
     this.parent = parent; // the answer that it branches from
     this.begun = begun; // steps that were taken over, the last of them chosen by hand
     this.steps = [...begun];
@@ -32,7 +33,8 @@ export class Variant {
       if (step.about) this.ownAbout = step.about;
       this.steps.push(step);
     }
-    if (report.finish) this.report = report;
+    if (report.finish) this.report = { finish: report.finish, seconds: report.seconds };
+    if (report.seed !== undefined && report.seed !== null) this.seed = report.seed; // that drew it
   }
 
   // Why it ended, for people.
@@ -43,16 +45,25 @@ export class Variant {
     return words[this.report?.finish] ?? "";
   }
 
-  // The request that writes it. Pieces that are taken over are the beginning of the answer.
-  request(messages) {
-    const { max_tokens, temperature, seed, ...method } = this.settings;
-    const request = { model: this.model, messages, stream: true, max_tokens, temperature, seed, unisono: { trace: true, ...method } };
+  // The request that writes it. Pieces that are taken over are the beginning of the answer, and count among the most
+  // that are wanted; one more is asked for where they are as many.
+  get request() {
+    const { max_tokens: most, temperature, seed, ...method } = this.settings;
+    const max_tokens = most === undefined ? undefined : Math.max(1, most - this.begun.length);
+    const request = { model: this.model, messages: this.messages, stream: true, max_tokens, temperature, seed, unisono: { trace: true, ...method } };
     if (this.begun.length) request.prefill = this.begun.map(beginning);
     return JSON.parse(JSON.stringify(request)); // without what is undefined
   }
 
+  // The answer that goes on from a piece with another in its place, or with the same: then it is drawn as this one was.
+  branch(name, place, piece) {
+    const { model, messages } = this;
+    const settings = { ...this.settings, seed: this.settings.seed ?? this.seed };
+    return new Variant({ model, settings, name, messages, parent: this, begun: this.#begunAt(place, piece) });
+  }
+
   // The steps of a branch: what was written before a piece, and another piece in its place.
-  begunAt(place, piece) {
+  #begunAt(place, piece) {
     const step = this.steps[place];
     const chances = Object.entries(step.top ?? {}).map(([name, pieces]) => [name, pieces.find((each) => same(each, piece))?.p ?? null]);
     const p = (step.likeliest ?? []).find((each) => same(each, piece))?.p ?? null;

@@ -1,0 +1,119 @@
+"""Choosing a piece by mouse and by keys, and going on from it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from support.served_page import ServedPage, letters, refused, streamed
+from support.traces import step
+
+
+def test_a_click_pins_a_piece_until_it_is_released(served: ServedPage, page: Any) -> None:
+    served.open()
+    served.send("Hello")
+    pieces = page.locator(".piece")
+    pieces.nth(1).click()
+    pieces.nth(3).hover()
+    assert served.where == "piece 2"
+    page.keyboard.press("Escape")
+    pieces.nth(4).hover()
+    assert served.where == "piece 5"
+    for _ in range(2):
+        pieces.nth(4).click()
+    pieces.nth(0).hover()
+    assert served.where == "piece 1"
+    pieces.nth(2).click()
+    pieces.nth(3).click()  # which moves the pin
+    pieces.nth(0).hover()
+    assert served.where == "piece 4"
+
+
+def test_keys_go_from_a_piece_to_the_pane_and_back(served: ServedPage, page: Any) -> None:
+    served.open()
+    for words in ("Hello", "Once more"):
+        served.send(words)
+    text = page.locator(".text").first
+    text.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#piece").text_content() == "Piece 2, “b”: All that were asked agreed."
+    page.keyboard.press("Enter")
+    assert page.locator("#pane button").first.evaluate("row => row === document.activeElement")
+    page.locator(".text").nth(1).focus()  # on the way by Tab, other texts do not take the pane
+    assert page.locator("#pane .where").text_content() == "piece 2 of 6, duo"
+    page.locator("#pane button").nth(1).focus()
+    page.keyboard.press("Escape")
+    assert text.evaluate("text => text === document.activeElement")
+    assert served.where == "piece 2"
+    assert page.locator("[role=listbox], [role=option], #pane[aria-live]").count() == 0
+
+
+def test_a_branch_asks_what_its_parent_asked(served: ServedPage, page: Any) -> None:
+    served.open()
+    page.locator("#settings summary").click()
+    page.locator("#controls [name=max_tokens]").fill("6")
+    page.locator("#controls [name=temperature]").fill("1")
+    served.answer = lambda _request: streamed(letters(6), seed=2**53 - 1)
+    for words in ("Hello", "Once more"):
+        served.send(words)
+    served.answer = lambda _request: streamed([step(b"z")], seed=5)
+    page.get_by_text("Again with these settings").first.click()  # the conversation would go on from this one
+    page.locator(".tree [role=treeitem]").nth(1).wait_for()
+    page.locator("#send:enabled").wait_for()
+    for place in (2, 5):
+        page.locator(".turn").nth(1).locator(".text").first.locator(".piece").nth(place).click()
+        with page.expect_request("**/v1/chat/completions"):
+            page.locator("#pane button.chosen").first.click()
+        page.locator("#send:enabled").wait_for()
+    _, parent, _, branch, last = served.sent
+    assert branch["messages"] == parent["messages"]
+    assert branch["messages"][1]["content"] == "abcdef"
+    assert (branch["max_tokens"], branch["seed"]) == (3, 2**53 - 1)
+    assert [bytes(each["bytes"]) for each in branch["prefill"]] == [b"a", b"b", b"c"]
+    assert last["max_tokens"] == 1
+
+
+def test_answers_without_a_text_are_no_part_of_the_history(served: ServedPage, page: Any) -> None:
+    served.open()
+    served.answer = lambda _request: refused(503, "the queue is full")
+    served.send("Hello")
+    page.locator(".foot.problem").wait_for()
+    served.answer = lambda _request: streamed(letters(2))
+    served.send("Once more")
+    assert served.sent[1]["messages"] == [{"role": "user", "content": "Once more"}]
+
+
+def test_settings_send_what_is_changed_and_nothing_else(served: ServedPage, page: Any) -> None:
+    told = json.loads(served.models[1])
+    told["data"][0]["unisono"]["gate"] = {"kind": "confidence", "parameter": 0.5, "boundary": True}
+    served.models = (200, json.dumps(told))
+    served.open()
+    page.locator("#settings summary").click()
+    page.locator("#controls [name='weight:a']").fill("")
+    served.send("Hello")
+    assert served.sent[0]["unisono"] == {"trace": True}
+    page.locator("#controls [name=threshold]").fill("0.3")
+    served.send("Hello")
+    assert served.sent[1]["unisono"] == {"trace": True, "gate": "confidence:0.3 boundary"}
+    page.locator("#controls [name=threshold]").fill("")
+    page.locator("#controls [name='weight:b']").fill("0.1")
+    served.send("Hello")
+    assert served.sent[2]["unisono"] == {"trace": True, "weights": {"a": 0.5, "b": 0.1}}
+
+
+def test_a_piece_is_told_in_one_sentence_also_where_little_is_known_of_it(served: ServedPage, page: Any) -> None:
+    top = {"a": [{"bytes": [97], "p": 0.5}], "b": [{"bytes": [98], "p": 0.5}]}
+    known = {"kind": "carried", "winners": ["a"]}
+    bare = step(b"a", **known)
+    del bare["top"]
+    served.answer = lambda _request: streamed([step(b"a", top=top, **known), bare])
+    served.open()
+    served.send("Hello")
+    sentences = []
+    for place in range(2):
+        page.locator(".piece").nth(place).hover()
+        sentences.append(page.locator("#pane .sentence").text_content())
+    assert sentences == [
+        "a carried it; b would have written “b”.",
+        "Some would have written something else, not the lead.",
+    ]
