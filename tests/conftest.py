@@ -45,8 +45,7 @@ def _take_a_core() -> None:
 
 _take_a_core()
 
-PAIR, KEPT = ("smol", "gemma"), 2
-"""Several files ask the pair in float32, and some a second ensemble between."""
+PAIR = ("smol", "gemma")
 TOKENIZERS = ("test_pieces_real.py", "test_hf_tokenizer.py")
 """Files that read nothing but real tokenizers."""
 LONG = ("models", "tokenizers", "slow")
@@ -70,28 +69,26 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session")
 def load_demo() -> Iterator[Callable[..., Any]]:
-    """Load an ensemble of demo models; the last ones asked for stay in memory, and converted tokenizers."""
+    """Load an ensemble of demo models; the last one of each backend stays in memory, and converted tokenizers."""
     from unisono.ensemble import Ensemble
 
-    loaded: dict[str, Any] = {}
+    loaded: dict[str, tuple[str, Any]] = {}  # by backend: two in float32 would take gigabytes more
     tokenizers: dict[str, Any] = {}
 
     def load(*names: str, backend: str, batch: int = 8, **keys: object) -> Any:
-        key = repr((names or PAIR, backend, batch, keys))
-        if key in loaded:
-            loaded[key] = loaded.pop(key)
-        else:
-            while len(loaded) >= KEPT:
-                loaded.pop(next(iter(loaded))).close()
+        key = repr((names or PAIR, batch, keys))
+        if loaded.get(backend, ("", None))[0] != key:
+            if backend in loaded:
+                loaded.pop(backend)[1].close()
                 gc.collect()
             with pytest.MonkeyPatch.context() as patch:
                 if backend == "transformers":
                     _keep_tokenizers(patch, tokenizers)
-                loaded[key] = Ensemble.load(demo_spec(*names, backend=backend, **keys), batch=batch)
-        return loaded[key]
+                loaded[backend] = key, Ensemble.load(demo_spec(*names, backend=backend, **keys), batch=batch)
+        return loaded[backend][1]
 
     yield load
-    for ensemble in loaded.values():
+    for _, ensemble in loaded.values():
         ensemble.close()
 
 
