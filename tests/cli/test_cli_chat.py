@@ -72,6 +72,42 @@ def test_a_conversation_is_saved_and_resumed(run: Run, pair: Path, tmp_path: Pat
     assert "talk.json' do not fit: " in wrong.err
 
 
+@pytest.mark.parametrize(
+    ("kept", "flags", "asked", "said"),
+    [
+        ({"temperature": 1.5}, ("--sampling", "greedy"), "/temperature", "temperature: 0"),
+        ({"draw": 1.5}, ("--sampling", "greedy"), "/temperature", "temperature: 0"),
+        ({"gate": "first:2", "boundary": True}, ("--gate", "first:3"), "/gate", "gate: first:3"),
+        ({"speculate": "ngram", "max_pieces": 9}, ("--speculate", "ngram:4"), "/speculate", "speculate: ngram:4"),
+        ({"speculate": "ngram:2"}, ("--speculate", "off"), "/speculate", "speculate: off"),
+        ({"temperature": 1.5}, ("--sampling", "greedy", "--temperature", 0.5), "/temperature", "temperature: 0.5"),
+        ({"speculate": "ngram"}, ("--max-pieces", 4), "/speculate", "speculate: ngram:4"),
+    ],
+)
+def test_flags_win_over_the_settings_of_a_resumed_file(
+    run: Run, pair: Path, tmp_path: Path, kept: object, flags: tuple[object, ...], asked: str, said: str
+) -> None:
+    told = tmp_path / "talk.json"
+    told.write_text(json.dumps({"unisono_chat": 1, "settings": kept, "messages": []}))
+    shown = run("chat", pair, "-q", "--resume", told, *flags, stdin=asked.encode())
+    assert (shown.code, shown.err) == (0, said + "\n")
+
+
+def test_default_is_what_the_file_says_and_not_the_flags(run: Run, pair: Path, tmp_path: Path) -> None:
+    pair.write_text(json.dumps({"members": MEMBERS, "gate": "first:7"}))
+    shown = run("chat", pair, "-q", "--gate", "first:2", stdin=b"/gate\n/gate default\n")
+    assert shown.err == "gate: first:2\ngate: first:7\n"
+
+
+def test_a_flag_that_does_not_fit_is_not_said_of_the_resumed_file(run: Run, pair: Path, tmp_path: Path) -> None:
+    told = tmp_path / "talk.json"
+    told.write_text(json.dumps({"unisono_chat": 1, "settings": {"gate": "first:2"}, "messages": []}))
+    shown = run("chat", pair, "-q", "--resume", told, "--max-pieces", 3)
+    assert shown.code == 2
+    assert shown.err.startswith("unisono: max_pieces is given, but nobody drafts")
+    assert run("chat", pair, "-q", "--gate", "never").err.startswith("unisono: unknown gate")
+
+
 def test_pieces_are_shown_in_brackets_where_there_are_no_colours(run: Run, pair: Path) -> None:
     shown = run("chat", pair, "-q", "--show", "--gate", "first:1", stdin=b"Who?\n/show\n")
     legend, answer, *rest = shown.out.splitlines()
