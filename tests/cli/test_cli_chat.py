@@ -72,6 +72,17 @@ def test_a_conversation_is_saved_and_resumed(run: Run, pair: Path, tmp_path: Pat
     assert "talk.json' do not fit: " in wrong.err
 
 
+def test_an_amateur_that_stands_first_does_not_lead_in_the_legend(run: Run, pair: Path) -> None:
+    shy, talker = {**MEMBERS[1], "weight": -0.5}, MEMBERS[0]
+    pair.write_text(json.dumps({"members": [shy, talker], "combine": "contrastive"}))
+    shown = run("chat", pair, "-q", "--show", stdin=b"Who?\n/show\n")
+    assert shown.code == 0
+    assert "[talker|talker's choice, against others] · [shy|shy overruled talker]" in shown.out
+    assert "shy's choice" not in run("run", pair, "Who?", "-q", "--show").out
+    bench = run("bench", pair, "--rounds", 1, "--pieces", 4, "-q")
+    assert "shy leads" not in bench.out + bench.err
+
+
 @pytest.mark.parametrize(
     ("kept", "flags", "asked", "said"),
     [

@@ -105,7 +105,7 @@ class Loop:
         return line_of(self._session.unanswered)
 
     def _painter(self, answer: Answer | None = None) -> Painter:
-        return Painter(self._session.members, self._session.method if answer is None else answer.method)
+        return Painter(self._session.prepared.weights, self._session.method if answer is None else answer.method)
 
     def _stop(self) -> None:
         self._is_stopped = True

@@ -76,7 +76,7 @@ class Session:
 
     @property
     def lead(self) -> str:
-        return self._method.lead_among({member.spec.name: member.weight for member in self.prepared.members})
+        return self._method.lead_among(self.prepared.weights)
 
     @property
     def transcript(self) -> Transcript:
