@@ -72,6 +72,14 @@ def test_a_conversation_is_saved_and_resumed(run: Run, pair: Path, tmp_path: Pat
     assert "talk.json' do not fit: " in wrong.err
 
 
+def test_a_pipe_is_told_of_a_question_that_a_resumed_file_leaves_open(run: Run, pair: Path, tmp_path: Path) -> None:
+    told = tmp_path / "talk.json"
+    told.write_text(json.dumps({"unisono_chat": 1, "messages": [{"role": "user", "content": "Who?"}]}))
+    shown = run("chat", pair, "-q", "--resume", told, stdin=b"/retry\n")
+    assert shown.out == ANSWERS["Who?"] + "\n"
+    assert shown.err == "the last question has no answer: 'Who?'; /retry as the first line answers it\n"
+
+
 def test_an_amateur_that_stands_first_does_not_lead_in_the_legend(run: Run, pair: Path) -> None:
     shy, talker = {**MEMBERS[1], "weight": -0.5}, MEMBERS[0]
     pair.write_text(json.dumps({"members": [shy, talker], "combine": "contrastive"}))

@@ -178,8 +178,8 @@ class Session:
         if not before.turns:
             return "ask something shorter, or raise the member's context in the ensemble file"
         return (
-            "nothing is lost: /forget leaves the oldest turn out, and /forget N several; "
-            "/undo takes the last one back; /save FILE keeps all"
+            "the conversation is as it was: /forget leaves the oldest turn out, and /forget N several; /undo takes the "
+            "last one back; its file loses them too, so copy what /save FILE has written to keep all"
         )
 
 
