@@ -190,7 +190,7 @@ def test_a_user_talks_stops_edits_and_leaves(pair: Path, tmp_path: Path) -> None
 
 
 def test_ctrl_c_stops_reading_and_a_question_comes_back(pair: Path, tmp_path: Path) -> None:
-    terminal = start(pair, tmp_path, 300, "--no-history")
+    terminal = start(pair, tmp_path, 600, "--no-history")
     terminal.ready()
     terminal.ask("Who?")
     terminal.busy()
