@@ -56,6 +56,25 @@ NAMED = re.compile(
 GONE = {"benchmarks/spelling.py"}  # whose figures of then are still told
 
 
+def test_what_is_said_of_flags_holds_for_those_verbs_and_no_others() -> None:
+    """Of sentences of docs/command-line.md that list verbs: which they name, and which flag these have, or lack."""
+    text = " ".join((ROOT / "docs" / "command-line.md").read_text().split())
+    verbs = {name: verb for name, verb in get_command(app).commands.items() if not hasattr(verb, "commands")}
+    verbs["member serve"] = get_command(app).commands["member"].commands["serve"]
+    for flag, sentence, has in (
+        ("--json", r"all but ([^.]*?) have `--json`", False),
+        ("--member", r"\. ([^.]*?) take `-m`", True),
+        ("--gate", r"say for ([^.]*?) how these members write", True),
+    ):
+        found = re.search(sentence, text)
+        assert found, sentence
+        named = set(re.findall(r"`([a-z -]+)`", found[1]))
+        flags = {name: {each for param in verb.params for each in param.opts} for name, verb in verbs.items()}
+        if flag == "--member":
+            flags["member serve"] = set()  # whose flag of that name chooses one
+        assert named == {name for name in verbs if (flag in flags[name]) == has}, flag
+
+
 @pytest.mark.parametrize("folder", ["src", "tests", "tools", "benchmarks", "docs", ".ci", "."])
 def test_files_that_are_named_in_passing_are_there(folder: str) -> None:
     """In comments, docstrings and prose too, where no link and no type checker looks."""

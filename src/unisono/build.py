@@ -59,6 +59,11 @@ class Prepared:
     union: UnionVocabulary
     grammars: Grammars
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """The shares of the members by their names, in order."""
+        return {member.spec.name: member.weight for member in self.members}
+
     def check_constraint(self, constraint: object) -> None:
         if (given := Constraint.parse(constraint)) is not None:
             self.grammars(given)
@@ -89,7 +94,7 @@ class Prepared:
             SpecError: there is no such member that votes.
         """
         encoders = {member.spec.name: member.encoder for member in self.members}
-        name = lead or self.spec.method.lead_among({member.spec.name: member.weight for member in self.members})
+        name = lead or self.spec.method.lead_among(self.weights)
         if name not in encoders:
             raise SpecError(
                 f"the lead {shown(name)} is no member that votes{nearest(name, encoders)}",

@@ -65,7 +65,7 @@ def diagnose(prepared: Prepared, *, loaded: bool = False) -> Diagnosis:
     """
     members = tuple(_diagnose_members(prepared.members))
     share = ordinary_text_share(prepared)
-    method, weights = prepared.spec.method, {member.spec.name: member.weight for member in prepared.members}
+    method, weights = prepared.spec.method, prepared.weights
     models = {member.owner: member.facts for member in members}
     memory = sum(facts.weight_bytes + facts.cache_bytes for facts in models.values())
     host = _host_memory()

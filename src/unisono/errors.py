@@ -118,13 +118,19 @@ LONGEST_SHOWN = 60
 
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest choice, or an empty string when none is close."""
+    close = closest(word, choices)
+    return "" if close is None else f"; did you mean {close!r}?"
+
+
+def closest(word: str, choices: Iterable[str]) -> str | None:
+    """Return the choice that is closest to a word, or ``None`` when none is close."""
     if len(word) > LONGEST_WORD:
-        return ""
+        return None
     written = {choice.lower(): choice for choice in choices}
     if len(word) * sum(map(len, written)) > MOST_COMPARED:
-        return ""
+        return None
     close = difflib.get_close_matches(word.lower(), written, n=1)
-    return f"; did you mean {written[close[0]]!r}?" if close else ""
+    return written[close[0]] if close else None
 
 
 def shown(value: object) -> str:

@@ -72,6 +72,61 @@ def test_a_conversation_is_saved_and_resumed(run: Run, pair: Path, tmp_path: Pat
     assert "talk.json' do not fit: " in wrong.err
 
 
+def test_a_pipe_is_told_of_a_question_that_a_resumed_file_leaves_open(run: Run, pair: Path, tmp_path: Path) -> None:
+    told = tmp_path / "talk.json"
+    told.write_text(json.dumps({"unisono_chat": 1, "messages": [{"role": "user", "content": "Who?"}]}))
+    shown = run("chat", pair, "-q", "--resume", told, stdin=b"/retry\n")
+    assert shown.out == ANSWERS["Who?"] + "\n"
+    assert shown.err == "the last question has no answer: 'Who?'; /retry as the first line answers it\n"
+
+
+def test_an_amateur_that_stands_first_does_not_lead_in_the_legend(run: Run, pair: Path) -> None:
+    shy, talker = {**MEMBERS[1], "weight": -0.5}, MEMBERS[0]
+    pair.write_text(json.dumps({"members": [shy, talker], "combine": "contrastive"}))
+    shown = run("chat", pair, "-q", "--show", stdin=b"Who?\n/show\n")
+    assert shown.code == 0
+    assert "[talker|talker's choice, against others] · [shy|shy overruled talker]" in shown.out
+    assert "shy's choice" not in run("run", pair, "Who?", "-q", "--show").out
+    bench = run("bench", pair, "--rounds", 1, "--pieces", 4, "-q")
+    assert "shy leads" not in bench.out + bench.err
+
+
+@pytest.mark.parametrize(
+    ("kept", "flags", "asked", "said"),
+    [
+        ({"temperature": 1.5}, ("--sampling", "greedy"), "/temperature", "temperature: 0"),
+        ({"draw": 1.5}, ("--sampling", "greedy"), "/temperature", "temperature: 0"),
+        ({"gate": "first:2", "boundary": True}, ("--gate", "first:3"), "/gate", "gate: first:3"),
+        ({"speculate": "ngram", "max_pieces": 9}, ("--speculate", "ngram:4"), "/speculate", "speculate: ngram:4"),
+        ({"speculate": "ngram:2"}, ("--speculate", "off"), "/speculate", "speculate: off"),
+        ({"temperature": 1.5}, ("--sampling", "greedy", "--temperature", 0.5), "/temperature", "temperature: 0.5"),
+        ({"speculate": "ngram"}, ("--max-pieces", 4), "/speculate", "speculate: ngram:4"),
+    ],
+)
+def test_flags_win_over_the_settings_of_a_resumed_file(
+    run: Run, pair: Path, tmp_path: Path, kept: object, flags: tuple[object, ...], asked: str, said: str
+) -> None:
+    told = tmp_path / "talk.json"
+    told.write_text(json.dumps({"unisono_chat": 1, "settings": kept, "messages": []}))
+    shown = run("chat", pair, "-q", "--resume", told, *flags, stdin=asked.encode())
+    assert (shown.code, shown.err) == (0, said + "\n")
+
+
+def test_default_is_what_the_file_says_and_not_the_flags(run: Run, pair: Path, tmp_path: Path) -> None:
+    pair.write_text(json.dumps({"members": MEMBERS, "gate": "first:7"}))
+    shown = run("chat", pair, "-q", "--gate", "first:2", stdin=b"/gate\n/gate default\n")
+    assert shown.err == "gate: first:2\ngate: first:7\n"
+
+
+def test_a_flag_that_does_not_fit_is_not_said_of_the_resumed_file(run: Run, pair: Path, tmp_path: Path) -> None:
+    told = tmp_path / "talk.json"
+    told.write_text(json.dumps({"unisono_chat": 1, "settings": {"gate": "first:2"}, "messages": []}))
+    shown = run("chat", pair, "-q", "--resume", told, "--max-pieces", 3)
+    assert shown.code == 2
+    assert shown.err.startswith("unisono: max_pieces is given, but nobody drafts")
+    assert run("chat", pair, "-q", "--gate", "never").err.startswith("unisono: unknown gate")
+
+
 def test_pieces_are_shown_in_brackets_where_there_are_no_colours(run: Run, pair: Path) -> None:
     shown = run("chat", pair, "-q", "--show", "--gate", "first:1", stdin=b"Who?\n/show\n")
     legend, answer, *rest = shown.out.splitlines()
@@ -135,7 +190,7 @@ def test_a_user_talks_stops_edits_and_leaves(pair: Path, tmp_path: Path) -> None
 
 
 def test_ctrl_c_stops_reading_and_a_question_comes_back(pair: Path, tmp_path: Path) -> None:
-    terminal = start(pair, tmp_path, 300, "--no-history")
+    terminal = start(pair, tmp_path, 600, "--no-history")
     terminal.ready()
     terminal.ask("Who?")
     terminal.busy()

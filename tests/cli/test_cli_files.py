@@ -120,7 +120,7 @@ def test_what_is_no_file_to_read_is_refused(run: Run, duo: Path, tmp_path: Path,
     path = odd(tmp_path, kind, "odd.yaml")
     began = time.perf_counter()
     shown = run(*PLACES[place](path, duo))
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - began < 20, "it was waited for"  # the first of a verb imports its libraries
     assert shown.code == 2
     assert "Traceback" not in shown.err
     assert "internal error" not in shown.err

@@ -11,7 +11,7 @@ import pytest
 
 from support.command_line import Run
 from unisono.async_ensemble import AsyncEnsemble
-from unisono.cli.spec_flags import content_of
+from unisono.cli.spec_flags import content_of, text_beside
 from unisono.config.ensemble import load_spec
 from unisono.config.method import Method
 from unisono.ensemble import Ensemble
@@ -125,6 +125,36 @@ def test_what_may_be_misread_is_refused(run: Run, words: tuple[str, ...], proble
     assert shown.code == 2
     assert problem in shown.err, shown.err
     assert "Traceback" not in shown.err
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize("text", ["https://x.org/a summarise", "demo: what is it?", f"Say {LONG}.yaml", f"{LONG}.yaml"])
+def test_words_that_name_no_model_and_no_file_are_the_text(text: str) -> None:
+    assert text_beside(None, ["fake:a"], None) == (None, None)
+    assert text_beside(text, ["fake:a"], None) == (None, text)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("run", f"{LONG}.yaml", "Hello"), "cannot read the spec file"),
+        (("run", f"mdels/{LONG}.yaml", "Hello"), "there is no spec file"),
+        (("run", *MEMBERS, "Hello", "--save", f"{LONG}.yaml"), "cannot write"),
+        (("run", "-m", f"a={LONG}", "Hello"), "cannot be looked up: "),
+        (("run", "-m", f"~nobody/{LONG} x", "Hello"), "there is no model"),
+        (("run", "duo.yaml", "--prompts", "duo.yaml", "--out", LONG), "cannot write"),
+        (("run", "duo.yaml", "Hello", "--trace", LONG), "cannot write the trace"),
+    ],
+)
+def test_a_name_that_is_too_long_is_no_file(run: Run, words: tuple[str, ...], problem: str) -> None:
+    Path("models").mkdir()
+    shown = run(*words)
+    assert shown.code == 2
+    assert shown.err.startswith("unisono: ")
+    assert problem in shown.err, shown.err
+    assert not shown.err.startswith("unisono: File name too long")
 
 
 def test_a_server_names_models_alone_by_their_models() -> None:

@@ -14,6 +14,7 @@ from unisono.cli.console import harmless
 from unisono.config.method import Method
 from unisono.records import DraftRecord, GateReading, StepRecord, TopPieces
 
+PAIR = {"x": 0.5, "y": 0.5}
 SURE: TopPieces = ((b"x", 0.9),)
 ELSE: TopPieces = ((b"y", 0.6),)
 
@@ -40,7 +41,7 @@ TEXT = "One € two\n three \x1b[2J"
 
 
 def painted(*, coloured: bool, at_once: int = 3) -> str:
-    painter = Painter(("x", "y"), Method(gate="confidence:0.5"))  # type: ignore[arg-type]
+    painter = Painter(PAIR, Method(gate="confidence:0.5"))  # type: ignore[arg-type]
     text = ""
     for end in range(0, len(TEXT), at_once):
         painter.add(STEPS)
@@ -63,25 +64,38 @@ def test_colours_say_it_and_none_outlasts_its_text() -> None:
 
 
 def test_a_text_that_a_stop_string_has_cut_is_painted_as_far_as_it_is_shown() -> None:
-    painter = Painter(("x", "y"), Method())
+    painter = Painter(PAIR, Method())
     painter.add([step(b" \n", x=True, y=True), step(b"One two", x=False, y=True)])  # white space beside a mark is cut
     assert painter.paint("answer", "One", coloured=False) + painter.end("answer", coloured=False) == "[y|One]"
 
 
 def test_the_legend_names_what_the_method_can_bring_about() -> None:
-    plain = Painter(("x", "y", "z"), Method()).legend(coloured=False)
+    plain = Painter({**PAIR, "z": 1}, Method()).legend(coloured=False)
     assert plain == (
         "all agreed · [x|x's choice, against others] · [y|y overruled x] · [z|z overruled x] · "
         "[nobody|nobody's first choice]"
     )
-    gated = Painter(("x", "y"), Method(gate="every:2", speculate="y:2")).legend(coloured=True)  # type: ignore[arg-type]
+    gated = Painter(PAIR, Method(gate="every:2", speculate="y:2")).legend(coloured=True)  # type: ignore[arg-type]
     assert "\x1b[2mthe gate stayed shut: x alone\x1b[0m" in gated
     assert "\x1b[4mdrafted and accepted\x1b[0m" in gated
-    assert "overruled" not in Painter(("x",), Method()).legend(coloured=False)
+    assert "overruled" not in Painter({"x": 1}, Method()).legend(coloured=False)
+
+
+def test_the_first_of_positive_weight_leads_and_an_amateur_may_agree_with_what_overrules_it() -> None:
+    painter = Painter({"y": -0.5, "x": 1.0}, Method(combine="contrastive"))  # type: ignore[arg-type]
+    assert "[x|x's choice, against others] · [y|y overruled x]" in painter.legend(coloured=False)
+    painter.add([step(b"One", x=False, y=True)])
+    assert painter.paint("answer", "One", coloured=True) == "\x1b[1;35mOne\x1b[0m"
+
+
+def test_the_lead_is_bold_where_it_overrules_one_that_led_in_its_place() -> None:
+    painter = Painter({"y": 0.5, "x": 0.5}, Method())
+    painter.add([step(b"One", x=False, y=True)])
+    assert painter.paint("answer", "One", coloured=True) == "\x1b[1mOne\x1b[0m"
 
 
 def test_many_members_have_styles_of_their_own() -> None:
-    legend = Painter([f"m{number}" for number in range(11)], Method()).legend(coloured=True)
+    legend = Painter({f"m{number}": 1 for number in range(11)}, Method()).legend(coloured=True)
     codes = re.findall(r"\x1b\[([0-9;]+)m", legend)
     assert len({code for code in codes if code != "0"}) == 12
 

@@ -138,6 +138,15 @@ def test_turns_are_taken_back_offered_again_and_forgotten(commands: Commands) ->
     assert commands.run("/forget").words == "there is nothing to forget"
 
 
+def test_what_is_forgotten_is_said_to_be_gone_from_the_file_too(commands: Commands, tmp_path: Path) -> None:
+    kept = tmp_path / "talk.json"
+    for question in ("Hi", "Who?"):
+        ask(commands, question)
+    commands.run(f"/save {kept}")
+    assert commands.run("/forget").words == f"forgot a turn; '{kept}' has no more than the rest"
+    assert [turn.question for turn in read_transcript(kept).conversation.turns] == ["Who?"]
+
+
 def test_a_conversation_is_kept_in_its_file_and_no_other_file_is_lost(commands: Commands, tmp_path: Path) -> None:
     kept, other = tmp_path / "my talk.json", tmp_path / "other.txt"
     other.write_text("precious")

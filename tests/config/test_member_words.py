@@ -30,7 +30,7 @@ from unisono.errors import SpecError
     ],
 )
 def test_a_line_is_a_member(line: str, member: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "exists", lambda path: " " in str(path))
+    monkeypatch.setattr("os.path.exists", lambda path: " " in str(path))
     assert read_member(line) == member
 
 
@@ -122,12 +122,13 @@ def test_a_model_alone_is_an_ensemble_of_one(tmp_path: Path, monkeypatch: pytest
 def test_a_wrong_path_suggests_the_files_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "samples").mkdir()
-    for name in ("duo.yaml", "samples/trio.yaml", "samples/notes.txt"):
+    for name in ("duo.yaml", "it's ours.yaml", "samples/trio.yaml", "samples/notes.txt"):
         (tmp_path / name).touch()
     for path, meant in (
         ("duo.yml", "did you mean 'duo.yaml'?"),
         ("duo", "did you mean 'duo.yaml'?"),
         ("samples/tri.yaml", "did you mean 'samples/trio.yaml'?"),
+        ("its ours.yaml", 'did you mean "it\'s ours.yaml"?'),
         ("smples/trio.yaml", "did you mean 'samples/trio.yaml'?"),
     ):
         with pytest.raises(SpecError) as caught:

@@ -25,7 +25,7 @@ from unisono.backends.bounded_files import (
     check_counts,
     refuse_hollow,
 )
-from unisono.backends.weight_files import refuse_other_kinds
+from unisono.backends.weight_files import GGUF_MAGIC, refuse_other_kinds
 from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported, shown
 from unisono.user_files import open_plain
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
@@ -125,7 +125,7 @@ def read_head(path: Path) -> GgufFile:
     refuse_hollow(path)
     try:
         with open_plain(path) as file:
-            if file.read(4) != b"GGUF":
+            if file.read(4) != GGUF_MAGIC:
                 raise ModelCorrupt(f"{path} is not a GGUF file", hint="download or convert it again")
             with contextlib.closing(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) as data:
                 return _read_head(path, data)

@@ -17,6 +17,7 @@ from unisono.user_files import DOCUMENT, open_plain, read_bytes
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+GGUF_MAGIC = b"GGUF"
 HEAD = 512
 """Bytes that show what a file is."""
 BITS = {
@@ -37,6 +38,12 @@ ARCHIVES = {
 OLD_GGML = (b"lmgg", b"tjgg", b"fmgg", b"algg")
 _AGAIN = "download it again"
 _PICKLE_HINT = "take the model as GGUF or safetensors, or convert it; a pickle can run any code when it is loaded"
+
+
+def begins_as_gguf(path: Path) -> bool:
+    """Whether a file begins as GGUF files do. Raises an `OSError` where it cannot be read, or is no plain file."""
+    with open_plain(path) as file:
+        return file.read(len(GGUF_MAGIC)) == GGUF_MAGIC
 
 
 def refuse_other_kinds(path: Path, wanted: str) -> None:
@@ -104,7 +111,7 @@ def _refuse_other_binaries(path: Path, head: bytes, wanted: str) -> None:
             raise ModelUnsupported(f"{path} is a {name} archive", hint="unpack it, and give what it holds")
     if head.startswith(OLD_GGML):
         raise ModelUnsupported(f"{path} is a GGML file, the format before GGUF", hint="download the model as GGUF")
-    if head.startswith(b"GGUF") and wanted != "gguf":
+    if head.startswith(GGUF_MAGIC) and wanted != "gguf":
         raise ModelUnsupported(
             f"{path} is a GGUF file", hint=f"give its path as the model, and name it {path.stem}.gguf"
         )

@@ -65,7 +65,7 @@ def bench(flags: BenchFlags) -> None:
     if flags.as_json:
         print(json.dumps({**benchmark.to_json(), "method": checked.method.to_json()}, indent=2))
     else:
-        _show(benchmark, method_words(checked.method, [member.name for member, _ in checked.voters()]))
+        _show(benchmark, method_words(checked.method, {member.name: weight for member, weight in checked.voters()}))
 
 
 def _show(benchmark: Benchmark, method: str) -> None:

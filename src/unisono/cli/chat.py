@@ -14,13 +14,14 @@ import typer
 from unisono.cli.console import loading_report
 from unisono.cli.flags import Quiet, optional, refuse_flags, takes_flags
 from unisono.cli.method import MethodFlags, say_idle
-from unisono.cli.spec_flags import SpecFlags, read_given
+from unisono.cli.spec_flags import SpecFlags, names_file, read_given
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
     from unisono.cli.talk.loop import Reader
     from unisono.cli.talk.session import Session
     from unisono.cli.talk.transcript import Transcript
+    from unisono.config.ensemble import EnsembleSpec
 
 CHUNK = 256
 """Ids of a prompt that are read in a step: Ctrl-C waits for no more."""
@@ -88,12 +89,13 @@ def _begun(flags: ConversationFlags) -> Transcript:
     from dataclasses import replace
 
     from unisono.cli.talk.conversation import Conversation
+    from unisono.cli.talk.session import with_changes
     from unisono.cli.talk.transcript import Transcript, read_transcript
 
     begun = Transcript(Conversation()) if flags.resume is None else read_transcript(flags.resume)
     if flags.system is not None:
         begun = replace(begun, conversation=replace(begun.conversation, system=flags.system))
-    return replace(begun, settings={**begun.settings, **flags.settings})
+    return replace(begun, settings=with_changes(begun.settings, flags.settings))
 
 
 def _load(flags: ConversationFlags, begun: Transcript, stack: contextlib.ExitStack) -> Session:
@@ -105,18 +107,29 @@ def _load(flags: ConversationFlags, begun: Transcript, stack: contextlib.ExitSta
     from unisono.cli.talk.session import Session
     from unisono.engine.service import Service
 
-    spec = read_given(flags.spec, flags.members, flags.save, flags.settings, changes_files=True).spec
+    named = {} if names_file(flags.spec) else flags.settings  # of a file, ``default`` is what the file says
+    spec = read_given(flags.spec, flags.members, flags.save, named).spec
+    method = _changed(spec, begun, flags).method
     if not flags.quiet:
-        say_idle(spec.method, flags.settings)
-    try:
-        spec.but(**begun.settings)
-    except SpecError as error:
-        words = f"the settings in {str(flags.resume)!r} do not fit: {error.message}"
-        raise SpecError(words, hint=error.hint) from error
+        say_idle(method, flags.settings)
     with loading_report(quiet=flags.quiet) as report:
         prepared = prepare(spec, report=report)
         engine = stack.enter_context(prepared.load(report, longest_block=CHUNK, keep_prefixes=True))
     return Session(prepared, Service({"": engine}, chunk=CHUNK), begun, flags.limits)
+
+
+def _changed(spec: EnsembleSpec, begun: Transcript, flags: ConversationFlags) -> EnsembleSpec:
+    """The ensemble as it begins to write. Raises a `SpecError` that says whether the resumed file does not fit."""
+    try:
+        return spec.but(**begun.settings)
+    except SpecError:
+        resumed = {name: value for name, value in begun.settings.items() if name not in flags.settings}
+        try:
+            spec.but(**resumed)
+        except SpecError as error:
+            words = f"the settings in {str(flags.resume)!r} do not fit: {error.message}"
+            raise SpecError(words, hint=error.hint) from error
+        raise
 
 
 def _reader(is_terminal: bool, flags: ConversationFlags) -> Reader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
@@ -73,14 +73,15 @@ class _Flow:
 class Painter:
     """Paints a text as it comes, by the records of its steps, and tells at the end what happened in it."""
 
-    def __init__(self, members: Sequence[str], method: Method) -> None:
-        """Paint a text that these members, all that vote, write by a method."""
-        self.members = tuple(members)
+    def __init__(self, weights: Mapping[str, float], method: Method) -> None:
+        """Paint a text that members of these weights, all that vote, write by a method."""
+        self.members = tuple(weights)
         self.method = method
-        self.lead = method.lead or self.members[0]
+        self.lead = method.lead_among(weights)
         self.outcomes: list[Outcome] = []
         others = [name for name in self.members if name != self.lead]
         self._colours = {name: _colour(place) for place, name in enumerate(others)}
+        """By who may overrule the lead."""
         self._flows: dict[Part, _Flow] = {"answer": _Flow(), "reasoning": _Flow()}
 
     def add(self, steps: Sequence[StepRecord]) -> None:
@@ -120,7 +121,8 @@ class Painter:
 
     def _of_kind(self, outcome: Outcome) -> tuple[tuple[str, ...], str]:
         if outcome.kind == "overruled":
-            return (BOLD, *self._colours[outcome.winners[0]]), "+".join(outcome.winners)
+            colour = self._colours.get(outcome.winners[0], ())  # of the lead, where another one led at that step
+            return (BOLD, *colour), "+".join(outcome.winners)
         return {
             "agreed": ((), ""),
             "carried": ((BOLD,), "+".join(outcome.winners)),

@@ -87,7 +87,7 @@ def _show(diagnosis: Diagnosis, console: Console) -> None:
         cells = zip(titles, *(column for _, column in some), strict=True)
         print_table(console, ("", *(name for name, _ in some)), cells, left=1 + len(some), fold=True)
         console.print()
-    for line in (*_vocabularies(diagnosis), *_facts(diagnosis, names)):
+    for line in (*_vocabularies(diagnosis), *_facts(diagnosis)):
         console.print(line, markup=False)
     console.print()
     for line in [f"! {warning}" for warning in diagnosis.warnings] or ["Nothing here would hurt this ensemble."]:
@@ -121,10 +121,10 @@ def _vocabularies(diagnosis: Diagnosis) -> Iterator[str]:
             )
 
 
-def _facts(diagnosis: Diagnosis, names: Sequence[str]) -> Iterator[str]:
+def _facts(diagnosis: Diagnosis) -> Iterator[str]:
     yield f"union: {diagnosis.union_size:,} pieces, {diagnosis.left_out:,} left out"
     yield f"ordinary text: {diagnosis.ordinary_text_share:.0%} of its pieces are known to all members"
-    if words := method_words(diagnosis.method, names):
+    if words := method_words(diagnosis.method, {member.name: member.weight for member in diagnosis.members}):
         yield f"method: {words}"
     yield f"context: {diagnosis.context:,} tokens"
     host = diagnosis.host_memory_bytes

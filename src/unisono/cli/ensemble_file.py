@@ -19,20 +19,20 @@ PATHS = ("model", "tokenizer")
 def check_out(out: Path, spec: Path | None, prompts: Path | None = None, *, flag: str = "--out") -> None:
     """Refuse a file that cannot be written, that is read, or that is no ensemble file. Raises a `SpecError`."""
     name = repr(str(out))
-    if out.is_dir():
+    if os.path.isdir(out):
         raise SpecError(f"{flag} is {name}, a folder", hint="give a file")
     for read, what in ((spec, "the ensemble file itself"), (prompts, "the file of the prompts itself")):
-        if read is not None and out.exists() and read.exists() and out.samefile(read):
+        if read is not None and os.path.exists(out) and os.path.exists(read) and out.samefile(read):
             raise SpecError(f"{flag} is {name}, {what}", hint="give another file")
     try:
         folder = out.resolve().parent
     except (OSError, RuntimeError) as error:  # links that lead to one another
         raise SpecError(f"{flag} is {name}, which leads nowhere: {error}", hint="give another file") from error
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise SpecError(f"{flag} is {name}, in a folder that does not exist", hint=f"make it first: mkdir -p {folder}")
     if not os.access(folder, os.W_OK):
         raise SpecError(f"{flag} is {name}, in a folder that cannot be written to", hint=f"choose another {flag}")
-    if out.exists() and not _is_ensemble(out):
+    if os.path.exists(out) and not _is_ensemble(out):
         raise SpecError(f"{flag} is {name}, which is no ensemble file, and would be lost", hint="give another file")
 
 
@@ -66,7 +66,7 @@ def text_of(content: Mapping[str, Any], folder: Path | None = None, path: Path |
 def _moved(given: str, old: Path, new: Path) -> str:
     """A relative path as seen from another folder; what is no path that leads somewhere stays what it is."""
     there = old / given
-    if Path(given).is_absolute() or not there.exists():
+    if Path(given).is_absolute() or not os.path.exists(there):
         return given
     plain = there.resolve() if there.name == ".." else there.parent.resolve() / there.name  # a link keeps its name
     moved = os.path.relpath(plain, new)

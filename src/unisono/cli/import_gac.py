@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +30,7 @@ def import_gac(
 
     imported = convert(_read(config), config)
     text = imported.to_yaml(config.name)
-    if out is not None and out.exists() and out.samefile(config):
+    if out is not None and os.path.exists(out) and out.samefile(config):
         raise SpecError(f"--out is {str(out)!r}, the configuration itself", hint="choose another file")
     if out is not None:
         _write(out, text, overwrite=overwrite)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -121,15 +121,15 @@ def say_idle(method: Method, changes: Mapping[str, Any]) -> None:
             say(f"unisono: {flag} has no effect at temperature 0; --temperature 1 samples")
 
 
-def method_words(method: Method, members: Sequence[str]) -> str:
-    """How an ensemble writes, in words; empty for the default."""
+def method_words(method: Method, weights: Mapping[str, float]) -> str:
+    """How an ensemble of members with these weights writes, in words; empty for the default."""
     from unisono.config.combine import Combine
     from unisono.config.reasoning import Reasoning
     from unisono.config.sampling import Sampling
 
     words = [] if method.combine == Combine() else [f"combined by {method.combine}"]
-    lead = method.lead or members[0]
-    if lead != members[0] or method.gate.reads_lead:
+    lead = method.lead_among(weights)
+    if lead != next(iter(weights)) or method.gate.reads_lead:
         words.append(f"{lead} leads")
     if not method.gate.always_open:
         words.append(f"gate {method.gate}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -192,17 +193,17 @@ def _check_out(prompts: Path, job: RunFlags) -> None:
     name = repr(str(job.out))
     if job.resume and job.overwrite:
         raise SpecError("--resume and --overwrite contradict each other", hint="give one of them")
-    if job.out.is_dir():
+    if os.path.isdir(job.out):
         raise SpecError(f"--out is {name}, a folder", hint="give a file")
-    if job.out.exists() and prompts.exists() and job.out.samefile(prompts):
+    if os.path.exists(job.out) and os.path.exists(prompts) and job.out.samefile(prompts):
         raise SpecError(f"--out is {name}, the file of the prompts itself", hint="give another file")
-    if job.out.is_file() and job.out.stat().st_size and not (job.resume or job.overwrite):
+    if os.path.isfile(job.out) and job.out.stat().st_size and not (job.resume or job.overwrite):
         raise SpecError(f"{name} holds answers already", hint="--resume goes on with it, --overwrite replaces it")
 
 
 def _earlier(job: RunFlags) -> tuple[list[dict[str, Any]], int | None]:
     """What an earlier run has written, when this one goes on with it, and how many bytes of it are whole lines."""
-    if not job.resume or job.out is None or not job.out.is_file():
+    if not job.resume or job.out is None or not os.path.isfile(job.out):
         return [], None
     return complete_lines(job.out, "id", what="the output of a run", line_is="an answer")
 

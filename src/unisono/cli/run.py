@@ -74,7 +74,7 @@ def _run_one(text: str, job: RunFlags) -> None:
             _show_several(ensemble, prompt, job)
             return
         stream = ensemble.stream(prompt, **job.options())
-        painter = Painter(ensemble.members, ensemble.method.but(**job.method)) if job.show else None
+        painter = Painter(ensemble.prepared.weights, ensemble.method.but(**job.method)) if job.show else None
         _show(stack.enter_context(stream), job, trace, prompt, painter)
         say_away(stream.generation)
         if not job.as_json and not job.quiet and sys.stderr.isatty():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -217,7 +218,7 @@ def _arguments_on_ray(flags: ServeFlags, files: Mapping[str, Path | str]) -> Arg
         raise SpecError(
             f"the limit {lost[0]} cannot be kept with --ray: Serve's proxies hold the connections", hint="leave it out"
         )
-    places = {name: Path(path).absolute() if Path(path).exists() else path for name, path in files.items()}
+    places = {name: Path(path).absolute() if os.path.exists(path) else path for name, path in files.items()}
     return Arguments.read(
         {
             "ensembles": [f"{name}={place}" for name, place in places.items()],

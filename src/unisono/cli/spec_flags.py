@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -118,7 +120,7 @@ def read_given(
     if spec is None and not members:
         raise SpecError("there is no ensemble", hint=NO_ENSEMBLE)
     found = load_spec(members or spec or "", again=again)
-    file = None if spec is None or _is_model(spec) else Path(spec)
+    file = Path(spec) if spec is not None and names_file(spec) else None
     changed = {key: value for key, value in (method or {}).items() if value is not None}
     if changed and file is not None and not changes_files:
         flag = f"--{next(iter(changed)).replace('_', '-')}"
@@ -130,10 +132,11 @@ def read_given(
     return given
 
 
-def _is_model(spec: str) -> bool:
+def names_file(spec: str | None) -> bool:
+    """Whether a spec is given, and is a file or meant as one: no model alone."""
     from unisono.config.spec_word import model_alone
 
-    return model_alone(spec) is not None
+    return spec is not None and model_alone(spec) is None
 
 
 def text_beside(spec: str | None, members: list[str] | None, text: str | None) -> tuple[str | None, str | None]:
@@ -147,12 +150,18 @@ def text_beside(spec: str | None, members: list[str] | None, text: str | None) -
             f"{spec!r} and a text are given beside -m, which names all members",
             hint="leave the file out, or -m; a text of several words is quoted",
         )
-    if spec is not None and (spec.endswith(SUFFIXES) or _is_model(spec)) and (Path(spec).exists() or ":" in spec):
+    if spec is not None and _is_no_text(spec):
         raise SpecError(
             f"{spec!r} stands where the text does, as -m names all members",
             hint="leave it out, or -m; if it is the text, give it on stdin",
         )
     return None, spec
+
+
+def _is_no_text(word: str) -> bool:
+    """Whether a word names a model or a file that is there. One with blanks is a text, unless a file is called so."""
+    is_one = word.endswith(SUFFIXES) or not names_file(word)
+    return is_one and (os.path.exists(word) or (":" in word and not re.search(r"\s", word)))  # of any length
 
 
 def _name_of(spec: EnsembleSpec) -> str:
@@ -187,6 +196,6 @@ def _save(given: Given, save: Path) -> None:
         )
     check_out(save, None, flag="--save")
     content = content_of(given.spec)
-    if save.exists() and read_text(save, SETTINGS) not in ("", text_of(content, given.folder, save)):
+    if os.path.exists(save) and read_text(save, SETTINGS) not in ("", text_of(content, given.folder, save)):
         raise SpecError(f"--save is {str(save)!r}, which holds another ensemble", hint="give another file")
     write_ensemble(save, given.folder, content, flag="--save")

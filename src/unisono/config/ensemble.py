@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields
@@ -235,7 +236,7 @@ def load_spec(source: Source, *, again: bool = False) -> EnsembleSpec:
     if (model := model_alone(source)) is not None:
         return _validate({"members": [member_alone(model)]}, "the model", {}, Path())
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):
         files = sorted(file.name for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
         there = f"; it holds {', '.join(files[:6])}" if files else ""
         raise SpecError(

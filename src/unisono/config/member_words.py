@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -120,7 +120,7 @@ def _named(text: str, line: str) -> tuple[str | None, str]:
             f"the member {shown(line)}: {shown(name)} cannot be a name",
             hint="use letters, digits, '.', '_' and '-'; keys are written weight:0.5",
         )
-    if Path(text).exists():
+    if os.path.exists(text):
         raise SpecError(
             f"the member {shown(line)} may be the file {shown(text)}, or {shown(model)} by the name {name!r}",
             hint=f"write ./{text} for the file, or {name}=./{model}",
@@ -135,7 +135,7 @@ def _check_model(model: str, line: str) -> None:
         raise SpecError(
             f"the member {shown(line)} is an ensemble file", hint="give the file alone, in place of members"
         )
-    if re.search(r"\s", model) and not Path(model).expanduser().exists():
+    if re.search(r"\s", model) and not os.path.exists(os.path.expanduser(model)):
         raise SpecError(
             f"the member {shown(line)}: there is no model {shown(model)}, and its last word is no KEY:VALUE",
             hint=f"write it as {FORM}, such as 'gemma=demo:gemma3-270m weight:0.5'; known keys: {', '.join(KEYS)}",

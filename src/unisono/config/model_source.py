@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from unisono.backends.base import ModelSource
 from unisono.backends.endpoint.settings import RETRIES, TIMEOUT, EndpointSource
 from unisono.backends.registry import BACKENDS, BackendEntry, backend_entry, check_files, installed
-from unisono.backends.weight_files import naming, refuse_other_kinds
+from unisono.backends.weight_files import begins_as_gguf, naming, refuse_other_kinds
 from unisono.config.demo import PREFIX, demo_model, demo_path
 from unisono.config.member import RAY, MemberSpec
 from unisono.config.ray import RaySource, ray_source
 from unisono.errors import BackendMissing, ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported, SpecError, nearest
-from unisono.user_files import open_plain, special
+from unisono.user_files import special
 
-GGUF_MAGIC = b"GGUF"
 _MODELS = "give a GGUF file, a folder with a Hugging Face model, or a hub id"
 OF_ENSEMBLES = (
     *("name", "weight", "temperature", "calibrate", "system", "prefix", "marks", "on_failure", "chat_template"),
@@ -60,9 +60,8 @@ def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]
 def _check_gguf(member: str, path: Path) -> None:
     """Raise a `ModelError` where a file does not begin as GGUF files do."""
     try:
-        with open_plain(path) as file:
-            if file.read(4) == GGUF_MAGIC:
-                return
+        if begins_as_gguf(path):
+            return
     except OSError as error:
         words = f"the model of member {member!r}, {str(path)!r}, cannot be read: {error.strerror}"
         raise ModelError(words, hint="check the file") from error
@@ -82,7 +81,7 @@ def _check_hub_id(member: str, name: str, path: Path, folder: Path) -> None:
             f"{subject}, {str(path)!r}, does not exist",
             hint="relative paths are taken from the folder of the spec; demo models are written demo:NAME",
         )
-    if Path(name).exists():  # transformers would read it in place of the hub's model
+    if os.path.exists(name):  # transformers would read it in place of the hub's model
         raise ModelNotFound(
             f"{subject}, {name!r}, is not in {str(folder)!r}, but is in the current folder",
             hint="relative paths are taken from the folder of the spec: write the path as seen from there. For the "

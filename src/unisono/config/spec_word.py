@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from pathlib import Path
 
+from unisono.backends.weight_files import begins_as_gguf
 from unisono.config.demo import PREFIX
 from unisono.config.member_words import ADDRESSES
-from unisono.errors import SpecError, nearest
+from unisono.errors import SpecError, closest
 
 FILES = (".yaml", ".yml")
 MODELS = (PREFIX, "fake:", *ADDRESSES)
@@ -29,14 +31,11 @@ def model_alone(word: str | Path) -> str | None:
     if text.startswith(MODELS):
         return text
     path = Path(word)
-    try:
-        if path.is_dir():
-            return text if (path / "config.json").is_file() else None
-        if path.is_file():
-            return text if _begins_as_gguf(path) else None
-        if path.exists() or path.parent.is_dir():
-            return None
-    except OSError:
+    if os.path.isdir(path):
+        return text if os.path.isfile(path / "config.json") else None
+    if os.path.isfile(path):
+        return text if _is_gguf(path) else None
+    if os.path.exists(path) or os.path.isdir(path.parent):
         return None
     return text if _HUB.fullmatch(text) and path.suffix not in (*FILES, ".gguf", ".json") else None
 
@@ -61,20 +60,19 @@ def _meant(path: Path, there: list[str]) -> str:
     for name in there:
         if Path(name).stem == path.stem or name == path.name + Path(name).suffix:
             return f"; did you mean {str(path.parent / name)!r}?"
-    if near := nearest(path.name, there):
-        name = near.split("'")[1]
-        return f"; did you mean {str(path.parent / name)!r}?"
-    if not path.parent.is_dir() and path.parent.parent.is_dir():
+    if near := closest(path.name, there):
+        return f"; did you mean {str(path.parent / near)!r}?"
+    if not os.path.isdir(path.parent) and os.path.isdir(path.parent.parent):
         for folder in _entries(path.parent.parent):
-            similar = nearest(path.parent.name, [folder.name])
-            if similar and folder.is_dir() and (folder / path.name).is_file():
+            similar = closest(path.parent.name, [folder.name])
+            if similar is not None and os.path.isfile(folder / path.name):
                 return f"; did you mean {str(folder / path.name)!r}?"
     return ""
 
 
 def _files(folder: Path) -> list[str]:
     """The ensemble files of a folder, and its GGUF files."""
-    return [each.name for each in _entries(folder) if each.suffix in (*FILES, ".gguf") and not each.is_dir()]
+    return [each.name for each in _entries(folder) if each.suffix in (*FILES, ".gguf") and not os.path.isdir(each)]
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -84,6 +82,8 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def _begins_as_gguf(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"GGUF"
+def _is_gguf(path: Path) -> bool:
+    try:
+        return begins_as_gguf(path)
+    except OSError:  # which whoever reads it tells
+        return False

@@ -77,7 +77,7 @@ class ModelPool:
 
     def check(self, system: System) -> None:
         """Raise a `SpecError` for a system that these members cannot form."""
-        system.method.check({member.spec.name: member.weight for member in self._prepared(system).members})
+        system.method.check(self._prepared(system).weights)
 
     def generate(self, system: System, asked: Sequence[tuple[Prompt, Limits]]) -> list[Generation | UnisonoError]:
         """Write one text per prompt, several at once, with their steps; errors stand in place of failed texts.

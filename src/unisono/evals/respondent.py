@@ -89,7 +89,7 @@ class Respondent:
                 )
             prepared = prepared.alone(arguments.member)
         method = prepared.spec.method.but(**arguments.method)
-        method.check({member.spec.name: member.weight for member in prepared.members})
+        method.check(prepared.weights)
         return cls(prepared.load(report, keep_prefixes=True), method, arguments.max_pieces)
 
     @property

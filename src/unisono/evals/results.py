@@ -118,7 +118,7 @@ class RunFolder:
 
 def read_results(folder: Path) -> Results:
     """Read a run's folder, finished or not. Raises a `SpecError` when it holds no run."""
-    if not (folder / ABOUT).is_file():
+    if not os.path.isfile(folder / ABOUT):
         raise SpecError(f"{str(folder)!r} is no folder of a run: it has no {ABOUT}", hint="name the --out of a run")
     answers, _ = complete_lines(folder / ANSWERS, "task", what="a run's answers", line_is="an answer")
     about = read_about(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -102,7 +103,7 @@ def _check_same_member(base: EnsembleSpec, spec: EnsembleSpec, name: str, path: 
 def _path(spec: EnsembleSpec, member: MemberSpec, key: str) -> str | None:
     given: str | None = getattr(member, key)
     path = spec.folder / (given or "")
-    return str(path.resolve()) if given and path.exists() else given
+    return str(path.resolve()) if given and os.path.exists(path) else given
 
 
 def parse_weights(text: str, names: Iterable[str], key: str = WEIGHTS) -> dict[str, float]:

@@ -70,8 +70,7 @@ def check_answers(prepared: Prepared, references: Sequence[Reference]) -> None:
     """Cut all answers as they will be read, without any weights. Raises a `PromptError` that names an answer."""
     ensembles = [prepared, *(prepared.alone(member.spec.name) for member in prepared.members)]
     for each in ensembles:
-        weights = {member.spec.name: member.weight for member in each.members}
-        place = list(weights).index(each.spec.method.lead_among(weights))
+        place = list(each.weights).index(each.spec.method.lead_among(each.weights))
         lead = each.members[place]
         cutter = _Cutter(lead.encoder, lead.speller, each.union.maps[place])
         for reference in references:

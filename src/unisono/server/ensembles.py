@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ def named_files(ensembles: Iterable[str]) -> dict[str, Path | str]:
     found: dict[str, Path | str] = {}
     for word in ensembles:
         given, equals, rest = word.partition("=")
-        named = bool(equals) and not Path(word).exists()
+        named = bool(equals) and not os.path.exists(word)
         path: Path | str = rest if named else word
         if (model := model_alone(str(path))) is None:
             path = Path(path)

@@ -19,7 +19,8 @@ from unisono.errors import DeviceError, ModelCorrupt, ModelUnsupported, SpecErro
 _MOST_LAYERS = 512
 """LLAMA_MAX_LAYERS. llama.cpp aborts the process when a file declares more layers, or none."""
 _FLOAT32, _FLOAT64 = 0, 28
-"""ggml's numbers of these types."""
+_WHOLE = range(24, 28)
+"""ggml's numbers of these types. Whole numbers are no weights, which is said of all files."""
 _SCALINGS = ("none", "linear", "yarn", "longrope")
 _VECTOR = re.compile(r"norm\w*\.weight$|\.bias$")
 
@@ -101,7 +102,8 @@ def _check_formats(file: GgufFile) -> None:
     odd = [
         name
         for name, place in file.places.items()
-        if place.kind == _FLOAT64 or (place.kind != _FLOAT32 and len(file.shapes[name]) == 1 and _VECTOR.search(name))
+        if place.kind == _FLOAT64
+        or (place.kind not in (_FLOAT32, *_WHOLE) and len(file.shapes[name]) == 1 and _VECTOR.search(name))
     ]
     if odd:
         raise ModelUnsupported(

@@ -135,8 +135,11 @@ class Commands:
 
     def _forget(self, rest: str) -> Effect:
         gone = self._session.forget(_count(rest))
+        if not gone:
+            return Effect("there is nothing to forget")
         self.save_kept()
-        return Effect(f"forgot {_turns(gone)}" if gone else "there is nothing to forget")
+        its_file = "" if self.file is None else f"; {str(self.file)!r} has no more than the rest"
+        return Effect(f"forgot {_turns(gone)}{its_file}")
 
     def _clear(self, rest: str) -> Effect:
         gone = self._session.undo(MOST)

@@ -9,19 +9,12 @@ from types import FrameType
 
 
 @contextlib.contextmanager
-def stopping(stop: Callable[[], None]) -> Iterator[None]:
-    """Let the first Ctrl-C call ``stop``, which ends an answer between two steps; a second one raises within a step.
-
-    A step may take long: it reads a long prompt, or asks a member that does not answer.
-    """
-    asked = False
+def hearing(heard: Callable[[], bool]) -> Iterator[None]:
+    """Let each Ctrl-C call ``heard``, which tells whether it raises a `KeyboardInterrupt` where the program is."""
 
     def hear(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        if heard():
             raise KeyboardInterrupt
-        asked = True
-        stop()
 
     before = signal.signal(signal.SIGINT, hear)
     try:

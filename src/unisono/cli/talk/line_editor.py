@@ -15,7 +15,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.shortcuts import CompleteStyle
 
-from unisono.cli.talk.interruption import stopping
+from unisono.cli.talk.interruption import hearing
 from unisono.records import is_unicode
 
 PROMPT, CONTINUATION = "> ", "… "
@@ -54,9 +54,9 @@ class LineEditor:
         return self._session.prompt(default=offered)
 
     @contextlib.contextmanager
-    def meanwhile(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Keys that are pressed meanwhile are not shown and wait for `read`, but for Ctrl-C; see `stopping`."""
-        with stopping(stop), self._waiting_keys():
+    def meanwhile(self, heard: Callable[[], bool]) -> Iterator[None]:
+        """Keys that are pressed meanwhile are not shown and wait for `read`, but for Ctrl-C; see `hearing`."""
+        with hearing(heard), self._waiting_keys():
             yield
 
     @contextlib.contextmanager

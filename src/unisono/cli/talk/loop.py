@@ -13,7 +13,7 @@ from unisono.cli.talk.answer import Answer
 from unisono.cli.talk.commands import Commands, Effect, is_command, line_of, question_of
 from unisono.cli.talk.screen import Screen
 from unisono.cli.talk.session import Session
-from unisono.errors import UnisonoError
+from unisono.errors import UnisonoError, shown
 
 
 class Reader(Protocol):
@@ -22,8 +22,8 @@ class Reader(Protocol):
     def read(self, offered: str = "") -> str:
         """The next line or lines. Raises `EOFError` after the last, and `KeyboardInterrupt` for Ctrl-C."""
 
-    def meanwhile(self, stop: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
-        """What holds while a line is taken, which Ctrl-C may ``stop``."""
+    def meanwhile(self, heard: Callable[[], bool]) -> contextlib.AbstractContextManager[None]:
+        """What holds while a line is taken: Ctrl-C calls ``heard``, see `hearing`."""
 
 
 class Loop:
@@ -36,6 +36,7 @@ class Loop:
         self._screen = screen
         self._answer: Answer | None = None
         self._is_stopped = False
+        self._is_keeping = False
         self.failed = 0
         """How many lines were refused, or could not be answered."""
 
@@ -43,6 +44,9 @@ class Loop:
         """Take lines until there are no more, or one of them leaves. Ctrl-C ends it where there is no terminal."""
         if self._commands.shows_pieces:
             self._screen.legend(self._painter())
+        if self._session.unanswered and not self._screen.is_terminal:  # nobody sees what is offered there
+            question = shown(" ".join(self._session.unanswered.split()))
+            self._screen.note(f"the last question has no answer: {question}; /retry as the first line answers it")
         offered: str | None = line_of(self._session.unanswered)
         while offered is not None:
             try:
@@ -63,7 +67,7 @@ class Loop:
         if not line.strip():
             return ""
         self._answer, self._is_stopped = None, False
-        with self._reader.meanwhile(self._stop):
+        with self._reader.meanwhile(self._heard):
             try:
                 if is_command(line):
                     return self._done(self._commands.run(line))
@@ -98,19 +102,32 @@ class Loop:
             if not self._screen.is_terminal:
                 raise
         finally:
-            answer.close()
-            self._session.keep(answer)
-            self._commands.save_kept()
+            self._is_keeping = True  # no call before it: between two calls, Python hears no Ctrl-C
+            try:
+                self._session.keep(answer)
+                self._commands.save_kept()
+            finally:
+                self._is_keeping = False
+                answer.close()
+        if self._is_stopped and not self._screen.is_terminal:
+            raise KeyboardInterrupt
         self._screen.close(answer, self._session.method)
         return line_of(self._session.unanswered)
 
     def _painter(self, answer: Answer | None = None) -> Painter:
-        return Painter(self._session.members, self._session.method if answer is None else answer.method)
+        return Painter(self._session.prepared.weights, self._session.method if answer is None else answer.method)
 
-    def _stop(self) -> None:
-        self._is_stopped = True
+    def _heard(self) -> bool:
+        """Do what Ctrl-C asks for, and tell whether it is to raise.
+
+        The first one lets the answer end between two steps. A step may take long: it reads a long prompt, or asks a
+        member that does not answer. So the next one raises within it, and without a terminal the first one does, which
+        ends the program. None does while an answer is kept.
+        """
+        again, self._is_stopped = self._is_stopped, True
         if self._answer is not None:
             self._answer.stop()
+        return not self._is_keeping and (again or not self._screen.is_terminal)
 
     def _fail(self, error: Exception) -> None:
         """Say what went wrong: a model's fault, or one of ours, is not worth the conversation."""

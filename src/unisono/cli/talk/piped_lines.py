@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Callable
 
+from unisono.cli.talk.interruption import hearing
 from unisono.errors import PromptError
 from unisono.user_files import DOCUMENT
 
@@ -34,5 +36,7 @@ class PipedLines:
             words = f"line {self._number} of stdin is not UTF-8: {error.reason} at byte {error.start}"
             raise PromptError(words, hint="save it as UTF-8") from error
 
-    def meanwhile(self, stop: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    def meanwhile(self, heard: Callable[[], bool]) -> contextlib.AbstractContextManager[None]:
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell
+            return contextlib.nullcontext()
+        return hearing(heard)

@@ -25,9 +25,16 @@ PROBE = "Hello"
 FINER: Mapping[str, tuple[str, ...]] = {
     "gate": ("boundary",),
     "speculate": ("max_pieces",),
-    "sampling": tuple(SamplingOptions.__annotations__),
+    "sampling": (*SamplingOptions.__annotations__, "draw"),
 }
-"""Settings that replace a part of another one, and go with it when that is set anew."""
+"""Settings that replace a part of another one, or are its old name, and go with it when that is set anew."""
+
+
+def with_changes(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings after some were set anew, or taken back (``None``): what was a part of those is gone, see `FINER`."""
+    gone = {each for name in changes for each in (name, *FINER.get(name, ()))}
+    kept = {name: value for name, value in settings.items() if name not in gone}
+    return {**kept, **{name: value for name, value in changes.items() if value is not None}}
 
 
 class Session:
@@ -69,7 +76,7 @@ class Session:
 
     @property
     def lead(self) -> str:
-        return self._method.lead_among({member.spec.name: member.weight for member in self.prepared.members})
+        return self._method.lead_among(self.prepared.weights)
 
     @property
     def transcript(self) -> Transcript:
@@ -80,9 +87,7 @@ class Session:
 
         Raises a `SpecError`, as the file would, where the value is wrong or does not fit the members.
         """
-        left_out = (name, *FINER.get(name, ()))
-        settings = {key: given for key, given in self.settings.items() if key not in left_out}
-        self._adopt(settings if value is None else {**settings, name: value})
+        self._adopt(with_changes(self.settings, {name: value}))
 
     def speak_as(self, system: str | None) -> None:
         """Put another system message before the conversation, or none.
@@ -173,8 +178,8 @@ class Session:
         if not before.turns:
             return "ask something shorter, or raise the member's context in the ensemble file"
         return (
-            "nothing is lost: /forget leaves the oldest turn out, and /forget N several; "
-            "/undo takes the last one back; /save FILE keeps all"
+            "the conversation is as it was: /forget leaves the oldest turn out, and /forget N several; /undo takes the "
+            "last one back; its file loses them too, so copy what /save FILE has written to keep all"
         )
 
 

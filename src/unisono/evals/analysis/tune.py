@@ -216,7 +216,7 @@ def _system(pool: ModelPool, setting: str) -> System:
 
 
 def _weights(pool: ModelPool, system: System) -> Mapping[str, float]:
-    return system.weights or {member.spec.name: member.weight for member in pool.prepared.members}
+    return system.weights or pool.prepared.weights
 
 
 def _settings(stage: str, best: str, pool: ModelPool, gates: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ def _check_data(names: Sequence[str], data: Path) -> None:
                 f"there is no task {shown(name)} for data in files{nearest(name, RECIPES)}",
                 hint=f"choose of {', '.join(RECIPES)}; without --data, any of lm-evaluation-harness",
             )
-    if not data.is_dir():
+    if not os.path.isdir(data):
         raise SpecError(f"there is no folder {str(data)!r}", hint="--data names a folder with NAME.jsonl of each task")
 
 
