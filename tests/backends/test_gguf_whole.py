@@ -108,13 +108,14 @@ def test_whole_numbers_as_weights_are_refused(tmp_path: Path, backend: str, name
     [("blk.1.attn_norm.weight", "float16"), ("output_norm.weight", "float16"), ("blk.2.ffn_down.weight", "float64")],
 )
 def test_formats_that_llama_cpp_has_no_kernels_for_are_refused(tmp_path: Path, name: str, dtype: str) -> None:
-    """It ends the process in the first pass; transformers reads the same file."""
+    """It ends the process in the first pass. transformers reads half precision."""
     tensors = tiny_tensors()
     tensors[name] = tensors[name].astype(dtype)
     path = write_tiny(tmp_path / "odd.gguf", tensors)
     with pytest.raises(ModelUnsupported, match=f"does not compute with, 1 of the weights: {name}"):
         load(path, "llamacpp")
-    load(path, "transformers")
+    if dtype == "float16":
+        load(path, "transformers")
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "odd"])

@@ -109,7 +109,7 @@ def _check_formats(file: GgufFile) -> None:
         raise ModelUnsupported(
             f"{file.path} holds norms or biases in another format than float32, or weights as float64, which "
             f"llama.cpp does not compute with, {named(odd)}",
-            hint="convert the model again: llama.cpp's converter writes them as float32; or use backend: transformers",
+            hint="convert the model again: llama.cpp's converter writes them as float32",
         )
 
 
