@@ -12,6 +12,7 @@ from support.thinkers import make_thinkers
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.engine.request import Request
+from unisono.engine.beginning import Beginning
 from unisono.ensemble import Ensemble
 from unisono.errors import PromptError, SpecError
 
@@ -68,6 +69,23 @@ def test_going_on_from_what_was_chosen_gives_the_same(names: str, ways: dict[str
             assert whole.data.endswith(rest.data)
             assert rest.usage.pieces == whole.usage.pieces - count
             assert (whole.reasoning or "").endswith(rest.reasoning or "")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "said", "thought", "pending"),
+    [
+        ([b"the ", "日".encode()[:1]], "the ", "", b"\xe6"),
+        (["reasoning_begin", b" hm ", "日".encode()[:2]], "", "hm ", b""),
+        (["reasoning_begin", b"hm", "reasoning_end", b"\n the", "日".encode()[:2]], "the", "hm", b"\xe6\x97"),
+        ([b"of a prompt", "reasoning_end", b"the"], "the", "of a prompt", b""),
+        (["reasoning_begin", "日".encode()[:1], "reasoning_end", "本".encode()], "本", "", b""),
+    ],
+)  # fmt: skip
+def test_what_is_reasoned_is_no_part_of_the_answer_that_is_begun(
+    pieces: Any, said: str, thought: str, pending: bytes
+) -> None:
+    begin = Beginning(pieces=tuple(pieces))
+    assert (begin.shown, begin.reasoned, begin.pending) == (said, thought, pending)
 
 
 def test_a_character_that_the_beginning_ends_within_is_shown_whole() -> None:
