@@ -11,8 +11,8 @@ from support.fakes import STORY, make_fakes
 from support.thinkers import make_thinkers
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
-from unisono.engine.request import Request
 from unisono.engine.beginning import Beginning
+from unisono.engine.request import Request
 from unisono.ensemble import Ensemble
 from unisono.errors import PromptError, SpecError
 
