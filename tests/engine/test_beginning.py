@@ -127,8 +127,12 @@ def test_an_answer_that_is_begun_is_not_reasoned_before_and_pieces_may_be() -> N
         assert ensemble.generate(messages=ASK, begin=STORY[:9], max_new_tokens=8).reasoning is None
         inside = ensemble.generate(messages=ASK, begin=[STORY[:9]], max_new_tokens=8)
         assert inside.reasoning is not None
-        with pytest.raises(SpecError, match="first words are given, and template_kwargs says enable_thinking"):
+        with pytest.raises(PromptError, match="first words are given, and enable_thinking: true asks"):
             ensemble.generate(Prompt(messages=ASK, template_kwargs={"enable_thinking": True}), begin="x")
+    with loaded("ab") as ensemble:  # which reason nothing, whatever they are told
+        told = Prompt(messages=ASK, template_kwargs={"enable_thinking": True, "reasoning_effort": "high"})
+        plain = ensemble.generate(messages=ASK, begin=STORY[:9], max_new_tokens=5)
+        assert ensemble.generate(told, begin=STORY[:9], max_new_tokens=5).text == plain.text
 
 
 def test_several_texts_and_a_beam_begin_alike() -> None:
