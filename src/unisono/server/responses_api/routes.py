@@ -42,7 +42,7 @@ class ResponseRoutes:
         stored = self.store.get(request.path_params["response"], self.owner(request))
         if request.query_params.get("stream") == "true":
             raise unsupported("stream", True, "a stored response is shown whole")
-        return json_answer(json.dumps(json.loads(stored.told)))  # in ASCII: not all that it repeats may be Unicode
+        return json_answer(stored.told)
 
     async def items(self, request: Request) -> Response:
         """List the items of its own input, without those of responses before it, the last first."""
@@ -59,7 +59,7 @@ class ResponseRoutes:
         page = data[:most]
         ids = [item["id"] for item in page] or [None]
         listed = InputItems(data=page, first_id=ids[0], last_id=ids[-1], has_more=len(data) > most)
-        return json_answer(json.dumps(listed.model_dump()))
+        return json_answer(json.dumps(listed.model_dump()))  # in ASCII: not all of an item may be Unicode
 
     async def delete(self, request: Request) -> Response:
         name = request.path_params["response"]

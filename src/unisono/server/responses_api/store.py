@@ -50,7 +50,12 @@ class Stored:
     @property
     def told(self) -> bytes:
         """The whole response."""
-        return self.body.replace(NO_OUTPUT, b'"output":' + self.output, 1)
+        told = self.body.replace(NO_OUTPUT, b'"output":' + self.output, 1)
+        try:
+            told.decode()
+        except UnicodeDecodeError:  # as a client's metadata may be
+            return json.dumps(json.loads(told)).encode()
+        return told
 
     def extend(self, items: list[Any]) -> None:
         """Put its items behind those of the responses before it, and in front of its answer what that goes on from."""
