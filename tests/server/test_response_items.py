@@ -31,7 +31,8 @@ CUT = 'So: <tool_call>\n{"name": "get_weather", "arguments": {"city": "Pa'
 
 def answered(
     pieces: list[str | bytes], *, finish: Finish = "end", stream: bool = False, calling: Calling | None = CALLING,
-    reasoning: str = "", begin: Any = None, store: ResponseStore | None = None, text: Any = "the cat", **more: Any,
+    reasoning: str = "", begin: Any = None, store: ResponseStore | None = None, text: Any = "the cat",
+    inside: bool = False, **more: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """The response to an answer that is written in such pieces."""
     request = GenerationRequest("", Prompt(text="x"), Limits(99), begin=begin)
@@ -50,7 +51,9 @@ def answered(
         events += [Wrote("r", 0, decode(step.piece or b""), (step,)) for step in steps]
         for event in (*events, Ended("r", 0, generation)):
             bodies += answer.chunks(0, event)
-    bodies += answer.last_bodies(SimpleNamespace(ended={0: generation}))  # type: ignore[arg-type]
+    bodies += answer.last_bodies(
+        SimpleNamespace(ended={0: generation}, prepared=[SimpleNamespace(begins_inside=inside)])
+    )  # type: ignore[arg-type]
     last = json.loads(bodies[-1])
     response: dict[str, Any] = last["response"] if stream else last
     return response
@@ -107,6 +110,8 @@ def test_an_answer_that_is_cut_off_within_reasoning_has_no_message() -> None:
          [("user", "the cat"), ("reasoning", "hmso"), ("assistant", "The sees")]),
         (["reasoning_begin", b"hm", "reasoning_end", b"The"], {},
          [("user", "the cat"), ("reasoning", "hm"), ("assistant", "The sees")]),
+        ([b"hm"], {"reasoning": "so", "inside": True},
+         [("user", "the cat"), ("reasoning", "hmso"), ("assistant", " sees")]),
         (None, {"text": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "prefix": True}],
                 "continued": "b"},
          [("user", "a"), ("assistant", "b sees")]),

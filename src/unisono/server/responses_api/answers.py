@@ -105,7 +105,7 @@ class ResponseAnswer(Answer):
             },
         )
         if self._stores:
-            response["store"] = self._store.put(self.id, self._kept(response))
+            response["store"] = self._store.put(self.id, self._kept(response, inside=handle.prepared[0].begins_inside))
         report = Report(choices=[self.report(0, generation, generation.steps)])
         response["unisono"] = report.model_dump(exclude_none=True)
         if self.call.stream:
@@ -113,18 +113,23 @@ class ResponseAnswer(Answer):
         else:
             yield _dumped(response)
 
-    def _kept(self, response: Json) -> Stored:
-        """What is kept of the response: neither its trace nor its probabilities."""
+    def _kept(self, response: Json, *, inside: bool) -> Stored:
+        """What is kept of the response: neither its trace nor its probabilities.
+
+        Where an answer begins ``inside`` reasoning, what is given before a mark was reasoned.
+        """
         begin, asked, continued = self.call.first.begin, self._asked, self._own.continued
-        reasoned = "" if begin is None or not self.call.shows_reasoning else begin.reasoned
+        begun, reasoned = ("", "") if begin is None else (begin.shown, begin.reasoned)
+        if begin is not None and inside and not {"reasoning_begin", "reasoning_end"} & {*begin.marks}:
+            begun, reasoned = "", begun
         return Stored(
             self._own.owner,
             asked.previous_response_id,
             packed(own_items(asked)),
             packed([_without_logprobs(item) for item in self._output]),
             packed({**response, "output": []}),
-            (continued or "") + self.call.begun,
-            reasoned,
+            (continued or "") + begun,
+            reasoned if self.call.shows_reasoning else "",
             continued is not None,
         )
 
