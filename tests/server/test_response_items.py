@@ -115,6 +115,9 @@ def test_an_answer_that_is_cut_off_within_reasoning_has_no_message() -> None:
         (None, {"text": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "prefix": True}],
                 "continued": "b"},
          [("user", "a"), ("assistant", "b sees")]),
+        (None, {"text": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "prefix": True},
+                         {"type": "reasoning", "summary": []}], "continued": "b"},
+         [("user", "a"), ("assistant", "b sees")]),
     ],
 )  # fmt: skip
 def test_what_follows_a_response_has_what_its_answer_began_with(begin: Any, more: Any, follows: Any) -> None:

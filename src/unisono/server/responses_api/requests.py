@@ -74,7 +74,8 @@ def read_response(
     if limits.strict:  # which takes no such key of a client's
         call = _with_thoughts(call, read.thoughts)
     prompt = call.first.prompt
-    continued = text_of(items[-1][1].get("content")) if prompt.continue_final_message else None
+    last = next((item for _, item in reversed(items) if item.get("type") != "reasoning"), {})
+    continued = text_of(last.get("content")) if prompt.continue_final_message else None
     known = {key.name: getattr(call, key.name) for key in fields(call)}
     return ResponseCall(**known, asked=request, owner=owner, continued=continued)
 

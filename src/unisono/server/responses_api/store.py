@@ -60,8 +60,8 @@ class Stored:
     def extend(self, items: list[Any]) -> None:
         """Put its items behind those of the responses before it, and in front of its answer what that goes on from."""
         items += json.loads(self.input)
-        if self.continues and items:
-            items.pop()
+        while self.continues and items and items.pop().get("type") == "reasoning":
+            pass  # what is reasoned behind the last message belongs to none
         output = json.loads(self.output)
         _join(output, "message", {"role": "assistant"}, "output_text", self.begun)
         _join(output, "reasoning", {"summary": []}, "reasoning_text", self.reasoned)
