@@ -74,7 +74,7 @@ def read_response(
     if limits.strict:  # which takes no such key of a client's
         call = _with_thoughts(call, read.thoughts)
     prompt = call.first.prompt
-    last = next((item for _, item in reversed(items) if item.get("type") != "reasoning"), {})
+    last: Any = next((item for _, item in reversed(items) if item.get("type") != "reasoning"), {})
     continued = text_of(last.get("content")) if prompt.continue_final_message else None
     known = {key.name: getattr(call, key.name) for key in fields(call)}
     return ResponseCall(**known, asked=request, owner=owner, continued=continued)
