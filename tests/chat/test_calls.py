@@ -137,7 +137,7 @@ def joined(events: list[CallEvent]) -> list[tuple[Any, ...]]:
         if isinstance(event, Content | CallArguments) and told and told[-1][0] == type(event).__name__:
             told[-1] = (*told[-1][:-1], told[-1][-1] + event.text)
         else:
-            told.append((type(event).__name__, *(getattr(event, key) for key in event.__slots__)))
+            told.append((type(event).__name__, *(getattr(event, key) for key in event.__slots__ if key != "at")))
     return told
 
 

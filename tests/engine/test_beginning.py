@@ -11,6 +11,7 @@ from support.fakes import STORY, make_fakes
 from support.thinkers import make_thinkers
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
+from unisono.engine.beginning import Beginning
 from unisono.engine.request import Request
 from unisono.ensemble import Ensemble
 from unisono.errors import PromptError, SpecError
@@ -70,6 +71,23 @@ def test_going_on_from_what_was_chosen_gives_the_same(names: str, ways: dict[str
             assert (whole.reasoning or "").endswith(rest.reasoning or "")
 
 
+@pytest.mark.parametrize(
+    ("pieces", "said", "thought", "pending"),
+    [
+        ([b"the ", "日".encode()[:1]], "the ", "", b"\xe6"),
+        (["reasoning_begin", b" hm ", "日".encode()[:2]], "", "hm ", b""),
+        (["reasoning_begin", b"hm", "reasoning_end", b"\n the", "日".encode()[:2]], "the", "hm", b"\xe6\x97"),
+        ([b"of a prompt", "reasoning_end", b"the"], "the", "of a prompt", b""),
+        (["reasoning_begin", "日".encode()[:1], "reasoning_end", "本".encode()], "本", "", b""),
+    ],
+)  # fmt: skip
+def test_what_is_reasoned_is_no_part_of_the_answer_that_is_begun(
+    pieces: Any, said: str, thought: str, pending: bytes
+) -> None:
+    begin = Beginning(pieces=tuple(pieces))
+    assert (begin.shown, begin.reasoned, begin.pending) == (said, thought, pending)
+
+
 def test_a_character_that_the_beginning_ends_within_is_shown_whole() -> None:
     with loaded("ab") as ensemble:
         pieces = [b" sees", "日本".encode()[:1]]
@@ -109,8 +127,12 @@ def test_an_answer_that_is_begun_is_not_reasoned_before_and_pieces_may_be() -> N
         assert ensemble.generate(messages=ASK, begin=STORY[:9], max_new_tokens=8).reasoning is None
         inside = ensemble.generate(messages=ASK, begin=[STORY[:9]], max_new_tokens=8)
         assert inside.reasoning is not None
-        with pytest.raises(SpecError, match="first words are given, and template_kwargs says enable_thinking"):
+        with pytest.raises(PromptError, match="first words are given, and enable_thinking: true asks"):
             ensemble.generate(Prompt(messages=ASK, template_kwargs={"enable_thinking": True}), begin="x")
+    with loaded("ab") as ensemble:  # which reason nothing, whatever they are told
+        told = Prompt(messages=ASK, template_kwargs={"enable_thinking": True, "reasoning_effort": "high"})
+        plain = ensemble.generate(messages=ASK, begin=STORY[:9], max_new_tokens=5)
+        assert ensemble.generate(told, begin=STORY[:9], max_new_tokens=5).text == plain.text
 
 
 def test_several_texts_and_a_beam_begin_alike() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,3 +116,39 @@ def test_white_space_before_a_late_mark_is_left_out_and_before_text_is_shown() -
     free = Detokenizer()
     free.add(b"\n ")
     assert free.take() == "\n "
+
+
+@given(
+    st.lists(st.text("ab ").map(str.encode) | st.none(), max_size=8),
+    st.text("ab "),
+    st.lists(st.text("ab ", min_size=1, max_size=7), min_size=1, max_size=3),
+)
+def test_what_is_given_leaves_stop_strings_where_every_byte_of_it_would(
+    begun: list[bytes | None], after: str, stops: list[str]
+) -> None:
+    text, plain = Detokenizer(stops, marked=True), Detokenizer(stops, marked=True)
+    for piece in begun:
+        for each in (text, plain):
+            if piece is None:
+                each.strip()
+            else:
+                each.add(piece, given=True)
+        for number in range(len(stops) if piece is not None else 0):
+            plain._found(number, len(plain._data) - len(piece or b""), past=True)
+    fitting = [*plain._fitting]
+    for each in (text, plain):
+        each.go_on()
+    assert text._fitting == fitting
+    for letter in after.encode():
+        for each in (text, plain):
+            if not each.stopped:
+                each.add(bytes([letter]))
+        assert (text.data, text.stopped, text._fitting) == (plain.data, plain.stopped, plain._fitting)
+
+
+def test_a_long_text_that_is_given_costs_no_time() -> None:
+    text, start = Detokenizer([letter * 9 for letter in "abcdefghijklmnop"]), time.process_time()
+    for _ in range(500):
+        text.add(b"abcdefgh" * 125, given=True)
+    text.go_on()
+    assert time.process_time() - start < 0.5

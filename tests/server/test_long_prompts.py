@@ -30,7 +30,7 @@ from unisono.server.errors import Refusal
 from unisono.server.helper_process import HelperProcess
 from unisono.server.limits import ServerLimits
 from unisono.server.long_prompts import SHORT, Line, LongPrompts
-from unisono.server.requests import pieces_json, pieces_of
+from unisono.server.pieces import pieces_json, pieces_of
 from unisono.server.telemetry import Metrics
 from unisono.vocab.pieces import read_vocabulary
 from unisono.vocab.spelling import Speller

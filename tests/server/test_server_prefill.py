@@ -9,6 +9,7 @@ import pytest
 
 from support.fakes import make_fakes
 from support.real_server import DUO, SAY, Served, ask, serving
+from support.thinkers import make_thinkers
 from unisono.backends.fake.backend import FAKE_MODELS
 
 TOOL: Any = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}
@@ -17,7 +18,9 @@ TOOL: Any = {"type": "function", "function": {"name": "find", "parameters": {"ty
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     make_fakes()
-    with serving(DUO) as server:
+    make_thinkers()
+    thinkers = {"members": [{"name": name, "model": f"fake:{name}"} for name in "tp"]}
+    with serving({**DUO, "thinkers": thinkers}) as server:
         yield server
     FAKE_MODELS.clear()
 
@@ -90,6 +93,16 @@ def test_what_does_not_go_with_a_beginning_is_refused(served: Served) -> None:
     assert complete(served, 400, prefill="x", prompt_logprobs=1)["error"]["param"] == "prefill"
     assert ask(served, 400, prefill="x", guided_regex="[0-9]+")["error"]["param"] == "prefill"
     assert ask(served, 400, prefill="the cat " * 100_000)["error"]["code"] == "context_length_exceeded"
+
+
+def test_an_effort_beside_a_beginning_is_refused_where_somebody_may_reason(served: Served) -> None:
+    assert (
+        ask(served, prefill="the dog", reasoning_effort="high")["choices"] == ask(served, prefill="the dog")["choices"]
+    )
+    asked: Any = {"model": "thinkers", "prefill": "the dog", "reasoning_effort": "high"}
+    error = ask(served, 400, **asked)["error"]
+    assert error["param"] == "prefill"
+    assert "reasoning_effort" in error["message"]
 
 
 def test_an_empty_beginning_changes_nothing(served: Served) -> None:

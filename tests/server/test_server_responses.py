@@ -149,6 +149,56 @@ def test_a_response_follows_another(served: Served) -> None:
     assert (error["param"], error["code"]) == ("previous_response_id", "previous_response_not_found")
 
 
+def test_what_follows_a_text_that_was_begun_has_all_of_it(served: Served) -> None:
+    continued = [*SAY, {"role": "assistant", "content": "the dog", "prefix": True}]
+    for given in ({"prefill": "the dog"}, {"input": continued}):
+        first = respond(served, **given)
+        second = respond(served, input="so", previous_response_id=first["id"])
+        said = {"role": "assistant", "content": "the dog" + written(first)}
+        messages = [*SAY, said, {"role": "user", "content": "so"}]
+        assert written(second) == ask(served, messages=messages)["choices"][0]["message"]["content"]
+        assert written(served.get(f"/v1/responses/{first['id']}").json()) == written(first)
+
+
+def test_input_is_listed_whatever_its_ids_are(served: Served) -> None:
+    ids = [5, None, "\ud800", "a", "a", ["b"], "c"]
+    given = [{"role": "user", "content": str(place), "id": own} for place, own in enumerate(ids)]
+    response = respond(served, input=given, metadata={"a": "\udfff"})
+    path = f"/v1/responses/{response['id']}/input_items"
+    assert served.get(f"/v1/responses/{response['id']}").json()["metadata"] == {"a": "\udfff"}
+    whole = served.get(path).json()
+    assert [item["content"] for item in whole["data"]] == [*"6543210"]
+    told = [item["id"] for item in whole["data"]]
+    assert len(set(told)) == 7
+    assert (whole["has_more"], whole["first_id"], whole["last_id"]) == (False, "c", told[-1])
+    ascending = served.get(f"{path}?order=asc&limit=2").json()
+    assert [item["content"] for item in ascending["data"]] == ["0", "1"]
+    assert ascending["has_more"] is True
+    client = served.client().responses.input_items
+    assert [item.content for item in client.list(response["id"], limit=2, order="asc")] == [*"0123456"]  # type: ignore[union-attr]
+    for query, param in (("order=up", "order"), ("limit=0", "limit"), ("limit=x", "limit"), ("after=z", "after")):
+        assert served.get(f"{path}?{query}").json()["error"]["param"] == param
+
+
+def test_a_strict_server_takes_what_was_reasoned_and_counts_what_it_keeps(served: Served) -> None:
+    thinkers = {"members": [{"name": name, "model": f"fake:{name}"} for name in "tp"]}
+    body = {"model": "thinkers", "input": "Hello", "max_output_tokens": 30}
+    reasoned = respond(served, **body)
+    lenient = written(respond(served, **body, previous_response_id=reasoned["id"]))
+    with serving({"thinkers": thinkers}, limits=ServerLimits(strict=True, values=60)) as server:
+        first = server.post("/v1/responses", body).json()
+        assert first["output"][0]["type"] == "reasoning"
+        follows = {**body, "previous_response_id": first["id"]}
+        second = server.post("/v1/responses", follows)
+        assert written(second.json()) == lenient
+        third = server.post("/v1/responses", {**body, "previous_response_id": second.json()["id"]})
+        fourth = server.post("/v1/responses", {**body, "previous_response_id": third.json().get("id")})
+        assert fourth.status_code == 400
+        said = {"role": "assistant", "content": "x", "reasoning_content": "y"}
+        refused = server.post("/v1/responses", {**body, "input": [said, *SAY]}).json()["error"]
+        assert refused["param"] == "input[0].reasoning_content"
+
+
 def test_what_is_not_to_be_stored_is_not(served: Served) -> None:
     response = respond(served, store=False)
     assert response["store"] is False

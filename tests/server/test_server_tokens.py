@@ -45,6 +45,17 @@ def test_tokens_of_a_conversation_are_what_the_member_reads(served: Served) -> N
     assert "user" in post(served, "/detokenize", model="duo/a", tokens=found["tokens"])["prompt"]
 
 
+def test_tokens_are_counted_beyond_the_context_and_the_limit_of_values(served: Served) -> None:
+    text = "the cat " * 3000
+    found = post(served, "/tokenize", model="duo/a", prompt=text)
+    assert found["count"] > found["max_model_len"]
+    asked = {"model": "duo/a", "prompt": text, "max_tokens": 1}
+    assert served.post("/v1/completions", asked).json()["error"]["code"] == "context_length_exceeded"
+    tokens = post(served, "/tokenize", model="duo/a", prompt=text, add_special_tokens=False)["tokens"] * 4
+    assert len(tokens) > 10_000
+    assert post(served, "/detokenize", model="duo/a", tokens=tokens)["prompt"] == text * 4
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [

@@ -204,6 +204,11 @@ class PromptEncoder:
         return "" if any(mark in found for mark in marks) else found
 
     @property
+    def unbounded(self) -> PromptEncoder:
+        """The same, of prompts that nobody can answer for their length, too: they are to be counted."""
+        return self
+
+    @property
     def marks(self) -> MarkForms:
         return self.speller.vocabulary.marks
 

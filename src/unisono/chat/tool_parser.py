@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from unisono.chat.call_form import CallForm
@@ -16,6 +16,8 @@ class Content:
     """Text outside calls."""
 
     text: str
+    at: int = field(default=0, compare=False)
+    """How many characters of the answer precede it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class CallBroken:
     index: int
     text: str
     """All of its text, which is content where only complete calls count."""
+    at: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ CallEvent = Content | CallBegun | CallArguments | CallEnded | CallBroken | CallC
 class FoundCall:
     name: str
     arguments: str
+    is_cut: bool = False
+    """Whether a limit cut it off: its arguments are the beginning of an object's JSON."""
 
 
 def find_calls(
@@ -117,6 +122,7 @@ class CallFinder:
         self._between = None if repeats or form.between is None else form.between_head.strip()
         """Between the objects of one list; ``None`` where each call has its own marks."""
         self._held = ""  # text that has not come out yet
+        self._fed = 0  # characters, those that are held included
         self._place: Literal["text", "object", "after"] = "text"
         self._object = CallObject(form, self._names, self._schemas)
         self._mark = 0  # the length of the held text before the object
@@ -127,6 +133,7 @@ class CallFinder:
 
     def feed(self, text: str) -> list[CallEvent]:
         self._held += text
+        self._fed += len(text)
         return list(self._run(last=False))
 
     def finish(self, *, cut: bool = False) -> list[CallEvent]:
@@ -231,10 +238,11 @@ class CallFinder:
         self._object = CallObject(self._form, self._names, self._schemas)
 
     def _content(self, size: int, *, broken_call: bool = False) -> Iterator[CallEvent]:
+        at = self._fed - len(self._held)
         text, self._held = self._held[:size], self._held[size:]
         if text:
             self._written, self._after_call = True, False
-            yield CallBroken(self._begun - 1, text) if broken_call else Content(text)
+            yield CallBroken(self._begun - 1, text, at) if broken_call else Content(text, at)
 
 
 def _solid(text: str) -> str:

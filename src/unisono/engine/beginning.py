@@ -56,9 +56,13 @@ class Beginning:
 
     @property
     def shown(self) -> str:
-        """Its whole characters."""
-        data = b"".join(each for each in self.pieces if isinstance(each, bytes))
-        return self.text or data[: len(data) - len(self.pending)].decode(errors="replace")
+        """The whole characters of the answer that is begun; nothing of what is reasoned."""
+        return self.text or _whole(self._parts[0])
+
+    @property
+    def reasoned(self) -> str:
+        """The whole characters of the reasoning that is begun."""
+        return _whole(self._parts[1])
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -66,9 +70,29 @@ class Beginning:
 
     @property
     def pending(self) -> bytes:
-        """The bytes of a character that it ends within. What follows begins with all of that character."""
-        pieces = [each for each in self.pieces if isinstance(each, bytes)]
-        return pending_of(b"".join(pieces[-4:]))  # no character has more bytes
+        """The bytes of a character that the answer ends within. What follows begins with all of that character."""
+        return pending_of(self._parts[0])
+
+    @property
+    def _parts(self) -> tuple[bytes, bytes]:
+        """The bytes of the answer, and of the reasoning, without the white space behind their marks.
+
+        What stands before a first mark that ends reasoning was reasoned: the prompt began that.
+        """
+        said, thought = bytearray(), bytearray()
+        inside, marked, stripped = False, False, False
+        for each in self.pieces:
+            if isinstance(each, bytes):
+                (thought if inside else said).extend(each)
+            elif each in ("reasoning_begin", "reasoning_end"):
+                if each == "reasoning_end" and not marked:
+                    said, thought = thought, said
+                inside, marked, stripped = each == "reasoning_begin", True, stripped or not said.strip()
+        return bytes(said.lstrip() if stripped else said), bytes(thought.lstrip())
+
+
+def _whole(data: bytes) -> str:
+    return data[: len(data) - len(pending_of(data))].decode(errors="replace")
 
 
 def pending_of(data: bytes) -> bytes:

@@ -69,7 +69,7 @@ class Detokenizer:
 
     def strip(self) -> None:
         """Leave white space at the beginning out, if nothing else is written yet; of a text that is marked."""
-        if not self._stripped and not self._data.strip():
+        if not self._stripped and (not self._data or self._data.isspace()):
             self._stripped = True
             self._skip()
 
@@ -77,25 +77,36 @@ class Detokenizer:
         return bytes(self._data[-size:]) if size else b""
 
     def go_on(self) -> None:
-        """Take all that was added as given: none of it is shown, but a character that it ends within."""
+        """Take all that was added as given: none of it is shown, but a character that it ends within.
+
+        Of a stop string, no more than all but its last byte can wait: so many bytes at the end are looked at.
+        """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         decoder.decode(self._data)
         self._given = len(self._data) - len(decoder.getstate()[0])
         self._shown = max(self._shown, self._given)
+        for number, stop in enumerate(self._stops):
+            self._fitting[number] = 0
+            self._found(number, len(self._data) - len(stop) + 1, past=True)
 
     def add(self, piece: bytes, *, given: bool = False) -> None:
-        """Append a piece; sets `stopped` and cuts the text when it completes a stop string, unless it is ``given``."""
+        """Append a piece; sets `stopped` and cuts the text when it completes a stop string.
+
+        Nothing is looked for in one that is ``given``, behind the last of which `go_on` is called.
+        """
         before = len(self._data)
         self._data += piece
         if self._stripped and self._begin == before:
             self._skip()
-        found = [self._found(number, before, past=given) for number in range(len(self._stops))]
+        if given:
+            return
+        found = [self._found(number, before) for number in range(len(self._stops))]
         starts = [start for start in found if start is not None]
         if starts:
             del self._data[min(starts) :]
             self.stopped = True
 
-    def _found(self, number: int, before: int, *, past: bool) -> int | None:
+    def _found(self, number: int, before: int, *, past: bool = False) -> int | None:
         """Where a stop string begins that what came after ``before`` completes, if it is not to be gone ``past``."""
         stop, fitting = self._stops[number], self._fitting[number]
         for place in range(max(before, self._begin), len(self._data)):

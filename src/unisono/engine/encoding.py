@@ -8,6 +8,7 @@ from typing import Any
 from unisono.chat.messages import Prompt
 from unisono.chat.thinking import asked
 from unisono.config.reasoning import Reasoning
+from unisono.engine.beginning import BeginningError
 from unisono.engine.member import Member
 from unisono.errors import MemberUnavailable, PromptError, PromptTooLong, SpecError, shown
 
@@ -20,15 +21,17 @@ def encode_for(
     may_be_empty: bool = False,
     seams: bool = False,
     spared: Collection[str] = (),
+    may_be_longer: bool = False,
 ) -> tuple[dict[str, list[int]], bool]:
     """The ids of a prompt by member, up to where an answer begins, and whether that is inside reasoning.
 
     It is where the template of some member opens reasoning: those that could do so follow it. Where calls are written
     by ``seams``, an answer's first mark is left open even where there is to be no reasoning: it may be a call's.
     Members that are ``spared`` are left out where their tokenizers are away, as long as anybody is there; they
-    `encode_late`.
+    `encode_late`. A prompt that ``may_be_longer`` than what can be answered is encoded all the same.
     """
-    ids = _encoded(members, prompt, off=reasoning.off, may_be_empty=may_be_empty, spared=spared)
+    ways = {"off": reasoning.off, "may_be_empty": may_be_empty}
+    ids = _encoded(members, prompt, spared, may_be_longer=may_be_longer, **ways)
     if prompt.messages is None:
         return ids, False
     present = [each for each in members if each.name in ids]
@@ -56,18 +59,19 @@ def encode_late(member: Member, prompt: Prompt, reasoning: Reasoning, *, inside:
 
 
 def _encoded(
-    members: Sequence[Member], prompt: Prompt, *, off: bool, may_be_empty: bool, spared: Collection[str]
+    members: Sequence[Member], prompt: Prompt, spared: Collection[str], *, may_be_longer: bool, **ways: bool
 ) -> dict[str, list[int]]:
     ids = dict[str, list[int]]()
+    encoders = {each.name: each.encoder.unbounded if may_be_longer else each.encoder for each in members}
     for each in members:
         if each.name in spared and each.cannot_encode:
             continue
         try:
-            ids[each.name] = each.encoder.encode(prompt, off=off, may_be_empty=may_be_empty)
+            ids[each.name] = encoders[each.name].encode(prompt, **ways)
         except MemberUnavailable:
             if each.name not in spared:
                 raise
-    return ids or {each.name: each.encoder.encode(prompt, off=off, may_be_empty=may_be_empty) for each in members}
+    return ids or {name: encoder.encode(prompt, **ways) for name, encoder in encoders.items()}
 
 
 def _check_continued(member: Member, ids: Sequence[int]) -> None:
@@ -81,18 +85,30 @@ def _check_continued(member: Member, ids: Sequence[int]) -> None:
 def check_thinking(variables: Mapping[str, Any] | None, reasoning: Reasoning, *, begun: bool = False) -> None:
     """Refuse variables that tell templates to think where nothing is to be reasoned, or not to where a limit is set.
 
-    Nothing is reasoned of an answer that is ``begun``. Raises a `SpecError`.
+    Of an answer that is ``begun``, see `check_begun`. Raises a `SpecError`.
     """
     for name, value, thinks in asked(variables):
         if begun and thinks:
-            raise SpecError(
-                f"the answer's first words are given, and template_kwargs says {name}: {shown(value)}",
-                hint="leave one of them out; a list of pieces may begin with reasoning",
-            )
+            continue
         if reasoning.off if thinks else reasoning.max_pieces is not None:
             raise SpecError(
                 f"reasoning is {reasoning}, but template_kwargs says {name}: {shown(value)}",
                 hint="leave one of them out; reasoning tells all templates that read such a variable",
+            )
+
+
+def check_begun(variables: Mapping[str, Any] | None, members: Sequence[Member]) -> None:
+    """Refuse variables that tell templates to think before an answer whose first words are given.
+
+    Where no member reasons, and no template reads them, they change nothing. Raises a `BeginningError`.
+    """
+    reason = any("reasoning_begin" in member.encoder.marks.known for member in members)
+    templates = [member.encoder.template for member in members]
+    for name, value, thinks in asked(variables):
+        if thinks and (reason or any(each is not None and name in each.variables for each in templates)):
+            raise BeginningError(
+                f"the answer's first words are given, and {name}: {shown(value)} asks for reasoning before them",
+                hint="leave one of them out; a list of pieces may begin with reasoning",
             )
 
 

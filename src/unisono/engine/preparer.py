@@ -20,7 +20,7 @@ from unisono.constraints.least_length import LeastLength
 from unisono.constraints.reasoning import BesideReasoning
 from unisono.engine.beginning import Beginning, BegunWith, columns_of
 from unisono.engine.calls import free_calls
-from unisono.engine.encoding import check_length, check_thinking, encode_for, encode_late
+from unisono.engine.encoding import check_begun, check_length, check_thinking, encode_for, encode_late
 from unisono.engine.given import scored_by, split
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan
@@ -49,7 +49,12 @@ class Preparer:
         self._longest_spelling = int(np.diff(union.offset_U).max(initial=0)) + 1
 
     def prepare(
-        self, request: GenerationRequest, default: Plan | None = None, *, may_be_empty: bool = False
+        self,
+        request: GenerationRequest,
+        default: Plan | None = None,
+        *,
+        may_be_empty: bool = False,
+        may_be_longer: bool = False,
     ) -> PreparedRequest:
         """Look a request's method up, let all members encode its prompt, and say what it costs.
 
@@ -57,6 +62,7 @@ class Preparer:
             request: to be prepared.
             default: the plan of a request that brings no method and no options; by default the engine's own.
             may_be_empty: whether a raw prompt may be empty.
+            may_be_longer: whether it may be longer than a member's context: it is to be counted alone.
 
         Raises:
             PromptError: a member cannot read the prompt, or it is longer than the member's context.
@@ -73,14 +79,15 @@ class Preparer:
             whole = split(plan.lead, self._members, prompt)
             prompt, given, unscored = whole.beginning, whole.columns, whole.unscored
             request = replace(request, prompt=prompt, limits=Limits(max(1, len(given))))
-        check_thinking(prompt.template_kwargs, plan.reasoning, begun=_is_answered(request.begin))
+        if is_answered := _is_answered(request.begin):
+            check_begun(prompt.template_kwargs, self._members)
+        check_thinking(prompt.template_kwargs, plan.reasoning, begun=is_answered)
         all_there = request.score or may_be_empty or plan.weighs_prompt
         spared = [member.name for member in self._members if plan.spares(member) and not all_there]
         parse = parse or self._free_calls(request, plan)
         seams = parse is not None and parse.by_seams
-        ids, inside = encode_for(
-            self._members, prompt, plan.reasoning, may_be_empty=may_be_empty, seams=seams, spared=spared
-        )
+        lengths = {"may_be_empty": may_be_empty, "may_be_longer": may_be_longer}
+        ids, inside = encode_for(self._members, prompt, plan.reasoning, seams=seams, spared=spared, **lengths)
         parse = self._beside_reasoning(request, plan, parse, inside=inside)
         late = partial(encode_late, prompt=prompt, reasoning=plan.reasoning, inside=inside, seams=seams)
         begun = None if request.begin is None else self._begun(request, plan, inside=inside, seams=seams)
@@ -92,7 +99,8 @@ class Preparer:
             late = partial(_late_and_begun, late, begun)
         if request.limits.min_new_tokens and not request.score:
             parse = LeastLength(request.limits.min_new_tokens, self._union, parse)
-        self._check_lengths(ids, given)
+        if not may_be_longer:
+            self._check_lengths(ids, given)
         cost, asked = self._cost(request, plan, ids), self._asked(request, plan)
         columns = () if begun is None else begun.columns
         return PreparedRequest(request, plan, ids, cost, parse, given, unscored, columns, inside, asked, late)

@@ -22,6 +22,7 @@ from unisono.server.functions import FUNCTIONS, with_tools
 from unisono.server.invalid_fields import explained
 from unisono.server.limits import ServerLimits
 from unisono.server.schemas import Record
+from unisono.server.values import body_has_more
 from unisono.user_files import short_float
 
 R = TypeVar("R", bound=Record)
@@ -82,7 +83,7 @@ async def read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], li
     if not limits.strict:
         data = data.removeprefix(BOM_UTF8)  # which some clients on Windows write
     body = parse(data)
-    if _is_more(body, limits.values):
+    if body_has_more(body, limits.values):
         words = f"the request has more than {limits.values} values, which is what this server takes"
         raise Refusal(413, words, code="too_large")
     return body
@@ -117,20 +118,6 @@ def parse(data: bytes | bytearray) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise _no_json(f"it is {shown(body)}, not an object")
     return body
-
-
-def _is_more(body: dict[str, Any], most: int) -> bool:
-    """Whether a body has more values than a number. Token ids of a prompt do not count: its tokens have a limit."""
-    count, inside = 0, [list(body.values())]
-    if isinstance(prompt := body.get("prompt"), list):
-        ids = [each for each in (prompt, *prompt) if isinstance(each, list) and all(type(id_) is int for id_ in each)]
-        count -= sum(map(len, ids))
-    while inside and count <= most:
-        values = inside.pop()
-        count += len(values)
-        inside += [each for each in values if isinstance(each, list)]
-        inside += [[*each.values()] for each in values if isinstance(each, dict)]
-    return count > most
 
 
 def _too_large(most: int) -> Refusal:

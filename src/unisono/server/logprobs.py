@@ -23,6 +23,11 @@ class Offsets:
         self._decoder.decode(pending)
         self._count = count
 
+    @property
+    def count(self) -> int:
+        """How many characters are whole."""
+        return self._count
+
     def before(self, piece: bytes) -> int:
         """Take the next piece; return how many characters precede the one in which it begins."""
         pending, _ = self._decoder.getstate()

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from unisono.chat.encoding_process import load, packed, question, size_of
@@ -214,6 +214,8 @@ class _Reader:
     place: int
     """Of the encoder in its parcel."""
     member: Member
+    is_bounded: bool = True
+    """Whether the ids of prompts that are too long to be answered stay where they are."""
 
     def ids(self, what: Prompt | str | bytes, *, off: bool = False, may_be_empty: bool = False) -> list[int] | None:
         """The ids; ``None`` where nobody else can read.
@@ -223,7 +225,7 @@ class _Reader:
         if self.parcel.stays:
             return None
         limits, context = self.prompts.limits, self.member.backend.facts.context
-        most = min(context, limits.prompt) if isinstance(what, Prompt) else None
+        most = min(context, limits.prompt) if isinstance(what, Prompt) and self.is_bounded else None
         asked = question((self.parcel.number, self.place), what, off=off, may_be_empty=may_be_empty, most=most)
         if (answer := self.prompts.ask(self.parcel, asked)) is None:
             return None
@@ -246,6 +248,10 @@ class _FarEncoder(PromptEncoder):
     def __init__(self, near: PromptEncoder, reader: _Reader) -> None:
         vars(self).update(vars(near))
         self._reader = reader
+
+    @property
+    def unbounded(self) -> PromptEncoder:
+        return _FarEncoder(self, replace(self._reader, is_bounded=False))
 
     def encode(self, prompt: Prompt, *, off: bool = False, may_be_empty: bool = False) -> list[int]:
         found = self._reader.ids(prompt, off=off, may_be_empty=may_be_empty) if size_of(prompt) > NEAR else None

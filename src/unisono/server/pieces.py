@@ -59,7 +59,7 @@ def tokenize(request: TokenizeRequest, engine: Engine, prompt: Prompt) -> Tokeni
     elif request.add_special_tokens is False:
         ids = member.encoder.spell_text(prompt.text or "")
     else:
-        ids = list(engine.prepare(GenerationRequest("", prompt, Limits(1))).ids[member.name])
+        ids = list(engine.prepare(GenerationRequest("", prompt, Limits(1)), may_be_longer=True).ids[member.name])
     texts = member.encoder.tokenizer.table.texts
     return TokenizeAnswer(
         count=len(ids),

@@ -7,7 +7,7 @@ content, as it was written.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
@@ -68,34 +68,45 @@ class CallReader:
         self._finder = None if calling is None else CallFinder(calling.form, names, tools)
         self._begun: dict[int, tuple[str, list[str]]] = {}
         self.count = 0
+        self.taken = 0
+        """Characters of the answer."""
+        self._ahead = 0
         if begun := begun.rstrip():
             self.read(begun)
+            self._ahead, self.taken = len(begun), 0
 
     def read(self, text: str, *, ended: Finish | None = None) -> tuple[str, list[NumberedCall]]:
         """Take more text; return new content and newly complete calls. ``ended`` is why the text ends with it."""
+        parts = list(self.parts(text, ended=ended))
+        content = "".join(part.text for part in parts if isinstance(part, Content))
+        return content, [part for part in parts if not isinstance(part, Content)]
+
+    def parts(self, text: str, *, ended: Finish | None = None) -> Iterator[Content | NumberedCall]:
+        """The same in the order in which the answer has them."""
+        at, self.taken = self.taken, self.taken + len(text)
         if self._finder is None:
-            return text, []
-        content: list[str] = []
-        calls: list[NumberedCall] = []
+            if text:
+                yield Content(text, at)
+            return
         events = self._finder.feed(text)
         if ended is not None:
             events += self._finder.finish(cut=ended in ("length", "context"))
         for event in events:
             match event:
-                case Content(text):
-                    content.append(text)
+                case Content(text, at):
+                    yield Content(text, at - self._ahead)
                 case CallBegun(index, name):
                     self._begun[index] = (name, [])
                 case CallArguments(index, text):
                     self._begun[index][1].append(text)
-                case CallBroken(index, text):
-                    content.append(text)
+                case CallBroken(index, text, at):
                     del self._begun[index]
+                    yield Content(text, at - self._ahead)
                 case CallEnded(index) | CallCut(index):
                     name, parts = self._begun.pop(index)
-                    calls.append((self.count, new_call_id(), FoundCall(name, "".join(parts))))
+                    call = FoundCall(name, "".join(parts), is_cut=isinstance(event, CallCut))
                     self.count += 1
-        return "".join(content), calls
+                    yield self.count - 1, new_call_id(), call
 
 
 def read_calling(

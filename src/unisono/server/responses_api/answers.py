@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+from unisono.chat.tool_parser import Content
 from unisono.engine.request import Ended, Wrote
-from unisono.records import Generation, StepRecord
+from unisono.records import Finish, Generation, StepRecord
 from unisono.server.errors import Refusal
-from unisono.server.logprobs import Held, chat_logprobs
+from unisono.server.logprobs import Held, Offsets, chat_logprobs
 from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import ApiCall
 from unisono.server.responses import REASONS, Answer
 from unisono.server.responses_api.requests import ResponseCall, own_items
-from unisono.server.responses_api.store import ResponseStore, Stored
+from unisono.server.responses_api.store import ResponseStore, Stored, packed
 from unisono.server.schemas import Report
-from unisono.server.tools import CallReader, NumberedCall
+from unisono.server.tools import CallReader
 
 Json = dict[str, Any]
 EVENT = b"event: %b\ndata: %b\n\n"
@@ -41,8 +43,9 @@ class ResponseAnswer(Answer):
         self._is_open = False
         self._sequence = 0
         self._held, self._reader = Held(call.pending), CallReader(call.calling, call.begun)
-        self._released: list[Any] = []
-        """Log-probabilities that no event has told yet."""
+        self._released: deque[tuple[int, int, Json]] = deque()
+        """Log-probabilities that no event has told yet, by where the characters of their pieces begin and end."""
+        self._offsets = Offsets(pending=call.pending)
 
     def framed(self, body: bytes) -> bytes:
         """An event; its type, which is its first value, is its name."""
@@ -62,17 +65,19 @@ class ResponseAnswer(Answer):
         if isinstance(event, Wrote):
             yield from self._reasoned(event.reasoning)
             self._note(self._held.release(event.text, event.steps))
-            yield from self._said(*self._reader.read(event.text))
+            yield from self._said(event.text)
             return
         yield from self._finish(event.generation)
 
     def _finish(self, generation: Generation) -> Iterator[bytes]:
         self._note(self._held.rest(generation))
-        yield from self._said(*self._reader.read("", ended=generation.finish_reason))
-        if not any(item["type"] != "reasoning" for item in self._output):
+        yield from self._said("", ended=generation.finish_reason)
+        is_cut = REASONS[generation.finish_reason] == "length"
+        is_thought = is_cut and self._is_open and self._output[-1]["type"] == "reasoning"
+        if not is_thought and not any(item["type"] != "reasoning" for item in self._output):
             yield from self._open("message")
         if self._is_open:
-            yield from self._close(is_cut=REASONS[generation.finish_reason] == "length")
+            yield from self._close(is_last=True, is_cut=is_cut)
 
     def last_bodies(self, handle: RequestHandle) -> Iterator[bytes]:
         """The whole response; of a stream the event that has it."""
@@ -81,7 +86,7 @@ class ResponseAnswer(Answer):
             for _ in self._reasoned((self.reasoning(generation.reasoning) and generation.reasoning) or ""):
                 pass
             self._note(self._held.rest(generation))
-            for _ in self._said(*self._reader.read(generation.text, ended=None)):
+            for _ in self._said(generation.text):
                 pass
             for _ in self._finish(generation):
                 pass
@@ -99,19 +104,34 @@ class ResponseAnswer(Answer):
                 "total_tokens": usage.total_tokens,
             },
         )
+        if self._stores:
+            response["store"] = self._store.put(self.id, self._kept(response, inside=handle.prepared[0].begins_inside))
         report = Report(choices=[self.report(0, generation, generation.steps)])
         response["unisono"] = report.model_dump(exclude_none=True)
-        if self._stores:
-            self._keep(response)
         if self.call.stream:
             yield self._event(f"response.{response['status']}", response=response)
         else:
             yield _dumped(response)
 
-    def _keep(self, response: Json) -> None:
-        own, output = _dumped(own_items(self._asked)), _dumped(self._output)
-        previous = self._asked.previous_response_id
-        self._store.put(self.id, Stored(self._own.owner, previous, own, output, _dumped(response)))
+    def _kept(self, response: Json, *, inside: bool) -> Stored:
+        """What is kept of the response: neither its trace nor its probabilities.
+
+        Where an answer begins ``inside`` reasoning, what is given before a mark was reasoned.
+        """
+        begin, asked, continued = self.call.first.begin, self._asked, self._own.continued
+        begun, reasoned = ("", "") if begin is None else (begin.shown, begin.reasoned)
+        if begin is not None and inside and not {"reasoning_begin", "reasoning_end"} & {*begin.marks}:
+            begun, reasoned = "", begun
+        return Stored(
+            self._own.owner,
+            asked.previous_response_id,
+            packed(own_items(asked)),
+            packed([_without_logprobs(item) for item in self._output]),
+            packed({**response, "output": []}),
+            (continued or "") + begun,
+            reasoned if self.call.shows_reasoning else "",
+            continued is not None,
+        )
 
     def _response(self, status: str, **more: Any) -> Json:
         asked, text = self._asked, self._asked.text
@@ -152,15 +172,13 @@ class ResponseAnswer(Answer):
         self._output[-1]["content"][0]["text"] += text
         yield self._within("response.reasoning_text.delta", content_index=0, delta=text)
 
-    def _said(self, content: str, calls: Sequence[NumberedCall]) -> Iterator[bytes]:
-        if content:
-            yield from self._open("message")
-            part = self._output[-1]["content"][0]
-            part["text"] += content
-            told, self._released = self._released, []
-            part["logprobs"] += told
-            yield self._within("response.output_text.delta", content_index=0, delta=content, logprobs=told)
-        for _, identity, call in calls:
+    def _said(self, text: str, *, ended: Finish | None = None) -> Iterator[bytes]:
+        """Take more of the answer's text, which is content and calls."""
+        for part in self._reader.parts(text, ended=ended):
+            if isinstance(part, Content):
+                yield from self._content(part)
+                continue
+            _, identity, call = part
             if self._is_open:
                 yield from self._close()
             made = {"type": "function_call", "id": _id("fc"), "call_id": identity, "name": call.name}
@@ -169,8 +187,26 @@ class ResponseAnswer(Answer):
             yield self._within("response.function_call_arguments.delta", delta=call.arguments)
             more = {"arguments": call.arguments, "name": call.name}
             yield self._within("response.function_call_arguments.done", **more)
-            self._output[-1] |= {"arguments": call.arguments, "status": "completed"}
+            status = "incomplete" if call.is_cut else "completed"
+            self._output[-1] |= {"arguments": call.arguments, "status": status}
             yield self._item("response.output_item.done")
+
+    def _content(self, content: Content) -> Iterator[bytes]:
+        yield from self._open("message")
+        part = self._output[-1]["content"][0]
+        part["text"] += content.text
+        told = self._told(content.at, content.at + len(content.text))
+        part["logprobs"] += told
+        yield self._within("response.output_text.delta", content_index=0, delta=content.text, logprobs=told)
+
+    def _told(self, begin: int, end: int) -> list[Json]:
+        """The log-probabilities of characters of the answer; those before them, of calls, are told nowhere."""
+        told: list[Json] = []
+        while self._released and self._released[0][0] < end:
+            _, until, entry = self._released.popleft()
+            if until > begin:
+                told.append(entry)
+        return told
 
     def _open(self, kind: str) -> Iterator[bytes]:
         """Add an item of a kind, unless the open one is of it."""
@@ -190,14 +226,14 @@ class ResponseAnswer(Answer):
         self._output[-1]["content"] = [part]
         yield self._within("response.content_part.added", content_index=0, part=part)
 
-    def _close(self, *, is_cut: bool = False) -> Iterator[bytes]:
+    def _close(self, *, is_last: bool = False, is_cut: bool = False) -> Iterator[bytes]:
         item, self._is_open = self._output[-1], False
         [part] = item["content"]
         if item["type"] == "reasoning":
             yield self._within("response.reasoning_text.done", content_index=0, text=part["text"])
         else:
-            part["logprobs"] += self._released
-            self._released = []
+            if is_last:  # of a character that is not whole
+                part["logprobs"] += self._told(self._reader.taken, self._reader.taken + 2)
             told = {"text": part["text"], "logprobs": part["logprobs"]}
             yield self._within("response.output_text.done", content_index=0, **told)
         yield self._within("response.content_part.done", content_index=0, part=part)
@@ -207,10 +243,12 @@ class ResponseAnswer(Answer):
     def _note(self, steps: Sequence[StepRecord]) -> None:
         if (count := self.call.logprobs) is None:
             return
-        for entry in chat_logprobs(steps, count):
+        for step, entry in zip(steps, chat_logprobs(steps, count), strict=True):
+            begin = self._offsets.before(step.piece or b"")
             told = entry.model_dump()
             tops = [{**top, "bytes": top["bytes"] or []} for top in told["top_logprobs"]]
-            self._released.append({**told, "bytes": told["bytes"] or [], "top_logprobs": tops})
+            whole = {**told, "bytes": told["bytes"] or [], "top_logprobs": tops}
+            self._released.append((begin, max(begin + 1, self._offsets.count), whole))
 
     def _item(self, kind: str) -> bytes:
         return self._event(kind, output_index=len(self._output) - 1, item=self._output[-1])
@@ -222,6 +260,12 @@ class ResponseAnswer(Answer):
     def _event(self, kind: str, **more: Any) -> bytes:
         number, self._sequence = self._sequence, self._sequence + 1
         return _dumped({"type": kind, "sequence_number": number, **more})
+
+
+def _without_logprobs(item: Json) -> Json:
+    if item["type"] != "message":
+        return item
+    return {**item, "content": [{**part, "logprobs": []} for part in item["content"]]}
 
 
 def _id(prefix: str) -> str:

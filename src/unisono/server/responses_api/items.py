@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from unisono.errors import shown
@@ -18,42 +18,76 @@ Named = tuple[str, Any]
 """An item, and how errors name it."""
 
 
-def messages_of(instructions: str | None, items: Iterable[Named]) -> list[Named]:
-    """The messages of a conversation. Raises a `Refusal` that names an item and its key.
+class Conversation:
+    """The messages that items of a conversation make.
 
-    Calls that follow one another, or an answer, are those of one message; what was reasoned belongs to what follows.
+    Calls that follow one another, or an answer, are those of one message, and so is what an answer says behind its
+    calls. What was reasoned belongs to what follows, or, where that is no answer, to one that is empty.
     """
-    messages: list[Named] = []
-    thought, calling = "", False
-    if instructions:
-        messages.append(("instructions", {"role": "system", "content": instructions}))
-    for name, item in items:
+
+    def __init__(self, instructions: str | None) -> None:
+        self.messages: list[Named] = []
+        self.thoughts: dict[int, str] = {}
+        """What was reasoned before a message, by its place."""
+        self._thought, self._answers = "", False
+        if instructions:
+            self.messages.append(("instructions", {"role": "system", "content": instructions}))
+
+    def add(self, name: str, item: Any) -> None:
+        """Take the next item. Raises a `Refusal` that names it and its key."""
         kind = _kind_of(name, item)
         if kind == "reasoning":
-            thought, calling = _thought_of(item), False
-            continue
-        if kind == "function_call":
-            call = _call_of(name, item)
-            if calling and not thought:
-                last = messages[-1][1]
-                last["tool_calls"] = [*last.get("tool_calls", ()), call]
-                continue
-            messages.append((name, {"role": "assistant", "content": None, "tool_calls": [call]}))
+            self._thought, self._answers = "\n".join(filter(None, (self._thought, _thought_of(item)))), False
+        elif kind == "function_call":
+            self._call(name, _call_of(name, item))
         elif kind == "function_call_output":
             output = item.get("output")
             if not isinstance(output, str | list):
                 raise invalid(f"{name}.output", f"{name}.output is {shown(output)}: give text, or a list of parts")
             called = _text(name, item, "call_id")
-            messages.append((name, {"role": "tool", "tool_call_id": called, "content": _content(output)}))
+            self._append(name, {"role": "tool", "tool_call_id": called, "content": _content(output)})
         else:
             own = {key: value for key, value in item.items() if key not in OWN}
-            messages.append((name, own | ({"content": _content(own["content"])} if "content" in own else {})))
-        message = messages[-1][1]
-        calling = message.get("role") == "assistant"
-        if calling and thought:
-            message.setdefault("reasoning_content", thought)
-        thought = ""
-    return messages
+            own |= {"content": _content(own["content"])} if "content" in own else {}
+            if not self._joins(own):
+                self._append(name, own)
+
+    def _call(self, name: str, call: Mapping[str, Any]) -> None:
+        last = self.messages[-1][1] if self._answers else {}
+        calls = last.get("tool_calls")
+        if self._answers and isinstance(calls, list | None):
+            last["tool_calls"] = [*(calls or ()), call]
+        else:
+            self._append(name, {"role": "assistant", "content": None, "tool_calls": [call]})
+
+    def _joins(self, own: Mapping[str, Any]) -> bool:
+        """Whether a message is the rest of the last one, which has calls, and joined to it."""
+        last = self.messages[-1][1] if self._answers else {}
+        before, content = last.get("content") or "", own.get("content")
+        joins = own.get("role") == "assistant" and own.keys() == {"role", "content"} and last.get("tool_calls")
+        if not joins or not isinstance(before, str | list) or not isinstance(content, str | list):
+            return False
+        if type(before) is type(content):
+            last["content"] = before + content  # type: ignore[operator]
+        else:
+            last["content"] = [*_parts(before), *_parts(content)]
+        return True
+
+    def _append(self, name: str, message: dict[str, Any]) -> None:
+        self._answers = message.get("role") == "assistant"
+        if not self._answers:
+            self._end_thought(name)
+        elif self._thought:
+            self.thoughts[len(self.messages)] = self._thought
+        self._thought = ""
+        self.messages.append((name, message))
+
+    def _end_thought(self, name: str) -> None:
+        """Let an answer that is empty follow what was reasoned last."""
+        if self._thought:
+            self.thoughts[len(self.messages)] = self._thought
+            self.messages.append((name, {"role": "assistant", "content": ""}))
+            self._thought = ""
 
 
 def _kind_of(name: str, item: Any) -> str:
@@ -72,6 +106,12 @@ def _kind_of(name: str, item: Any) -> str:
 def _content(given: Any) -> Any:
     """The content of a message, its parts in the words of chats."""
     return [_part(part) for part in given] if isinstance(given, list) else given
+
+
+def _parts(content: str | list[Any]) -> list[Any]:
+    if isinstance(content, list):
+        return content
+    return [{"type": "text", "text": content}] if content else []
 
 
 def _part(given: Any) -> Any:
@@ -93,6 +133,13 @@ def _text(name: str, item: Mapping[str, Any], key: str, *, empty: bool = False) 
     if not isinstance(value, str) or not (value or empty):
         raise invalid(f"{name}.{key}", f"{name}.{key} is {shown(value)}: give text")
     return value
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content, as far as it is text."""
+    parts = _content(content) if isinstance(content, list) else [{"text": content}]
+    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _thought_of(item: Mapping[str, Any]) -> str:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, cast
 
+from unisono.chat.messages import Message
 from unisono.engine.service import Service
 from unisono.errors import shown
 from unisono.server.body import read_record
 from unisono.server.errors import Refusal, invalid
 from unisono.server.fields import unsupported
 from unisono.server.limits import ServerLimits
+from unisono.server.reasoning import REASONING as THOUGHT
 from unisono.server.requests import ApiCall, engine_of, read_chat
-from unisono.server.responses_api.items import messages_of
+from unisono.server.responses_api.items import Conversation, text_of
 from unisono.server.responses_api.schemas import ResponseRequest
 from unisono.server.responses_api.store import ResponseStore
 from unisono.server.schemas import ChatRequest, GenerationFields
+from unisono.server.values import has_more
 
 NOT_OF_CHATS = ("n", "model", "max_tokens", "max_completion_tokens")
 """Shared fields that are read apart."""
@@ -37,6 +40,8 @@ class ResponseCall(ApiCall):
     asked: ResponseRequest | None = None
     owner: bytes = b""
     """Whose the response will be."""
+    continued: str | None = None
+    """The text of the last item, where that is continued."""
 
 
 def read_response(
@@ -49,27 +54,54 @@ def read_response(
     if request.top_logprobs and request.likeliest is None:
         words = f"top_logprobs is {request.top_logprobs}, but include lacks message.output_text.logprobs"
         raise invalid("top_logprobs", words)
-    messages = messages_of(request.instructions, _items(request, limits, store, owner))
-    if not messages or messages[-1][0] == "instructions":
+    items = _items(request, limits, store, owner)
+    read = Conversation(request.instructions)
+    for name, item in items:
+        read.add(name, item)
+    if not read.messages or read.messages[-1][0] == "instructions":
         raise Refusal(400, "input is missing: give a question", param="input", code="missing_field")
     _check_tools(request)
-    names, given = [name for name, _ in messages], [message for _, message in messages]
+    names, given = [name for name, _ in read.messages], [message for _, message in read.messages]
+    if not limits.strict:
+        for place, thought in read.thoughts.items():
+            given[place].setdefault(THOUGHT, thought)
     wanted = _chat_fields(request, given)
     try:
         chat = read_record(ChatRequest, wanted, {})
         call = read_chat(chat, service, limits, names)
     except Refusal as refusal:
         raise _renamed(refusal) from None
-    return ResponseCall(**{key.name: getattr(call, key.name) for key in fields(call)}, asked=request, owner=owner)
+    if limits.strict:  # which takes no such key of a client's
+        call = _with_thoughts(call, read.thoughts)
+    prompt = call.first.prompt
+    last: Any = next((item for _, item in reversed(items) if item.get("type") != "reasoning"), {})
+    continued = text_of(last.get("content")) if prompt.continue_final_message else None
+    known = {key.name: getattr(call, key.name) for key in fields(call)}
+    return ResponseCall(**known, asked=request, owner=owner, continued=continued)
+
+
+def _with_thoughts(call: ApiCall, thoughts: Mapping[int, str]) -> ApiCall:
+    """A call whose messages have what was reasoned before them, by their places."""
+    [request] = call.requests
+    messages = [
+        {**message, "extra": {THOUGHT: thoughts[place]}} if place in thoughts else message
+        for place, message in enumerate(request.prompt.messages or ())
+    ]
+    prompt = replace(request.prompt, messages=cast(list[Message], messages))
+    return replace(call, requests=(replace(request, prompt=prompt),))
 
 
 def _items(request: ResponseRequest, limits: ServerLimits, store: ResponseStore, owner: bytes) -> list[tuple[str, Any]]:
     """The items of the conversation, those that are stored first, with their names."""
     named: list[tuple[str, Any]] = []
+    own = own_items(request)
     if (previous := request.previous_response_id) is not None:
         before = store.conversation(previous, owner, limits.body)
+        if has_more([before, own], limits.values):
+            words = f"the conversation has more than {limits.values} values, which is what this server takes"
+            raise Refusal(400, words, param="previous_response_id", code="context_length_exceeded")
         named += [(f"previous_response_id.items[{place}]", item) for place, item in enumerate(before)]
-    return named + [(f"input[{place}]", item) for place, item in enumerate(own_items(request))]
+    return named + [(f"input[{place}]", item) for place, item in enumerate(own)]
 
 
 def own_items(request: ResponseRequest) -> Sequence[Any]:

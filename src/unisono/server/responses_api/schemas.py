@@ -140,4 +140,4 @@ class InputItems(BaseModel):
     data: Objects
     first_id: str | None
     last_id: str | None
-    has_more: Literal[False] = False
+    has_more: bool = False

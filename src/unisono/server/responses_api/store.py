@@ -1,13 +1,13 @@
 """Responses that are kept in memory for a while: the last ones, so many bytes of them at most.
 
 A response has its own items, and the id of the one before it: a conversation is read along these. Who has another API
-key sees none of it.
+key sees none of it, and loses none for it while theirs are fewer.
 """
 
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from unisono.server.errors import Refusal
 
 BYTES = 2**26
 """Of all that are kept."""
+NO_OUTPUT = b'"output":[]'
+"""What stands in a body that is kept for its output, which is kept once."""
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,51 @@ class Stored:
     output: bytes
     """Its output items, too."""
     body: bytes
-    """The response itself."""
+    """The rest of the response, with `NO_OUTPUT`."""
+    begun: str = ""
+    """The text that its answer goes on from."""
+    reasoned: str = ""
+    """What its reasoning goes on from."""
+    continues: bool = False
+    """Whether the last item before its output is the beginning of that, which ``begun`` has."""
 
     @property
     def size(self) -> int:
-        return len(self.input) + len(self.output) + len(self.body)
+        kept = len(self.input) + len(self.output) + len(self.body)
+        return kept + len(self.begun.encode(errors="surrogatepass")) + len(self.reasoned.encode(errors="surrogatepass"))
+
+    @property
+    def told(self) -> bytes:
+        """The whole response."""
+        told = self.body.replace(NO_OUTPUT, b'"output":' + self.output, 1)
+        try:
+            told.decode()
+        except UnicodeDecodeError:  # as a client's metadata may be
+            return json.dumps(json.loads(told)).encode()
+        return told
+
+    def extend(self, items: list[Any]) -> None:
+        """Put its items behind those of the responses before it, and in front of its answer what that goes on from."""
+        items += json.loads(self.input)
+        while self.continues and items and items.pop().get("type") == "reasoning":
+            pass  # what is reasoned behind the last message belongs to none
+        output = json.loads(self.output)
+        _join(output, "message", {"role": "assistant"}, "output_text", self.begun)
+        _join(output, "reasoning", {"summary": []}, "reasoning_text", self.reasoned)
+        items += output
+
+
+def _join(output: list[Json], kind: str, more: Json, part: str, begun: str) -> None:
+    """Put text in front of the first item of a kind, which is made where there is none."""
+    if not begun:
+        return
+    item = next((each for each in output if each["type"] == kind), None)
+    if item is None:
+        place = 0 if kind == "reasoning" or not output or output[0]["type"] != "reasoning" else 1
+        output.insert(place, {"type": kind, **more, "content": [{"type": part, "text": begun}]})
+    else:
+        first = item["content"][0]
+        item["content"][0] = {**first, "text": begun + first["text"]}
 
 
 class ResponseStore:
@@ -46,17 +89,31 @@ class ResponseStore:
         self.most = most
         self._most_bytes = size
         self._kept: OrderedDict[str, Stored] = OrderedDict()
-        self._bytes = 0
+        self._counts: Counter[bytes] = Counter()
+        """By owner, how many are kept."""
+        self._bytes: Counter[bytes] = Counter()
 
-    def put(self, identity: str, stored: Stored) -> None:
-        """Keep a response; the oldest that nobody asked for since are given up for it."""
+    def put(self, identity: str, stored: Stored) -> bool:
+        """Keep a response, and return whether there was room for it.
+
+        Those that nobody asked for since are given up for it, of the owner who has most.
+        """
         if stored.size > self._most_bytes or self.most == 0:
-            return
+            return False
         self._kept[identity] = stored
-        self._bytes += stored.size
-        while len(self._kept) > self.most or self._bytes > self._most_bytes:
-            _, oldest = self._kept.popitem(last=False)
-            self._bytes -= oldest.size
+        self._counts[stored.owner] += 1
+        self._bytes[stored.owner] += stored.size
+        while (many := len(self._kept) > self.most) or self._bytes.total() > self._most_bytes:
+            [(owner, _)] = (self._counts if many else self._bytes).most_common(1)
+            self._forget(next(name for name, each in self._kept.items() if each.owner == owner))
+        return identity in self._kept
+
+    def _forget(self, identity: str) -> None:
+        stored = self._kept.pop(identity)
+        for counter, count in ((self._counts, 1), (self._bytes, stored.size)):
+            counter[stored.owner] -= count
+            if not counter[stored.owner]:
+                del counter[stored.owner]
 
     def get(self, identity: str, owner: bytes) -> Stored:
         """A response. Raises a `Refusal` where it is not kept, or somebody else's."""
@@ -68,8 +125,8 @@ class ResponseStore:
 
     def delete(self, identity: str, owner: bytes) -> None:
         """Forget a response. Raises a `Refusal` where it is not kept, or somebody else's."""
-        self._bytes -= self.get(identity, owner).size
-        del self._kept[identity]
+        self.get(identity, owner)
+        self._forget(identity)
 
     def conversation(self, identity: str, owner: bytes, most: int) -> list[Any]:
         """The items of a response and of those before it, in their order.
@@ -86,15 +143,23 @@ class ResponseStore:
                 raise Refusal(400, words, param="previous_response_id", code="previous_response_not_found")
             self._kept.move_to_end(wanted)
             chain.append(stored)
-            most -= len(stored.input) + len(stored.output)
+            most -= stored.size - len(stored.body)
             if most < 0:
                 words = f"the conversation up to {shown(identity)} is longer than what this server takes as a request"
                 raise Refusal(400, words, param="previous_response_id", code="context_length_exceeded")
             wanted = stored.previous
-        return [item for each in reversed(chain) for item in (*json.loads(each.input), *json.loads(each.output))]
+        items: list[Any] = []
+        for stored in reversed(chain):
+            stored.extend(items)
+        return items
 
     @property
     def _why(self) -> str:
         if self.most == 0:
             return "this server stores none; send the conversation as input"
         return f"this server keeps the last {self.most} in memory; send the conversation as input"
+
+
+def packed(value: Any) -> bytes:
+    """A value as JSON in as few bytes as it has; what is no Unicode is kept as it is."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
