@@ -194,7 +194,7 @@ def test_an_interrupted_client_may_go_on_without_results() -> None:
         ),
         ([calling(call("t1")), blocks("user", result("t1", 5))], "messages[2].content[0].content"),
         ([blocks("assistant", {"type": "server_tool_use", "id": "x"})], "messages[1].content[0].type"),
-        ([answer(5)], "messages[1].tool_call_id"),
+        ([answer(0.5)], "messages[1].tool_call_id"),
     ],
 )
 def test_what_has_no_place_is_refused_by_name(given: list[Any], field: str) -> None:
@@ -207,7 +207,7 @@ def test_what_has_no_place_is_refused_by_name(given: list[Any], field: str) -> N
     ("given", "words"),
     [
         (blocks("assistant", {"type": "tool_use", "id": "t1", "input": {}}), "call 1 of messages[1] has the name null"),
-        (calling(call(5)), "call 1 of messages[1] has no id that is text"),
+        (calling(call(0.5)), "call 1 of messages[1] has no id that is text"),
     ],
 )
 def test_calls_that_are_none_are_refused(given: Any, words: str) -> None:

@@ -313,7 +313,7 @@ def test_a_call_that_is_required_keeps_to_each_format_or_is_refused(served: Serv
         ({"tools": [PING, function_with(params={})]}, "tools[1].function.params"),
         ({"tools": [function_with(inputSchema={})]}, "tools[0].function.inputSchema"),
         ({"tools": [function_with(stric=True)]}, "tools[0].function.stric"),
-        ({"tool_choice": "any"}, "tool_choice"),
+        ({"tool_choice": "every"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "wether"}}}, "tool_choice"),
         ({"tools": None, "tool_choice": "required"}, "tool_choice"),
         ({"tools": None, "tool_choice": allowed("ping", mode="auto")}, "tool_choice"),
@@ -333,7 +333,7 @@ def test_a_call_that_is_required_keeps_to_each_format_or_is_refused(served: Serv
         (bound_to({"minProperties": 3}), "tools[0].function.parameters"),
         (bound_to({"properties": {"n": {"const": 10**20}}}), "tools[0].function.parameters"),
         (bound_to({"properties": {"n": {"not": {}}}}), "tools"),
-        ({"messages": [*SAY, {"role": "tool", "tool_call_id": 5, "content": "rain"}]}, "messages[1].tool_call_id"),
+        ({"messages": [*SAY, {"role": "tool", "tool_call_id": 0.5, "content": "rain"}]}, "messages[1].tool_call_id"),
     ],
 )
 def test_what_cannot_be_called_is_refused_by_name(served: Served, change: dict[str, Any], param: str) -> None:
