@@ -80,7 +80,7 @@ PLACES: dict[str, Callable[[Path, Path], tuple[object, ...]]] = {
     "a configuration": lambda path, duo: ("import-gac", path),
     "the spec of bench": lambda path, duo: ("bench", path),
     "the spec of serve": lambda path, duo: ("serve", path),
-    "the spec of member": lambda path, duo: ("member", path, "a"),
+    "the spec of member": lambda path, duo: ("member", "serve", path, "--member", "a"),
     "the spec of fit": lambda path, duo: ("fit", path, "--prompts", duo),
     "the answers of fit": lambda path, duo: ("fit", duo, "--prompts", path),
     "the file of fit": lambda path, duo: ("fit", duo, "--tasks", "piqa", "--out", path),

@@ -200,7 +200,7 @@ def test_the_trace_says_what_each_voter_would_have_written_and_where_the_time_we
             assert [columns[piece] for piece, _ in step.top["a"]] == kept
             assert [mass for _, mass in step.top["a"]] == pytest.approx(plain.q_U[kept], rel=1e-4)
         for name, top in step.top.items():
-            assert 1 <= len(top) <= 5
+            assert 1 <= len(top) <= 10
             assert [mass for _, mass in top] == sorted((mass for _, mass in top), reverse=True)
             assert step.members[name] == pytest.approx(dict(top).get(step.piece, step.members[name]))
         record = step.to_json()

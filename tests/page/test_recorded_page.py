@@ -194,12 +194,22 @@ def test_a_trace_of_fifty_megabytes_opens(tmp_path: Path, page: Any) -> None:
         assert page.locator("#pane h2").text_content() == "“ and”"
 
 
+@contextmanager
+def started(command: list[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """A program that ends with the test, also where it fails."""
+    with subprocess.Popen(command, **options) as program:
+        try:
+            yield program
+        finally:
+            program.kill()
+
+
 def test_show_answers_on_its_own_machine_until_it_is_interrupted(tmp_path: Path) -> None:
     trace = record(tmp_path / "trace.jsonl", [b"a"])
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     command = [sys.executable, "-m", "unisono", "show", str(trace), "--no-browser"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment, text=True) as program:
+    with started(command, stdout=pipe, stderr=pipe, env=environment, text=True) as program:
         assert program.stdout is not None
         url = program.stdout.readline().strip()
         assert 'data-mode="recorded"' in httpx2.get(url).text
@@ -226,7 +236,7 @@ def test_the_page_is_there_when_a_browser_that_stays_in_the_terminal_asks_for_it
     source = str(Path(__file__).parents[2] / "src")
     environment = {**os.environ, "PYTHONPATH": source, "BROWSER": f"{sys.executable} {reader} %s"}
     command = [sys.executable, "-m", "unisono", "show", str(trace)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as program:
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as program:
         deadline = time.monotonic() + 20
         while not (seen.exists() and seen.stat().st_size) and time.monotonic() < deadline:
             time.sleep(0.05)
