@@ -13,7 +13,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A browser for the tests of a file: while there is one, its thread has a loop that runs, and can begin no other."""
+    """A browser for the tests of a file: while there is one, a loop runs in its thread, where no other can begin."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium: apt-get install chromium")
     sync_api = pytest.importorskip("playwright.sync_api")
