@@ -195,7 +195,7 @@ def test_the_trace_says_what_each_voter_would_have_written_and_where_the_time_we
     columns = {engine.union.piece(column): column for column in range(engine.union.size)}
     for step, plain in zip(text.steps, expected, strict=True):
         if step.voted == ("a",):
-            likeliest = np.argsort(-plain.q_U, kind="stable")[:5]
+            likeliest = np.argsort(-plain.q_U, kind="stable")[:10]
             kept = [column for column in likeliest if plain.q_U[column] >= 1e-3]
             assert [columns[piece] for piece, _ in step.top["a"]] == kept
             assert [mass for _, mass in step.top["a"]] == pytest.approx(plain.q_U[kept], rel=1e-4)
