@@ -1,12 +1,9 @@
 import asyncio
-from typing import Literal
 
-from agents import Agent, ModelSettings, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled
-from agents.exceptions import MaxTurnsExceeded
+from agents import Agent, ModelSettings, OpenAIResponsesModel, Runner
+from agents_caller import asked, call
 from openai import AsyncOpenAI
 from wanted import KEY, MODEL, QUESTION, URL, Weather, check, done
-
-set_tracing_disabled(True)
 
 
 def responses() -> OpenAIResponsesModel:
@@ -15,29 +12,7 @@ def responses() -> OpenAIResponsesModel:
 
 
 model = responses()
-asked: list[object] = []
-
-
-@function_tool
-def weather(city: Literal["Sofia", "Rome"], day: Literal["today", "tomorrow"] = "today") -> str:
-    """The weather of a city.
-
-    Args:
-        city: the city's name.
-        day: which day.
-    """
-    asked.append((city, day))
-    return "rain"
-
-
-settings = ModelSettings(temperature=0, max_tokens=80, tool_choice="required", parallel_tool_calls=False)
-caller = Agent("caller", instructions="Answer shortly.", tools=[weather], model=model, model_settings=settings)
-try:  # only the first turn has to call; such small models may call in every other, too
-    text = Runner.run_sync(caller, QUESTION, max_turns=2).final_output
-    check(isinstance(text, str), "no final text", text)
-except MaxTurnsExceeded:
-    text = "calls for ever"
-check(asked, "the tool was not called", text)
+text = call(model)
 plain = ModelSettings(temperature=0, max_tokens=30)
 typed = Agent("typed", output_type=Weather, model=model, model_settings=plain)
 first = Runner.run_sync(typed, QUESTION)

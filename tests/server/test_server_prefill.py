@@ -7,22 +7,16 @@ from typing import Any
 
 import pytest
 
-from support.fakes import make_fakes
-from support.real_server import DUO, SAY, Served, ask, serving
-from support.thinkers import make_thinkers
-from unisono.backends.fake.backend import FAKE_MODELS
+from support.real_server import SAY, Served, ask
+from support.served_thinkers import serving_thinkers
 
 TOOL: Any = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    make_fakes()
-    make_thinkers()
-    thinkers = {"members": [{"name": name, "model": f"fake:{name}"} for name in "tp"]}
-    with serving({**DUO, "thinkers": thinkers}) as server:
+    with serving_thinkers() as server:
         yield server
-    FAKE_MODELS.clear()
 
 
 def trace_of(answer: Any) -> list[Any]:

@@ -11,11 +11,9 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from support.fakes import make_fakes
 from support.real_server import DUO, SAY, Served, ask, serving
-from support.thinkers import make_thinkers
+from support.served_thinkers import serving_thinkers
 from support.tool_templates import TAGGED
-from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.server.limits import ServerLimits
 from unisono.server.middleware import Keys
 
@@ -26,12 +24,8 @@ KEYS = ("first-key-of-sixteen", "second-key-of-sixteen")
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    make_fakes()
-    make_thinkers()
-    thinkers = {"members": [{"name": name, "model": f"fake:{name}"} for name in "tp"]}
-    with serving({**DUO, "thinkers": thinkers}) as server:
+    with serving_thinkers() as server:
         yield server
-    FAKE_MODELS.clear()
 
 
 def respond(served: Served, status: int = 200, **keys: Any) -> Any:

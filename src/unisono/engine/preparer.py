@@ -82,8 +82,7 @@ class Preparer:
         if is_answered := _is_answered(request.begin):
             check_begun(prompt.template_kwargs, self._members)
         check_thinking(prompt.template_kwargs, plan.reasoning, begun=is_answered)
-        all_there = request.score or may_be_empty or plan.weighs_prompt
-        spared = [member.name for member in self._members if plan.spares(member) and not all_there]
+        spared = [] if request.score or may_be_empty else self._spared(plan)
         parse = parse or self._free_calls(request, plan)
         seams = parse is not None and parse.by_seams
         lengths = {"may_be_empty": may_be_empty, "may_be_longer": may_be_longer}
@@ -93,9 +92,7 @@ class Preparer:
         begun = None if request.begin is None else self._begun(request, plan, inside=inside, seams=seams)
         if begun is not None:
             begun.consume(parse)
-            ids = {
-                member.name: [*ids[member.name], *begun.ids(member)] for member in self._members if member.name in ids
-            }
+            ids = {each.name: [*ids[each.name], *begun.ids(each)] for each in self._members if each.name in ids}
             late = partial(_late_and_begun, late, begun)
         if request.limits.min_new_tokens and not request.score:
             parse = LeastLength(request.limits.min_new_tokens, self._union, parse)
@@ -104,6 +101,10 @@ class Preparer:
         cost, asked = self._cost(request, plan, ids), self._asked(request, plan)
         columns = () if begun is None else begun.columns
         return PreparedRequest(request, plan, ids, cost, parse, given, unscored, columns, inside, asked, late)
+
+    def _spared(self, plan: Plan) -> list[str]:
+        """Those that need not read a prompt while they are away."""
+        return [] if plan.weighs_prompt else [each.name for each in self._members if plan.spares(each)]
 
     def _free_calls(self, request: GenerationRequest, plan: Plan) -> Parse | None:
         """The grammar of calls where they are free, and are not to be taken for text; see `free_calls`."""

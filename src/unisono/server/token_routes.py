@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 from unisono.chat.encoding_process import size_of
+from unisono.engine.engine import Engine
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.body import read_body, read_record
-from unisono.server.fields import OF_TOKENS
+from unisono.server.fields import OF_TOKENS, Field
 from unisono.server.limits import CHARACTERS
 from unisono.server.middleware import LOG
 from unisono.server.pieces import detokenize, pieces_json, prompt_of, tokenize
@@ -15,6 +17,8 @@ from unisono.server.replies import json_answer, unless_left
 from unisono.server.requests import engine_of
 from unisono.server.token_schemas import DetokenizeRequest, PiecesRequest, TokenizeRequest
 from unisono.server.web import Request, Response
+
+R = TypeVar("R", PiecesRequest, TokenizeRequest, DetokenizeRequest)
 
 
 class TokenRoutes:
@@ -31,10 +35,7 @@ class TokenRoutes:
     async def pieces(self, request: Request) -> Response:
         engine = self._engine
         with engine.call():
-            body = await read_body(request.headers, request.stream(), engine.limits)
-            wanted = read_record(PiecesRequest, body, {})
-            its_engine = engine_of(engine.service, wanted.model)
-            request.scope[LOG].model = wanted.model
+            wanted, its_engine = await self._wanted(request, PiecesRequest, {})
             if len(wanted.text) > CHARACTERS * engine.limits.prompt:
                 raise engine.limits.too_long("text", len(wanted.text))
             reading = engine.read_in_time("text", len(wanted.text), pieces_json, wanted.text, wanted.model, its_engine)
@@ -43,10 +44,7 @@ class TokenRoutes:
     async def tokenize(self, request: Request) -> Response:
         engine = self._engine
         with engine.call():
-            body = await read_body(request.headers, request.stream(), engine.limits)
-            wanted = read_record(TokenizeRequest, body, OF_TOKENS)
-            its_engine = engine_of(engine.service, wanted.model)
-            request.scope[LOG].model = wanted.model
+            wanted, its_engine = await self._wanted(request, TokenizeRequest, OF_TOKENS)
             prompt = prompt_of(wanted, its_engine, strict=engine.limits.strict)
             if (size := size_of(prompt)) > CHARACTERS * engine.limits.prompt:
                 raise engine.limits.too_long("prompt", size)
@@ -55,10 +53,14 @@ class TokenRoutes:
             return json_answer((await unless_left(request, reading)).model_dump_json())
 
     async def detokenize(self, request: Request) -> Response:
-        engine = self._engine
-        with engine.call():
-            body = await read_body(request.headers, request.stream(), engine.limits)
-            wanted = read_record(DetokenizeRequest, body, OF_TOKENS)
-            its_engine = engine_of(engine.service, wanted.model)
-            request.scope[LOG].model = wanted.model
+        with self._engine.call():
+            wanted, its_engine = await self._wanted(request, DetokenizeRequest, OF_TOKENS)
             return json_answer(detokenize(wanted, its_engine).model_dump_json())
+
+    async def _wanted(self, request: Request, record: type[R], table: Mapping[str, Field]) -> tuple[R, Engine]:
+        """Read a request, and look up the ensemble or member that it names. Raises a `Refusal`."""
+        body = await read_body(request.headers, request.stream(), self._engine.limits)
+        wanted = read_record(record, body, table)
+        its_engine = engine_of(self._engine.service, wanted.model)
+        request.scope[LOG].model = wanted.model
+        return wanted, its_engine
