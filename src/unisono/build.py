@@ -139,6 +139,10 @@ class Prepared:
             return self
         return replace(self, spec=self.spec.model_copy(update={"combine": Combine(rule)}))
 
+    def led(self, lead: str) -> Prepared:
+        """The same with another lead."""
+        return replace(self, spec=self.spec.model_copy(update={"lead": lead}))
+
 
 class Models:
     """Loaded models, and the engines that share them."""

@@ -238,7 +238,7 @@ def test_a_search_begins_with_a_fit_and_goes_on_from_it(
     assert [{key: each[key] for key in ("weight", "temperature")} for each in members] == numbers
     assert search["fit"]["members"] == fitted
     start = search["trials"][1]["setting"]
-    assert start.startswith("weights=a:")
+    assert start.startswith(("lead=a weights=a:", "lead=b weights=a:"))
     assert [trial["setting"] for trial in search["trials"][2:]] == [
         f"{start} combine={rule}" for rule in ("geometric", "mean,weights:entropy", "mean,weights:consistency")
     ]
@@ -249,12 +249,12 @@ def test_a_search_begins_with_a_fit_and_goes_on_from_it(
     assert len(read_results(here / "after").answers) == 7
 
 
-@pytest.mark.parametrize(("gain", "first"), [(0.1, "weights="), (-0.1, "")])
+@pytest.mark.parametrize(("gain", "first"), [(0.1, "lead=b w"), (-0.1, "")])
 def test_of_two_that_are_right_equally_often_the_fit_is_taken_where_it_shows_a_gain(gain: float, first: str) -> None:
     gains = (Gain("as it was", gain, Interval(gain - 0.05, gain + 0.05), 20),)
     members = tuple(FittedMember(name, 0.5, 1.25, {}) for name in "ab")
-    order = _by_gain(Fit("mean", members, 3, 60, 20, {}, gains))
-    assert (order[0][:8], set(order)) == (first, {"", "weights=a:0.5,b:0.5 temperatures=a:1.25,b:1.25"})
+    order = _by_gain(Fit("mean", "b", members, 3, 60, 20, {}, {}, gains))
+    assert (order[0][:8], set(order)) == (first, {"", "lead=b weights=a:0.5,b:0.5 temperatures=a:1.25,b:1.25"})
 
 
 def test_a_search_says_why_nothing_is_fitted(run: Run, duo: Path, data: Path, here: Path) -> None:

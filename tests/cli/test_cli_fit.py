@@ -21,6 +21,7 @@ from unisono.cli.fit import words_of
 from unisono.config.ensemble import load_spec
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
+from unisono.evals.analysis.references import read_answers
 from unisono.evals.results import read_results
 from unisono.fitting.fit import Gain, _members
 from unisono.fusion.fitting import Shape
@@ -75,6 +76,36 @@ def test_a_fitted_file_is_an_ensemble_that_says_what_it_was_fitted_on(
     with Ensemble.load(here / "fitted.yaml") as fitted, Ensemble.load(duo) as before:
         prompt, answer = (str(ANSWERS[-1][key]) for key in ("prompt", "answer"))
         assert fitted.score(answer, prompt)[0].logp != before.score(answer, prompt)[0].logp
+
+
+def test_who_leads_is_chosen_by_what_makes_the_answers_likeliest(
+    run: Run, duo: Path, answers: Path, here: Path
+) -> None:
+    shown = run("fit", duo, "--prompts", answers, "--out", "fitted.yaml", "--json", "-q")
+    assert shown.code == 0, shown.err
+    found = json.loads(shown.out)
+    assert set(found["leads"]) == {"a", "b"}
+    assert found["lead"] == min(found["leads"], key=found["leads"].get)
+    content = yaml.safe_load((here / "fitted.yaml").read_text())
+    assert content.get("lead", "a") == found["lead"]
+    fitted_on, _ = split(read_answers(answers)[0])
+    with Ensemble.load(here / "fitted.yaml") as fitted:
+        logp = sum(fitted.score(each.answer, each.prompt.text)[0].logp for each in fitted_on)
+    nats = -logp / sum(len(each.answer.encode()) for each in fitted_on)
+    assert nats == pytest.approx(found["leads"][found["lead"]], abs=1e-4)
+
+
+@pytest.mark.parametrize("more", ["lead: b\n", "lead: b\ngate: confidence:0.5\n"])
+def test_a_lead_that_is_named_is_kept(run: Run, duo: Path, answers: Path, here: Path, more: str) -> None:
+    duo.write_text(duo.read_text() + more)
+    shown = run("fit", duo, "--prompts", answers, "--out", "fitted.yaml", "--json", "-q")
+    assert (json.loads(shown.out)["lead"], set(json.loads(shown.out)["leads"])) == ("b", {"b"})
+
+
+def test_the_member_that_a_gate_looks_at_stays_the_lead(run: Run, duo: Path, answers: Path, here: Path) -> None:
+    duo.write_text(duo.read_text() + "gate: confidence:0.5\n")
+    shown = run("fit", duo, "--prompts", answers, "--out", "fitted.yaml", "--json", "-q")
+    assert set(json.loads(shown.out)["leads"]) == {"a"}
 
 
 def test_the_held_out_part_promises_no_more_than_it_shows(run: Run, duo: Path, answers: Path, here: Path) -> None:

@@ -172,6 +172,8 @@ def _write(out: Path, given: Given, pool: ModelPool, found: Fit, sources: Sequen
         member |= {"weight": its.weight, "temperature": its.temperature}
         if its.calibrate:
             member["calibrate"] = dict(its.calibrate)
+    if found.lead != given.spec.method.lead_among({member.name: member.weight for member in given.spec.members}):
+        content["lead"] = found.lead
     if found.rule != given.spec.combine.rule or found.rule != Method().combine.rule:
         content["combine"] = found.rule
     content["fitted"] = {
@@ -206,6 +208,10 @@ def _show(found: Fit) -> None:
     console.print()
     print_table(console, ("held out", "nats a byte"), [(name, f"{nats:.4f}") for name, nats in found.nats.items()])
     console.print()
-    fitted = f"{found.rule}: {found.parameters} numbers fitted on {found.answers} answers, {found.held_out} held out"
+    if len(found.leads) > 1:
+        print_table(console, ("lead", "fitted on"), [(name, f"{nats:.4f}") for name, nats in found.leads.items()])
+        console.print()
+    numbers = f"{found.parameters} numbers fitted on {found.answers} answers, {found.held_out} held out"
+    fitted = f"{found.rule}, led by {found.lead}: {numbers}"
     for words in (fitted, *map(words_of, found.gains)):
         console.print(words, markup=False, highlight=False)

@@ -12,7 +12,7 @@ from unisono.config.combine import Combine
 from unisono.config.sampling import MEMBER, SHAPING
 from unisono.engine.given import cut
 from unisono.errors import BackendMissing, PromptError, SpecError, shown
-from unisono.fitting.readings import of_reference
+from unisono.fitting.readings import leads_of, of_reference
 from unisono.reference_answers import Reference, split
 from unisono.vocab.spelling import Speller
 from unisono.vocab.union import MemberMap
@@ -68,7 +68,10 @@ class _Cutter(NamedTuple):
 
 def check_answers(prepared: Prepared, references: Sequence[Reference]) -> None:
     """Cut all answers as they will be read, without any weights. Raises a `PromptError` that names an answer."""
-    ensembles = [prepared, *(prepared.alone(member.spec.name) for member in prepared.members)]
+    ensembles = [
+        *(prepared.led(lead) for lead in leads_of(prepared)),
+        *(prepared.alone(member.spec.name) for member in prepared.members),
+    ]
     for each in ensembles:
         place = list(each.weights).index(each.spec.method.lead_among(each.weights))
         lead = each.members[place]

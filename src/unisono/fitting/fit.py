@@ -1,8 +1,10 @@
 """Fitting: the weights, temperatures and calibrations of members that make reference answers likely.
 
 Answers are read twice. From the part that is fitted on, what members say of each piece is kept, and the likelihood is
-maximised over that (`unisono.fusion.fitting`). The part that is held out is then scored exactly, by the ensemble as it
-was, as it is fitted, and by each member alone: what is promised is what that shows.
+maximised over that (`unisono.fusion.fitting`). The lead cuts the answers into the pieces that members are asked for; so
+where nothing says who leads, every member is tried as the lead, and the likeliest fit is taken. The part that is held
+out is then scored exactly, by the ensemble as it was, as it is fitted, and by each member alone: what is promised is
+what that shows.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 from unisono.build import Models, Prepared
 from unisono.fitting.checks import check
 from unisono.fitting.readings import Losses, mean_of, observe, read_losses, weights_of
-from unisono.fusion.fitting import Shape, fit_geometric, fit_mean
+from unisono.fusion.fitting import Shape, fit_geometric, fit_mean, nats
 from unisono.fusion.resampling import Interval, paired_bootstrap
 from unisono.reference_answers import Reference, split
 
@@ -58,11 +60,14 @@ class Fit:
     """What was found, and what it is worth."""
 
     rule: str
+    lead: str
     members: tuple[FittedMember, ...]
     parameters: int
     """How many numbers were fitted."""
     answers: int
     held_out: int
+    leads: Mapping[str, float]
+    """By lead that was tried, nats a byte on what was fitted on, with the weights that suit it best."""
     nats: Mapping[str, float]
     """By system, nats a byte on what was held out, the less the better: each member alone, the ensemble as it was, and
     as it is fitted."""
@@ -92,7 +97,8 @@ def fit(
     """Fit members to reference answers by likelihood.
 
     Args:
-        prepared: the ensemble as it is; calibrations that it has are kept, and temperatures multiplied.
+        prepared: the ensemble as it is; calibrations that it has are kept, and temperatures multiplied. A lead or a
+            gate that it names is kept.
         models: its loaded models.
         references: answers; those of a task in an order that means nothing.
         rule: ``mean`` or ``geometric``; ``None`` for the ensemble's own.
@@ -108,9 +114,12 @@ def fit(
     rule = check(prepared, references, rule)
     fitted_on, held_out = split(references)
     observed, best = observe(prepared, models, fitted_on, rule, count)
-    shape = (fit_geometric if rule == "geometric" else fit_mean)(observed, temperatures=temperatures)
-    members = _members(prepared, shape)
-    fitted = apply(prepared, members, rule)
+    maximise = fit_geometric if rule == "geometric" else fit_mean
+    shapes = {lead: maximise(its, temperatures=temperatures) for lead, its in observed.items()}
+    leads = {lead: nats(its, shapes[lead], rule) for lead, its in observed.items()}
+    lead = min(leads, key=lambda name: leads[name])  # the first, where several are as good
+    members = _members(prepared, shapes[lead])
+    fitted = apply(prepared, lead, members, rule)
     settings = {
         **{member.spec.name: models.engine(prepared.alone(member.spec.name)).setting() for member in prepared.members},
         AS_IT_WAS: models.engine(before or prepared).setting(),
@@ -120,10 +129,12 @@ def fit(
     gains = tuple(_gain(losses, over, held_out) for over in (AS_IT_WAS, best))
     return Fit(
         rule=rule,
+        lead=lead,
         members=members,
         parameters=len(members) - 1 + temperatures * len(members) + _priors(prepared, before),
         answers=len(fitted_on),
         held_out=len(held_out),
+        leads=leads,
         nats={name: mean_of(its, held_out) for name, its in losses.items()},
         gains=gains,
     )
@@ -135,13 +146,13 @@ def _priors(prepared: Prepared, before: Prepared | None) -> int:
     return sum(max(0, count - 1) for count in added)
 
 
-def apply(prepared: Prepared, members: Sequence[FittedMember], rule: str) -> Prepared:
+def apply(prepared: Prepared, lead: str, members: Sequence[FittedMember], rule: str) -> Prepared:
     """An ensemble as it is fitted."""
     keys = {
         each.name: {"weight": each.weight, "temperature": each.temperature, "calibrate": dict(each.calibrate)}
         for each in members
     }
-    return prepared.reshaped(keys).ruled(rule)
+    return prepared.reshaped(keys).ruled(rule).led(lead)
 
 
 def _members(prepared: Prepared, shape: Shape) -> tuple[FittedMember, ...]:

@@ -22,30 +22,43 @@ Losses = Mapping[str, Sequence[float]]
 """By system, the nats a byte of each answer."""
 
 
+def leads_of(prepared: Prepared) -> list[str]:
+    """The members that may lead a fitted ensemble: the one that its file names, or which its gate looks at, or all."""
+    method = prepared.spec.method
+    default = method.lead_among(prepared.weights)
+    if method.lead is not None or method.gate.kind != "always":
+        return [default]
+    return [default, *(name for name in prepared.weights if name != default)]
+
+
 def observe(
     prepared: Prepared, models: Models, references: Sequence[Reference], rule: str, count: Callable[[int], None]
-) -> tuple[Observed, str]:
-    """What members say of the pieces that are fitted on, and the member that finds them likeliest alone."""
-    setting = models.engine(prepared.ruled(rule)).setting(prepared.ruled(rule).spec.method.but(gate="always"))
-    observer = Observer(setting, keep_likely=rule == "geometric")
+) -> tuple[dict[str, Observed], str]:
+    """By lead, what members say of the pieces that are fitted on; and the member that finds them likeliest alone."""
+    observers: dict[str, Observer] = {}
+    for lead in leads_of(prepared):
+        led = prepared.ruled(rule).led(lead)
+        setting = models.engine(led).setting(led.spec.method.but(gate="always"))
+        observers[lead] = Observer(setting, keep_likely=rule == "geometric")
     alone = {each.spec.name: _alone(prepared, models, each.spec.name) for each in prepared.members}
-    reader = TextReader([observer, *alone.values()], setting.slots)
-    seen: list[Seen] = []
-    shares: list[float] = []
+    reader = TextReader([*observers.values(), *alone.values()], setting.slots)
+    seen: dict[str, list[Seen]] = {lead: [] for lead in observers}
+    shares: dict[str, list[float]] = {lead: [] for lead in observers}
     totals = dict.fromkeys(alone, 0.0)
     share_of = _shares(references)
     for some in _chunks(references):
         for cutting, seconds in _named(some, lambda asked: list(reader.read(asked))):
             share = share_of[some[cutting.text].task]
-            if cutting.listener is observer:
-                its = observer.finish(cutting)
-                seen += its
-                shares += [share] * len(its)
+            for lead, observer in observers.items():
+                if cutting.listener is observer:
+                    its = observer.finish(cutting)
+                    seen[lead] += its
+                    shares[lead] += [share] * len(its)
             for name, company in alone.items():
                 if cutting.listener is company:
                     totals[name] -= share * _logp(company.finish(cutting, seconds)[0].logp)
         count(len(some))
-    return _observed(seen, shares), min(totals, key=lambda name: totals[name])
+    return {lead: _observed(seen[lead], shares[lead]) for lead in observers}, min(totals, key=lambda name: totals[name])
 
 
 def _alone(prepared: Prepared, models: Models, name: str) -> Company:

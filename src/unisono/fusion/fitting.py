@@ -164,6 +164,18 @@ def fit_geometric(observed: Observed, *, temperatures: bool) -> Shape:
     return Shape(*_read(found, count))
 
 
+def nats(observed: Observed, shape: Shape, rule: str) -> float:
+    """Nats a byte of the pieces by `mean` or `geometric` members of some weights and temperatures."""
+    curves = Curves(observed)
+    if rule == "geometric":
+        assert observed.likely is not None, "likely columns are kept for this rule"
+        logp_N = log_product(observed.likely, curves, shape.weight_K, shape.temperature_K)
+    else:
+        p_NK = np.exp(np.maximum(curves.logp(shape.temperature_K), NONE))
+        logp_N = np.log(np.maximum(p_NK @ shape.weight_K, np.exp(NONE / 2)))
+    return -float(observed.share_N @ logp_N)
+
+
 def log_product(likely: Likely, curves: Curves, weight_K: Floats, temperature_K: Floats) -> Floats:
     """The logarithm of what `unisono.fusion.rules.geometric` gives each asked piece, (N,)."""
     logz_NK = curves.logz(temperature_K)

@@ -123,7 +123,7 @@ def _by_gain(fitted: Fit) -> list[str]:
     weights, temperatures = (
         ",".join(f"{each.name}:{getattr(each, key):g}" for each in fitted.members) for key in ("weight", "temperature")
     )
-    both = ["", f"{make.WEIGHTS}={weights} {make.TEMPERATURES}={temperatures}"]
+    both = ["", f"lead={fitted.lead} {make.WEIGHTS}={weights} {make.TEMPERATURES}={temperatures}"]
     return both[::-1] if fitted.is_better else both
 
 
