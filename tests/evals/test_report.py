@@ -322,6 +322,51 @@ def test_the_headline_counts_tasks() -> None:
     )
 
 
+def over_tasks(marks: dict[str, tuple[str, str]]) -> Results:
+    """Two tasks of different length, by system and task which questions it has right; a right answer has one nat."""
+    answers = [
+        Answer(task, f"q{place}", name, {"acc": float(digit), "nats_a_byte": 2.0 - float(digit)}, digit)
+        for name, both in marks.items()
+        for task, own in zip(("long", "short"), both, strict=True)
+        for place, digit in enumerate(own)
+    ]
+    return Results({"systems": [each for each in SYSTEMS if each["name"] in marks]}, answers)
+
+
+def test_on_the_whole_each_task_counts_alike_and_each_member_is_compared_with() -> None:
+    marks = {"a": ("0000", "11"), "b": ("1110", "00"), "ensemble": ("1110", "11")}
+    by_accuracy, by_nats = figures(over_tasks(marks)).overall
+    assert (by_accuracy.metric, by_accuracy.best_member, by_nats.best_member) == (None, "a", "a")
+    means = {each.system: each.mean for each in by_accuracy.systems}
+    assert means == {"a": 0.5, "b": 0.375, "ensemble": 0.875}
+    assert {each.system: each.mean for each in by_nats.systems} == {"a": 1.5, "b": 1.625, "ensemble": 1.125}
+    whole = by_accuracy.systems[-1].beside
+    assert [(each.member, each.difference) for each in whole] == [("a", 0.375), ("b", 0.5)]
+    assert whole[0].interval.low == pytest.approx(0.125, abs=0.13)  # of the four, one to four are drawn
+    assert whole[0].tasks["long"].difference == 0.75
+    assert whole[0].tasks["long"].p_holm == pytest.approx(2 * 0.25)
+    assert by_nats.systems[-1].beside[0].difference == pytest.approx(-0.375)
+
+
+def test_who_was_asked_less_or_of_one_task_alone_has_no_place_on_the_whole() -> None:
+    marks = {"a": ("0000", "11"), "b": ("1110", "00"), "ensemble": ("111", "11")}
+    assert [each.system for each in figures(over_tasks(marks)).overall[0].systems] == ["a", "b"]
+    assert figures(small()).overall == ()
+    alone = {name: (both[0], "") for name, both in marks.items()}
+    assert figures(over_tasks(alone)).overall == ()
+
+
+def test_a_failure_is_worth_nothing_on_the_whole_and_has_no_nats() -> None:
+    results = over_tasks({"a": ("1111", "11"), "ensemble": ("1111", "11")})
+    failed = [
+        replace(each, metrics={}, error="too long") if (each.system, each.question) == ("ensemble", "q0") else each
+        for each in results.answers
+    ]
+    by_accuracy, by_nats = figures(replace(results, answers=failed)).overall
+    assert [each.mean for each in by_accuracy.systems] == [1, 0.625]
+    assert [each.mean for each in by_nats.systems] == [1, 1]
+
+
 @needs_plots
 def test_the_same_results_give_the_same_bytes_in_whatever_order_they_came(tmp_path: Path) -> None:
     results = small()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from unisono.evals.analysis.statistics import calibration, holm, mcnemar, pareto, wilson
 from unisono.fusion import resampling
-from unisono.fusion.resampling import Interval, paired_bootstrap
+from unisono.fusion.resampling import Interval, paired_bootstrap, stratified_bootstrap
 
 stats = pytest.importorskip("scipy.stats", reason="the oracle; it comes with lm-evaluation-harness")
 shares = st.floats(0, 1)
@@ -59,6 +59,17 @@ def test_the_bootstrap_agrees_with_scipy_on_many_questions() -> None:
     ours = paired_bootstrap(differences, seed=5)
     assert ours.low == pytest.approx(theirs.low, abs=0.006)
     assert ours.high == pytest.approx(theirs.high, abs=0.006)
+
+
+def test_the_bootstrap_of_groups_is_that_of_one_and_each_group_counts_alike() -> None:
+    generator = np.random.default_rng(5)
+    few, many = generator.choice([-1, 0, 1], size=40), generator.choice([-1, 0, 1], size=4000)
+    assert stratified_bootstrap([few], seed=3) == paired_bootstrap(few, seed=3)
+    both = stratified_bootstrap([few, many], seed=3)
+    deviation = math.sqrt(few.var() / len(few) + many.var() / len(many)) / 2
+    middle = (few.mean() + many.mean()) / 2
+    assert (both.high - middle) / deviation == pytest.approx(1.96, abs=0.1)
+    assert (middle - both.low) / deviation == pytest.approx(1.96, abs=0.1)
 
 
 def test_the_bootstrap_covers_the_true_difference_about_as_often_as_it_says() -> None:

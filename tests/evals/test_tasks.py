@@ -15,7 +15,7 @@ import pytest
 
 from support.lm_eval_files import choice, harness_tasks, sum_of, write_data, write_lines
 from unisono.errors import BackendMissing, SpecError, UnisonoError
-from unisono.evals.records import Question, Reply, Task
+from unisono.evals.records import NATS, Question, Reply, Task
 from unisono.evals.tasks import load_tasks
 from unisono.evals.tasks.definitions import Definition
 from unisono.evals.tasks.loading import _task
@@ -110,7 +110,7 @@ def test_a_right_reply_is_graded_right_and_understood_and_a_wrong_one_wrong(data
     for question in task.questions:
         grade = question.grade(right_reply(name, question, rows[question.id]))
         assert grade.metrics[task.metrics[0]] == 1.0, (question.id, grade)
-        assert tuple(grade.metrics) == task.metrics
+        assert tuple(grade.metrics) == (*task.metrics, *([NATS] if question.is_choice else []))
         if question.is_choice:
             assert grade.answer == rows[question.id]["answer"]
             wrong = Reply(
@@ -125,6 +125,17 @@ def test_a_right_reply_is_graded_right_and_understood_and_a_wrong_one_wrong(data
         found = question.grade(wrong)
         assert found.metrics[task.metrics[0]] == 0.0
         assert found.answer != grade.answer
+
+
+def test_nats_a_byte_are_those_of_the_right_choice_as_it_is_written(data: Path) -> None:
+    question = load(data, "arc_easy").questions[0]
+    place = question.choices.index(question.reference)
+    choices = [(-3.0 - each, False) for each in range(len(question.choices))]
+    grade = question.grade(Reply(choices=tuple(choices)))
+    assert grade.metrics[NATS] == pytest.approx((3.0 + place) / len(question.reference.encode()))
+    choices[place] = (-math.inf, False)
+    impossible = question.grade(Reply(choices=tuple(choices)))
+    assert impossible.metrics[NATS] == 1000 / len(question.reference.encode())
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of no choice that is possible

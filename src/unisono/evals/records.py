@@ -14,6 +14,10 @@ from unisono.records import Limits
 
 ENSEMBLE = "ensemble"
 """The system that is the ensemble as its spec describes it."""
+NATS = "nats_a_byte"
+"""A metric of choices: the nats a byte of the right one, the less the better."""
+MOST_NATS = 1e3
+"""What a choice that a system finds impossible counts, in all: much, and not all."""
 
 
 class Kind(StrEnum):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 LEVEL = 0.95
 RESAMPLES = 10_000
@@ -31,15 +32,30 @@ def paired_bootstrap(differences: ArrayLike, seed: int, resamples: int = RESAMPL
     questions; pairs stay together (Koehn, EMNLP 2004). The counts of each distinct difference among n questions drawn
     with replacement are one multinomial draw.
     """
+    return _interval(_means(differences, np.random.default_rng(seed), resamples), level)
+
+
+def stratified_bootstrap(
+    groups: Sequence[ArrayLike], seed: int, resamples: int = RESAMPLES, level: float = LEVEL
+) -> Interval:
+    """The interval of the mean of groups' means of paired differences: each group is drawn from by itself."""
+    generator = np.random.default_rng(seed)
+    means_GR = np.stack([_means(differences, generator, resamples) for differences in groups])
+    return _interval(means_GR.mean(axis=0), level)
+
+
+def _means(differences: ArrayLike, generator: np.random.Generator, resamples: int) -> NDArray[np.float64]:
+    """The means of questions that are drawn with replacement, as many as there are, one a resample."""
     values, counts = np.unique(np.asarray(differences, np.float64), return_counts=True)
     questions = counts.sum()
-    generator = np.random.default_rng(seed)
     at_once = max(1, _AT_ONCE // len(values))
-    means = np.concatenate(
-        [
-            generator.multinomial(questions, counts / questions, size=min(at_once, resamples - start)) @ values
-            for start in range(0, resamples, at_once)
-        ]
-    )
-    low, high = np.quantile(means / questions, [(1 - level) / 2, (1 + level) / 2])
+    sums = [
+        generator.multinomial(questions, counts / questions, size=min(at_once, resamples - start)) @ values
+        for start in range(0, resamples, at_once)
+    ]
+    return np.asarray(np.concatenate(sums) / questions)
+
+
+def _interval(means_R: NDArray[np.float64], level: float) -> Interval:
+    low, high = np.quantile(means_R, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))

@@ -9,7 +9,7 @@ from statistics import fmean, median
 
 from unisono.errors import SpecError
 from unisono.evals.analysis.statistics import SEED, Calibration, calibration, holm, mcnemar, wilson
-from unisono.evals.records import Answer, Results, Times
+from unisono.evals.records import NATS, Answer, Results, Times
 from unisono.evals.report.records import Cell, Comparison, SystemFacts, TaskFacts
 from unisono.fusion.resampling import paired_bootstrap
 
@@ -29,13 +29,17 @@ class TaskTable:
     """By system, the number of times from other waves."""
 
     def values(self, system: str, metric: str | None = None) -> dict[str, float]:
-        """The value of each answer by a metric, usually the main one: 0 on failure, absent where it was not taken."""
+        """The value of each answer by a metric, usually the main one; absent where it was not taken.
+
+        A failure is worth 0, where more is better; by nats a byte it has no worth.
+        """
         metric = self.facts.main if metric is None else metric
-        return {
-            question: 0.0 if answer.error is not None else answer.metrics[metric]
+        failed = {} if metric == NATS else {metric: 0.0}
+        found = (
+            (question, (failed if answer.error is not None else answer.metrics).get(metric))
             for question, answer in self.answers.get(system, {}).items()
-            if answer.error is not None or metric in answer.metrics
-        }
+        )
+        return {question: value for question, value in found if value is not None}
 
 
 def read_table(results: Results, task: TaskFacts) -> TaskTable:

@@ -11,6 +11,7 @@ from unisono.evals.analysis.statistics import pareto
 from unisono.evals.records import ENSEMBLE, Answer, Kind, Results
 from unisono.evals.report.cells import TaskTable, Values, best_of, cell_of, compare, corrected, read_table
 from unisono.evals.report.gates import claims_of, sweeps_of
+from unisono.evals.report.overall import overall
 from unisono.evals.report.phrases import headline
 from unisono.evals.report.records import RIGHT, Cell, Comparison, Example, Report, SystemFacts, TaskFacts, TaskFigures
 
@@ -32,6 +33,7 @@ def figures(results: Results) -> Report:
         tasks,
         sweeps_of(systems),
         tuple(claims_of(systems, tables, tasks)),
+        overall(systems, tables),
     )
 
 

@@ -10,9 +10,20 @@ from statistics import fmean
 from string import ascii_uppercase
 from typing import Any, Literal, NamedTuple
 
-from unisono.evals.records import Answer, Disagreement, Kind
+from unisono.evals.records import NATS, Answer, Disagreement, Kind
 from unisono.evals.report.escaping import cut
-from unisono.evals.report.records import RIGHT, Cell, Comparison, Example, GateClaim, SystemFacts, TaskFigures, as_plain
+from unisono.evals.report.records import (
+    RIGHT,
+    Cell,
+    Comparison,
+    Example,
+    GateClaim,
+    Overall,
+    OverTasks,
+    SystemFacts,
+    TaskFigures,
+    as_plain,
+)
 from unisono.fusion.resampling import Interval
 
 NONE = "–"
@@ -57,11 +68,47 @@ def milliseconds(ms: float | None) -> str:
 def measure(cell: Cell, metric: str) -> str:
     """The mean of a metric: in percent when the main one is a share."""
     mean = cell.metrics.get(metric)
-    return NONE if mean is None else as_measured(cell, mean)
+    return NONE if mean is None else f"{mean:.4f}" if metric == NATS else as_measured(cell, mean)
 
 
 def as_measured(cell: Cell, mean: float) -> str:
     return percent(mean) if cell.interval is not None and 0 <= mean <= 1 else f"{mean:.4g}"
+
+
+def overall_caption(found: Overall) -> str:
+    by = "The main metrics in %" if found.metric is None else "Nats a byte of the right answers, the less the better"
+    return f"{by}: the mean of the tasks, and the difference to each member"
+
+
+def less(members: Sequence[str]) -> list[str]:
+    return [f"less {name}" for name in members]
+
+
+def mean(found: Overall, system: OverTasks) -> str:
+    return percent(system.mean) if found.metric is None else f"{system.mean:.4f}"
+
+
+def beside_members(found: Overall, system: OverTasks, members: Sequence[str]) -> list[str]:
+    its = {each.member: each for each in system.beside}
+    return [_apart(found, its[name].difference, its[name].interval) if name in its else NONE for name in members]
+
+
+def beside_best(found: Overall, system: OverTasks) -> list[str]:
+    """On each task, beside the member that is best on the whole."""
+    its = next(each for each in system.beside if each.member == found.best_member)
+    return [
+        _apart(found, each.difference, each.interval) + ("" if each.p_holm is None else f", p {chance(each.p_holm)}")
+        for each in its.tasks.values()
+    ]
+
+
+def _apart(found: Overall, difference: float, interval: Interval) -> str:
+    """A difference with its interval, and a sign where it is sure."""
+    if found.metric is None:
+        sign = (SURELY_BETTER if difference > 0 else SURELY_WORSE) + " " if interval.excludes_zero else ""
+        return f"{sign}{points(difference)} ({span(interval, signed=True)})"
+    sign = (SURELY_BETTER if difference < 0 else SURELY_WORSE) + " " if interval.excludes_zero else ""
+    return f"{sign}{difference:+.4f} ({interval.low:+.4f} to {interval.high:+.4f})"
 
 
 def marked(comparison: Comparison) -> str:

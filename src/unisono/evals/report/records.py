@@ -196,6 +196,41 @@ class TaskFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """A system against a member on all tasks."""
+
+    member: str
+    difference: float
+    """Of the means of the tasks."""
+    interval: Interval
+    """95 %, from a paired bootstrap within each task."""
+    tasks: Mapping[str, Comparison]
+    """By task; p is corrected for the number of tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverTasks:
+    """A system on all tasks, all of whose questions it and all members were asked."""
+
+    system: str
+    mean: float
+    """Of the tasks' means."""
+    beside: tuple[Beside, ...]
+    """One a member, without itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overall:
+    """All systems by one metric."""
+
+    metric: str | None
+    """``None`` for the main metric of each task."""
+    best_member: str
+    """The one whose mean is best, the first of equals."""
+    systems: tuple[OverTasks, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     about: Mapping[str, Any]
     """The run's, without the words of questions that are not shown."""
@@ -205,6 +240,8 @@ class Report:
     sweeps: tuple[Sweep, ...]
     gate_claims: tuple[GateClaim, ...]
     """Of each task, and over all when there are several; empty when no gate can be compared."""
+    overall: tuple[Overall, ...] = ()
+    """By the main metrics, and by nats a byte; empty with one task."""
 
     def of_kind(self, kind: str) -> list[SystemFacts]:
         return [system for system in self.systems if system.kind == kind]

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from unisono.errors import SpecError, UnisonoError, shown
-from unisono.evals.records import Grade, Question, Reply
+from unisono.evals.records import MOST_NATS, NATS, Grade, Question, Reply
 from unisono.evals.requests import Conversation, prompt_of, read_generation, split_pair
 from unisono.evals.tasks.rows import LETTERS, Row
 from unisono.records import Limits
@@ -103,7 +103,7 @@ class Definition:
             choices=choices,
             limits=limits,
             target=self._target(document) if row.answer is None else row.answer,
-            grade=partial(self._grade, document, context, f"question {row.id!r} of {task}", interpret),
+            grade=partial(self._grade, document, context, f"question {row.id!r} of {task}", choices, interpret),
             words=LEADS_TO_ANSWER.sub("", str(self._task.doc_to_text(document))).strip(),
             reference=self._reference(document, choices),
         )
@@ -134,7 +134,9 @@ class Definition:
         text = str(target[0] if isinstance(target, list) and target else target).strip()
         return ("" if self._chat else str(self._task.config.target_delimiter)) + text if text else ""
 
-    def _grade(self, document: Any, context: Any, what: str, interpret: Interpret | None, reply: Reply) -> Grade:
+    def _grade(
+        self, document: Any, context: Any, what: str, choices: Sequence[str], interpret: Interpret | None, reply: Reply
+    ) -> Grade:
         try:
             with _timeouts(self._task):
                 filtered = self._filtered(document, context, reply)
@@ -143,6 +145,7 @@ class Definition:
                 _metric(metric, name): value for name, values in found.items() for metric, value in values.items()
             }
             metrics = {name: float(all_metrics[name]) for name in self.metrics}
+            metrics |= self._nats(document, choices, reply)
             return Grade(metrics, self._answer(reply, next(iter(filtered.values())), interpret))
         except Exception as error:
             raise UnisonoError(
@@ -150,6 +153,13 @@ class Definition:
                 f"{type(error).__name__}: {error}",
                 hint="the other questions are not concerned; the reply counts as failed",
             ) from error
+
+    def _nats(self, document: Any, choices: Sequence[str], reply: Reply) -> dict[str, float]:
+        """How likely the right choice is, where one is known to be right."""
+        place = self._task.doc_to_target(document)
+        if not reply.choices or not isinstance(place, int) or not 0 <= place < len(choices):
+            return {}
+        return {NATS: min(MOST_NATS, -reply.choices[place][0]) / max(1, len(choices[place].encode()))}
 
     def _filtered(self, document: Any, context: Any, reply: Reply) -> dict[str, list[Any]]:
         instances = self._instances(document, context)
