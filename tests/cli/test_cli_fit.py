@@ -95,6 +95,23 @@ def test_who_leads_is_chosen_by_what_makes_the_answers_likeliest(
     assert nats == pytest.approx(found["leads"][found["lead"]], abs=1e-4)
 
 
+@pytest.mark.parametrize("rule", ["mean", "geometric"])
+def test_leads_are_tried_on_a_part_of_many_answers_and_all_are_fitted_on(
+    run: Run, duo: Path, answers: Path, here: Path, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("fit", duo, "--prompts", answers, "--rule", rule, "--json", "-q", "--out")
+    monkeypatch.setattr("unisono.fitting.fit.TRIED", 4)
+    some = json.loads(run(*words, "some.yaml").out)
+    monkeypatch.undo()
+    duo.write_text(duo.read_text() + f"lead: {some['lead']}\n")
+    whole = json.loads(run(*words, "whole.yaml").out)
+    assert (some["answers"], set(some["leads"])) == (9, {"a", "b"})
+    assert [each["weight"] for each in some["members"]] == pytest.approx(
+        [each["weight"] for each in whole["members"]], abs=0.01
+    )
+    assert some["nats"]["as fitted"] == pytest.approx(whole["nats"]["as fitted"], abs=1e-3)
+
+
 @pytest.mark.parametrize("more", ["lead: b\n", "lead: b\ngate: confidence:0.5\n"])
 def test_a_lead_that_is_named_is_kept(run: Run, duo: Path, answers: Path, here: Path, more: str) -> None:
     duo.write_text(duo.read_text() + more)

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from unisono.build import Models, Prepared
 from unisono.fitting.checks import check
-from unisono.fitting.readings import Losses, mean_of, observe, read_losses, weights_of
-from unisono.fusion.fitting import Shape, fit_geometric, fit_mean, nats
+from unisono.fitting.readings import Losses, Observations, leads_of, mean_of, read_losses, weights_of
+from unisono.fusion.fitting import Observed, Shape, fit_geometric, fit_mean, nats
 from unisono.fusion.resampling import Interval, paired_bootstrap
 from unisono.reference_answers import Reference, split
 
@@ -27,6 +28,8 @@ SHOWN_FROM = 10
 SEED = 0
 COOLEST, HOTTEST = 0.01, 100.0
 """What a member's temperature may be."""
+TRIED = 96
+"""Answers on which leads are tried; more of them are read as the best of these cuts them."""
 LEAST = 0.001
 """The least weight that is written: a member of less would be no member, and could not lead."""
 AS_IT_WAS, FITTED = "as it was", "as fitted"  # no member can have such a name
@@ -67,7 +70,7 @@ class Fit:
     answers: int
     held_out: int
     leads: Mapping[str, float]
-    """By lead that was tried, nats a byte on what was fitted on, with the weights that suit it best."""
+    """By lead that was tried, nats a byte on what it was tried on, with the weights that suit it best there."""
     nats: Mapping[str, float]
     """By system, nats a byte on what was held out, the less the better: each member alone, the ensemble as it was, and
     as it is fitted."""
@@ -113,12 +116,10 @@ def fit(
     """
     rule = check(prepared, references, rule)
     fitted_on, held_out = split(references)
-    observed, best = observe(prepared, models, fitted_on, rule, count)
-    maximise = fit_geometric if rule == "geometric" else fit_mean
-    shapes = {lead: maximise(its, temperatures=temperatures) for lead, its in observed.items()}
-    leads = {lead: nats(its, shapes[lead], rule) for lead, its in observed.items()}
-    lead = min(leads, key=lambda name: leads[name])  # the first, where several are as good
-    members = _members(prepared, shapes[lead])
+    observations = Observations(prepared, models, rule, leads_of(prepared))
+    maximise = partial(fit_geometric if rule == "geometric" else fit_mean, temperatures=temperatures)
+    lead, leads = _lead(observations, leads_of(prepared), fitted_on, rule, maximise, count)
+    members = _members(prepared, maximise(observations.of(lead)))
     fitted = apply(prepared, lead, members, rule)
     settings = {
         **{member.spec.name: models.engine(prepared.alone(member.spec.name)).setting() for member in prepared.members},
@@ -126,7 +127,7 @@ def fit(
         FITTED: models.engine(fitted).setting(),
     }
     losses = read_losses(dict(settings), held_out, count)
-    gains = tuple(_gain(losses, over, held_out) for over in (AS_IT_WAS, best))
+    gains = tuple(_gain(losses, over, held_out) for over in (AS_IT_WAS, observations.best_alone()))
     return Fit(
         rule=rule,
         lead=lead,
@@ -138,6 +139,35 @@ def fit(
         nats={name: mean_of(its, held_out) for name, its in losses.items()},
         gains=gains,
     )
+
+
+def _lead(
+    observations: Observations,
+    leads: Sequence[str],
+    references: Sequence[Reference],
+    rule: str,
+    maximise: Callable[[Observed], Shape],
+    count: Callable[[int], None],
+) -> tuple[str, dict[str, float]]:
+    """Read all answers by the best of some leads; by each, the nats a byte of those that they were tried on.
+
+    Of many answers, a part is enough to choose: what leads differ in is how the others like their cuts.
+    """
+    tried, rest = (references, []) if len(leads) == 1 else _parted(references)
+    observations.read(tried, leads, count)
+    observed = {lead: observations.of(lead) for lead in leads}
+    found = {lead: nats(its, maximise(its), rule) for lead, its in observed.items()}
+    best = min(found, key=lambda name: found[name])  # the first, where several are as good
+    observations.read(rest, [best], count)
+    return best, found
+
+
+def _parted(references: Sequence[Reference]) -> tuple[list[Reference], list[Reference]]:
+    """Answers on which leads are tried, spread over all, and the others."""
+    step = max(1, len(references) // TRIED)
+    tried = references[::step][:TRIED] if step > 1 else references
+    others = set(tried)
+    return list(tried), [each for each in references if each not in others]
 
 
 def _priors(prepared: Prepared, before: Prepared | None) -> int:

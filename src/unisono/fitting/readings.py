@@ -31,34 +31,49 @@ def leads_of(prepared: Prepared) -> list[str]:
     return [default, *(name for name in prepared.weights if name != default)]
 
 
-def observe(
-    prepared: Prepared, models: Models, references: Sequence[Reference], rule: str, count: Callable[[int], None]
-) -> tuple[dict[str, Observed], str]:
-    """By lead, what members say of the pieces that are fitted on; and the member that finds them likeliest alone."""
-    observers: dict[str, Observer] = {}
-    for lead in leads_of(prepared):
-        led = prepared.ruled(rule).led(lead)
-        setting = models.engine(led).setting(led.spec.method.but(gate="always"))
-        observers[lead] = Observer(setting, keep_likely=rule == "geometric")
-    alone = {each.spec.name: _alone(prepared, models, each.spec.name) for each in prepared.members}
-    reader = TextReader([*observers.values(), *alone.values()], setting.slots)
-    seen: dict[str, list[Seen]] = {lead: [] for lead in observers}
-    shares: dict[str, list[float]] = {lead: [] for lead in observers}
-    totals = dict.fromkeys(alone, 0.0)
-    share_of = _shares(references)
-    for some in _chunks(references):
-        for cutting, seconds in _named(some, lambda asked: list(reader.read(asked))):
-            share = share_of[some[cutting.text].task]
-            for lead, observer in observers.items():
-                if cutting.listener is observer:
-                    its = observer.finish(cutting)
-                    seen[lead] += its
-                    shares[lead] += [share] * len(its)
-            for name, company in alone.items():
-                if cutting.listener is company:
-                    totals[name] -= share * _logp(company.finish(cutting, seconds)[0].logp)
-        count(len(some))
-    return {lead: _observed(seen[lead], shares[lead]) for lead in observers}, min(totals, key=lambda name: totals[name])
+class Observations:
+    """What members say of the pieces of reference answers, by the lead that cuts these; and what each says alone."""
+
+    def __init__(self, prepared: Prepared, models: Models, rule: str, leads: Sequence[str]) -> None:
+        self._observers: dict[str, Observer] = {}
+        for lead in leads:
+            led = prepared.ruled(rule).led(lead)
+            setting = models.engine(led).setting(led.spec.method.but(gate="always"))
+            self._observers[lead] = Observer(setting, keep_likely=rule == "geometric")
+        self._alone = {each.spec.name: _alone(prepared, models, each.spec.name) for each in prepared.members}
+        self._slots = setting.slots
+        self._seen: dict[str, dict[Reference, list[Seen]]] = {lead: {} for lead in leads}
+        self._logp: dict[str, dict[Reference, float]] = {name: {} for name in self._alone}
+
+    def read(self, references: Sequence[Reference], leads: Sequence[str], count: Callable[[int], None]) -> None:
+        """Read answers, as some leads cut them and as each member does by itself."""
+        observers = {lead: self._observers[lead] for lead in leads}
+        reader = TextReader([*observers.values(), *self._alone.values()], self._slots)
+        for some in _chunks(references):
+            for cutting, seconds in _named(some, lambda asked: list(reader.read(asked))):
+                reference = some[cutting.text]
+                for lead, observer in observers.items():
+                    if cutting.listener is observer:
+                        self._seen[lead][reference] = observer.finish(cutting)
+                for name, company in self._alone.items():
+                    if cutting.listener is company:
+                        self._logp[name][reference] = _logp(company.finish(cutting, seconds)[0].logp)
+            count(len(some))
+
+    def of(self, lead: str) -> Observed:
+        """All that was read as this lead cuts it."""
+        its = self._seen[lead]
+        share_of = _shares(list(its))
+        shares = [share_of[reference.task] for reference, seen in its.items() for _ in seen]
+        return _observed([each for seen in its.values() for each in seen], shares)
+
+    def best_alone(self) -> str:
+        """The member that finds the answers likeliest by itself."""
+        share_of = _shares(list(next(iter(self._logp.values()))))
+        return max(
+            self._logp,
+            key=lambda name: sum(share_of[reference.task] * logp for reference, logp in self._logp[name].items()),
+        )
 
 
 def _alone(prepared: Prepared, models: Models, name: str) -> Company:
