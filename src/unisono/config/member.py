@@ -64,8 +64,8 @@ class MemberSpec(BaseModel):
     wait: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] | None = None
     """Seconds for which a start waits for it, where nothing answers."""
     weight: Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] = 1.0
-    """Its share of the vote, relative to the others'; 0 leaves the member out. Only the rule ``contrastive``
-    has a use for a negative one, an amateur's."""
+    """Its share of the vote, relative to the others'; 0 leaves the member out. Only the rules ``logits``
+    and ``contrastive`` have a use for a negative one."""
     temperature: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] = 1.0
     """What its logits are divided by before it votes: above 1 it is less sure of itself, below 1 surer."""
     calibrate: dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
