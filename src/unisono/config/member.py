@@ -44,6 +44,8 @@ class MemberSpec(BaseModel):
     """A hub id, a folder, a GGUF file, or ``demo:NAME``."""
     share_weights_with: Annotated[str, Field(min_length=1)] | None = None
     """The member whose model it is too: the weights are loaded once."""
+    adapter: Annotated[str, Field(min_length=1)] | None = None
+    """What is added to the model's weights for this member alone: a folder of PEFT's, or a GGUF file."""
     backend: str | None = None
     """``llamacpp``, ``transformers``, ``vllm`` or ``endpoint``; by default the first that reads this model and is
     installed."""
@@ -150,6 +152,12 @@ class MemberSpec(BaseModel):
             raise Misplaced(
                 "lacks the key 'model'",
                 hint="give it one, or share_weights_with with the name of a member that has a model",
+            )
+        if self.adapter is not None and self.is_elsewhere:
+            raise Misplaced(
+                f"is {shown(self.adapter)}, but the weights of this member are elsewhere",
+                "adapter",
+                hint="let the engine there apply it, and name what it serves in served_model; or load the model here",
             )
         if self.share_weights_with is None:
             return self

@@ -24,6 +24,8 @@ from unisono.backends.notices import TRANSFORMERS_NOISE, Notices, gguf_warnings
 from unisono.backends.options import TransformersOptions
 from unisono.backends.threads import told
 from unisono.backends.transformers import model_config, model_shape, torch_runtime
+from unisono.backends.transformers.adapter_files import AdapterFiles, read_adapter
+from unisono.backends.transformers.adapters import Adapters
 from unisono.backends.transformers.backend import RowBackend
 from unisono.backends.transformers.completeness import load_whole, unread
 from unisono.backends.transformers.failures import loading_errors_told
@@ -39,6 +41,7 @@ from unisono.backends.transformers.tokenizer_check import check_as_filed
 from unisono.backends.transformers.weight_folder import Shapes, check_rows, look_at
 from unisono.backends.transformers.weight_heads import REMOTE, Heads, look_at_heads
 from unisono.backends.weight_files import naming
+from unisono.errors import ModelUnsupported
 from unisono.vocab.tokenizer import Tokenizer
 
 library: Any = _transformers
@@ -88,6 +91,7 @@ class TransformersLoader:
                 )
             maker = BackendMaker(model, self._text, CACHE_PARTS, self.who)
             cache_bytes = maker.cache_bytes(self.request.slots, self.context, self._dtype.itemsize)
+            self._read_adapters(model)
         if self.request.source.kind == "folder":
             check_rows(self.request.source.path, model_shape.vocabulary_rows(model), self.who)
             model_config.check_weight_shapes(model, self.request.source.path, self.who)
@@ -128,11 +132,36 @@ class TransformersLoader:
                 progress(0.9, "packing the weights")
                 torch_runtime.pack_linear_layers(model)
             backend = self._make_backend(model, progress)
+            if adapters := self._read_adapters(model):
+                progress(0.97, "adding the adapters")
+                backend.adapters = Adapters(model, adapters, torch_runtime.read_tensors, torch_runtime.join)
             progress(1.0, "loaded")
         already = (*self._notices.told(), *vars(self).get("_heads", Heads()).warnings)
         told = tuple(each for each in self._weight_notices.told() if each not in already)
         backend.facts = replace(backend.facts, warnings=told)
         return backend
+
+    def _read_adapters(self, model: Any) -> dict[str, AdapterFiles]:
+        """The adapters that slots may have, by their names. Raises a `ModelError` for one that does not fit."""
+        if self.request.adapters and BackendMaker(model, self._text, CACHE_PARTS, self.who).has_states:
+            raise ModelUnsupported(
+                f"{self.who} keeps a running state, and its members cannot have adapters",
+                hint="merge the adapter into the weights (peft: merge_and_unload, save_pretrained)",
+            )
+        return {adapter: read_adapter(Path(adapter), model, self._names, self.who) for adapter in self.request.adapters}
+
+    @property
+    def _names(self) -> list[str]:
+        """What the model is called: by where it is, and by what its files say."""
+        path = self.request.source.path
+        names: list[str | None] = [self.request.source.location]
+        if self.request.source.kind == "folder":
+            names = [path.resolve().name, getattr(self._config, "_name_or_path", "")]
+            if path.parent.name == "snapshots":  # of the hub's cache, where folders are named by their commits
+                names.append(path.parent.parent.name.split("--")[-1])
+        elif self.gguf:
+            names += [self.gguf.file.text(f"general.{key}") for key in ("name", "basename")]
+        return [name for name in names if name]
 
     def _make_backend(self, model: Any, progress: Progress) -> RowBackend:
         maker = BackendMaker(model, self._text, CACHE_PARTS, self.who)
