@@ -114,20 +114,24 @@ class TransformersLoader:
             revision=getattr(self._config, "_commit_hash", None) if self.request.source.kind == "hub" else None,
         )
 
-    def load(self, progress: Progress) -> RowBackend:
-        request = self.request
-        torch_runtime.use_threads(request.threads)
+    def model(self, progress: Progress) -> Any:
+        """The library's own model, as it is before anything is done for speed: what can be trained."""
         with heard(library, self._weight_notices), self._errors():
             progress(0.0, "reading the configuration")
             place = self._place
-            if request.source.kind == "folder":
+            if self.request.source.kind == "folder":
                 self._look_at_folder(self._weight_notices)
             if self.gguf:
                 converted = self.gguf.weights(self._config, self._dtype_name, progress)
                 place = str(converted)
                 self._weight_notices.hear_all(json.loads((converted / NOTICES).read_text("utf-8")))
             progress(0.5 if self.gguf else 0.05, "loading the weights")
-            model = self._load_weights(place)
+            return self._load_weights(place)
+
+    def load(self, progress: Progress) -> RowBackend:
+        torch_runtime.use_threads(self.request.threads)
+        model = self.model(progress)
+        with heard(library, self._weight_notices), self._errors():
             if self.options.pack_weights and self.device.type == "cpu" and self.options.device_map is None:
                 progress(0.9, "packing the weights")
                 torch_runtime.pack_linear_layers(model)
@@ -187,7 +191,6 @@ class TransformersLoader:
             self._config,
             notices,
             allow_pickle=self.options.allow_pickle,
-            adapts=bool(library.utils.is_peft_available()),
             chunks=chunks,
         )
 
