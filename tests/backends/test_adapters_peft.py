@@ -49,7 +49,7 @@ def save_adapter(base: Path, folder: Path, seed: int, **config: Any) -> Path:
 
 
 def test_each_alone_writes_what_pefts_generate_writes(tmp_path: Path) -> None:
-    """Law 1: adapters of several kinds over one loaded base, and the base itself, each as PEFT or transformers has it."""
+    """Law 1: adapters of several kinds over one base, and the base itself, each as its library has it."""
     base = save_tiny(tmp_path / "some-base", "llama")
     adapters = {
         name.replace(" ", "-"): save_adapter(base, tmp_path / name, seed, **config)
