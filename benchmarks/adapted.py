@@ -5,8 +5,8 @@
     adapted.py ensemble --data DIR       three close models, each fine-tuned on three tasks, and fitted
     adapted.py proxy --data DIR          a large model, steered by a small tuned one minus the small untuned one
 
-``--minutes`` is the time to train each adapter; ``--limit`` and ``--skip`` are questions of each task, its last ones, to
-train and to fit on; all others are asked. What is there already in ``--out`` is not made again.
+``--minutes`` is the time to train each adapter; ``--limit`` and ``--skip`` are questions of each task, its last ones,
+to train and to fit on; all others are asked. What is there already in ``--out`` is not made again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def speed(flags: argparse.Namespace) -> None:
     first = member(names[0], SMALL, adapter=names[0], threads=flags.threads)
     others = [{"name": name, "share_weights_with": names[0], "adapter": name} for name in names[1:]]
     file = _write(flags.out / "speed.yaml", {"members": [first, *others]})
-    _unisono("bench", str(file), "--rounds", str(flags.rounds), "--max-new-tokens", "64")
+    _unisono("bench", str(file), "--rounds", str(flags.rounds), "--pieces", "64")
 
 
 def three(flags: argparse.Namespace) -> None:

@@ -141,7 +141,7 @@ REFUSED: dict[str, tuple[dict[str, Any] | Callable[[Path], None], type[UnisonoEr
     "fewer blocks": (
         broken(lambda its: [its.pop(name) for name in list(its) if ".layers.2." in name]),
         ModelUnsupported,
-        "no weights for .*layers.2.*made for a model with fewer layers",
+        "has no weights for model.layers.2.*, which it is said to change",
     ),
     "more blocks": (
         broken(lambda its: its.update({name.replace("s.2.", "s.3."): its[name].clone() for name in list(its)})),
@@ -151,7 +151,7 @@ REFUSED: dict[str, tuple[dict[str, Any] | Callable[[Path], None], type[UnisonoEr
     "other widths": (
         broken(lambda its: its.update({LAST: torch.ones(3, 31)})),
         ModelUnsupported,
-        "made for another model",
+        "has 3 × 31 and .* for the layer model.layers.2.self_attn.q_proj, which is of",
     ),
     "half": (broken(lambda its: its.pop(LAST)), ModelCorrupt, "holds one half of"),
     "embeddings": (
