@@ -54,7 +54,8 @@ def load(folder: Path, *adapters: Path, **options: Any) -> Any:
 
 def rows_of(model: Any, ids: list[int]) -> np.ndarray:
     with torch.no_grad():
-        return np.array(model(input_ids=torch.tensor([ids])).logits[0])
+        rows: np.ndarray = model(input_ids=torch.tensor([ids])).logits[0].numpy()
+    return rows
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "gpt2", "bloom"])
@@ -128,12 +129,16 @@ def broken(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
 
 LAST = "base_model.model.model.layers.2.self_attn.q_proj.lora_A.weight"
 REFUSED: dict[str, tuple[dict[str, Any] | Callable[[Path], None], type[UnisonoError], str]] = {
-    "another base": ({"base_model_name_or_path": "a/other-base"}, ModelUnsupported, 'trained on "a/other-base", and'),
+    "another base": (
+        {"base_model_name_or_path": "a/other-base"},
+        ModelUnsupported,
+        "trained on 'a/other-base', and the model is some-base",
+    ),
     "DoRA": ({"use_dora": True}, ModelUnsupported, "has use_dora true, which is not applied here"),
-    "another kind": ({"peft_type": "LOHA"}, ModelUnsupported, 'has peft_type "LOHA"'),
-    "biases": ({"bias": "all"}, ModelUnsupported, 'has bias "all"'),
+    "another kind": ({"peft_type": "LOHA"}, ModelUnsupported, "has peft_type 'LOHA'"),
+    "biases": ({"bias": "all"}, ModelUnsupported, "has bias 'all'"),
     "modules": ({"modules_to_save": ["lm_head"]}, ModelUnsupported, "has modules_to_save"),
-    "a start that changes the base": ({"init_lora_weights": "pissa"}, ModelUnsupported, 'init_lora_weights "pissa"'),
+    "a start that changes the base": ({"init_lora_weights": "pissa"}, ModelUnsupported, "init_lora_weights 'pissa'"),
     "what nobody knows": ({"new_way": {"x": 1}}, ModelUnsupported, "has new_way"),
     "a rank that is none of its own": ({"r": 4}, ModelCorrupt, "has rank 3 at .*, and adapter_config.json says 4"),
     "no alpha": ({"lora_alpha": None}, ModelCorrupt, "lora_alpha is null"),

@@ -48,6 +48,7 @@ def save_adapter(base: Path, folder: Path, seed: int, **config: Any) -> Path:
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # which PEFT asks for
 def test_each_alone_writes_what_pefts_generate_writes(tmp_path: Path) -> None:
     """Law 1: adapters of several kinds over one base, and the base itself, each as its library has it."""
     base = save_tiny(tmp_path / "some-base", "llama")

@@ -13,7 +13,7 @@ import numpy as np
 from unisono.backends.base import Feed, Slot, check_feeds, check_ids
 from unisono.backends.gguf import GgufFile, read_head
 from unisono.backends.llamacpp.model import FloatRows, LlamaCppBackend
-from unisono.backends.weight_files import named
+from unisono.backends.weight_files import listed
 from unisono.errors import ModelError, ModelUnsupported, shown
 
 _HALVES = (".lora_a", ".lora_b")
@@ -88,10 +88,10 @@ def check_adapter(path: Path, model: GgufFile) -> None:
             hint="it is made for another model",
         )
     if odd := [name for name in file.shapes if not name.endswith(_HALVES)]:
-        raise ModelUnsupported(f"{who} holds {named(odd)}, beside the pairs of LoRA", hint="merge it into the weights")
+        raise ModelUnsupported(f"{who} holds {listed(odd)}, beside the pairs of LoRA", hint="merge it into the weights")
     if other := [name for name in file.shapes if name.removesuffix(name[-7:]) not in model.shapes]:
         raise ModelUnsupported(
-            f"{who} is for {named(other)}, which the model does not have", hint="it is made for another model"
+            f"{who} is for {listed(other)}, which the model does not have", hint="it is made for another model"
         )
     if file.metadata.get("adapter.alora.invocation_tokens") is not None:
         raise ModelUnsupported(f"{who} is one that a text activates", hint="merge it into the weights")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from unisono.backends.weight_files import check_safetensors, named, naming
+from unisono.backends.weight_files import check_safetensors, listed, naming
 from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported, shown
 from unisono.user_files import SETTINGS, read_bytes
 
@@ -68,7 +68,7 @@ def read_adapter(path: Path, model: Any, names: Collection[str], who: str) -> Ad
     missing = [name for name in layers if name not in linear]
     if missing:
         raise ModelUnsupported(
-            f"{who} is for {named(missing)}, and the model has no such linear layer",
+            f"{who} is for {listed(missing)}, and the model has no such linear layer",
             hint="it is made for another model, or another kind of layer",
         )
     for name, (rows_r, columns_r) in layers.items():
@@ -138,9 +138,9 @@ def _layers(shapes: Mapping[str, tuple[int, ...]], who: str) -> dict[str, tuple[
         else:
             found.setdefault(match[1], {})[match[2]] = shape
     if odd:
-        raise ModelUnsupported(f"{who} holds {named(odd)}, beside the pairs of linear layers", hint=_MERGE)
+        raise ModelUnsupported(f"{who} holds {listed(odd)}, beside the pairs of linear layers", hint=_MERGE)
     if lone := [name for name, its in found.items() if len(its) < 2]:
-        raise ModelCorrupt(f"{who} holds one half of {named(lone)} alone", hint="save or download it again")
+        raise ModelCorrupt(f"{who} holds one half of {listed(lone)} alone", hint="save or download it again")
     if not found:
         raise ModelCorrupt(f"{who} holds no weights", hint="save or download it again")
     return {name: (its["A"], its["B"]) for name, its in found.items()}
@@ -176,7 +176,7 @@ def _check_targets(config: Mapping[str, Any], layers: Collection[str], linear: I
     lacking = [name for name in wanted if name not in layers and not (excluded and _matches(excluded, name, who))]
     if lacking:
         raise ModelUnsupported(
-            f"{who} has no weights for {named(lacking)}, which it is said to change",
+            f"{who} has no weights for {listed(lacking)}, which it is said to change",
             hint="it is cut, or made for a model with fewer layers",
         )
 
