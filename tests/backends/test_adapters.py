@@ -132,7 +132,7 @@ REFUSED: dict[str, tuple[dict[str, Any] | Callable[[Path], None], type[UnisonoEr
     "another base": (
         {"base_model_name_or_path": "a/other-base"},
         ModelUnsupported,
-        "trained on 'a/other-base', and the model is some-base",
+        "on 'a/other-base', and the model is some-base",
     ),
     "DoRA": ({"use_dora": True}, ModelUnsupported, "has use_dora true, which is not applied here"),
     "another kind": ({"peft_type": "LOHA"}, ModelUnsupported, "has peft_type 'LOHA'"),
