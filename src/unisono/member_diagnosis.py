@@ -32,6 +32,8 @@ class MemberDiagnosis:
     model: str
     weights_of: str | None
     """The member whose weights it shares; ``None`` where it has its own."""
+    adapter: str | None
+    """What is added to the model's weights for it alone."""
     backend: str
     weight: float
     """Its share of the vote; the members' shares sum to 1."""
@@ -103,6 +105,7 @@ def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         name=member.spec.name,
         model=str(member.owner.home),
         weights_of=member.spec.share_weights_with,
+        adapter=member.spec.adapter,
         backend=member.backend,
         weight=member.weight,
         temperature=member.spec.temperature,

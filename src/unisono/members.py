@@ -20,7 +20,7 @@ from unisono.chat.template_faults import template_faults
 from unisono.chat.template_probe import probe_answer_form
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.member import PLAIN, MemberSpec
-from unisono.config.model_source import choose_backend, find_model
+from unisono.config.model_source import choose_backend, find_adapter, find_model
 from unisono.config.whole import refusal
 from unisono.errors import SpecError, nearest
 from unisono.fusion.calibration import Calibration
@@ -62,6 +62,8 @@ class Wanted:
     """How many members before in the same ensemble name the model and yet want weights of their own."""
     alone: bool = False
     """Whether the process serves this model and nothing else."""
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    """The paths of its members' adapters, by the names of those that have one."""
 
     @property
     def key(self) -> Hashable:
@@ -100,6 +102,8 @@ class PreparedMember(Model):
     endings: dict[int, str]
     """The ids that are END, and why."""
     leading_space: bool
+    adapter: str | None = None
+    """The path of what is added to the model's weights for this member."""
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -137,7 +141,9 @@ def find_models(spec: EnsembleSpec, batch: int, report: Report) -> dict[str, Wan
         backend = choose_backend(owner, source).name
         check_files(backend, name, source)
         slots = batch * spec.sampling.beam_width * members
-        wanted = Wanted(owner=owner, backend=backend, source=source, slots=slots)
+        adapted = {each.name: find_adapter(each, spec.folder, backend) for each, _ in voters if each.owner == name}
+        adapters = {each: path for each, path in adapted.items() if path is not None}
+        wanted = Wanted(owner=owner, backend=backend, source=source, slots=slots, adapters=adapters)
         key = wanted.key
         found[name] = replace(wanted, copy=copies[key])
         copies[key] += 1
@@ -158,6 +164,7 @@ def read_model(wanted: Wanted, report: Report) -> Model:
         options=owner.options,
         may_be_away=owner.on_failure == "degrade",
         alone=wanted.alone,
+        adapters=tuple(dict.fromkeys(wanted.adapters.values())),
     )
     loader = make_loader(backend, request)
     report(owner.name, 0.0, "reading the vocabulary")
@@ -190,7 +197,7 @@ def words_beyond(name: str, rows: int, beyond: Sequence[str]) -> str:
     )
 
 
-def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember:
+def join_member(spec: MemberSpec, weight: float, model: Model, adapter: str | None = None) -> PreparedMember:
     """Give a model to one of its members, whose template settles what is END."""
     tokenizer = model.tokenizer
     template = template_of(spec, tokenizer)
@@ -226,6 +233,7 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
         encoder=encoder,
         endings=endings,
         leading_space=form.leading_space,
+        adapter=adapter,
     )
 
 

@@ -127,14 +127,15 @@ def test_a_pickle_that_holds_more_than_weights_is_refused_without_torch_s_advice
 def test_an_adapter_beside_the_weights_is_said_once(tmp_path: Path, file: str) -> None:
     folder = save_tiny(tmp_path, "llama")
     plain = load(folder)
-    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "some/base"}))
+    config = {"base_model_name_or_path": "some/base", "peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))  # which peft, where it is there, must not apply
     (folder / file).write_bytes((folder / "model.safetensors").read_bytes())
     began = time.perf_counter()
     made = loader(folder)
     [warning] = made.facts().warnings
     assert time.perf_counter() - began < 3
     assert warning.startswith(f"an adapter lies beside its weights (adapter_config.json, {file}) and is not applied")
-    assert "no key of a member gives an adapter; merge it" in warning
+    assert "give the folder to a member by its key adapter, or merge it" in warning
     assert made.load(lambda fraction, words: None).facts.warnings == ()
     alone = load(folder)
     assert alone.facts.warnings == (warning,)

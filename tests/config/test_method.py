@@ -246,6 +246,8 @@ def test_a_member_named_off_cannot_be_told_from_nobody() -> None:
         ({"combine": "contrastive"}, {"a": 0.5, "b": 0.5}, "needs an amateur, but no member has a negative weight"),
         ({"combine": "contrastive truncate:5"}, {"a": 1, "b": -0.5}, "truncate is 5, but b has a negative weight"),
         ({"combine": "contrastive", "lead": "b"}, {"a": 1, "b": -0.5}, "the lead 'b' has a negative weight"),
+        ({"combine": "logits", "lead": "b"}, {"a": 1, "b": -0.5}, "the lead 'b' has a negative weight"),
+        ({"combine": "logits"}, {"a": 0.5, "b": -0.5}, "the weights of the rule 'logits' sum to 0: a 0.5, b -0.5"),
     ],
 )
 def test_negative_weights_are_for_amateurs_alone(

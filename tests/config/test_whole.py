@@ -20,6 +20,8 @@ REFUSED: list[dict[str, Any]] = [
     {"sampling": {"member_temperature": 0.5}},
     {"gate": "entropy:1", "lead": "told"},
     {"combine": "contrastive"},
+    {"combine": "minimum"},
+    {"combine": "logits"},
     {"combine": "mean truncate:5"},
     {"combine": "mean sharpen:0.1"},
     {"combine": "mean weights:entropy"},

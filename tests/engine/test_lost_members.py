@@ -165,13 +165,14 @@ def test_texts_go_on_while_a_member_that_is_back_reads_a_long_prompt_in_portions
     [
         (("a", "b"), (1, 1), Method(), "nobody else is there"),
         (("a", "b", "c"), (1, 1, -0.5), Method(combine="contrastive"), "'c'"),  # type: ignore[arg-type]
+        (("a", "b", "c"), (1, -0.5, 1), Method(combine="logits"), "'c'"),  # type: ignore[arg-type]
         (("a", "b", "c"), (1, 1, 1), Method().but(combine="mean weights:perplexity"), "refused"),
     ],
 )
 def test_what_cannot_do_without_a_member_is_an_error_by_its_name(
     names: Sequence[str], weights: Sequence[float], method: Method, why: str
 ) -> None:
-    combine = "contrastive" if min(weights) < 0 else "mean"
+    combine = method.combine.rule if min(weights) < 0 else "mean"
     engine = engine_of(names, weights=weights, names=names, combine=combine)
     for name in names if len(names) == 2 else names[-1:]:
         lose(engine, name, lambda: True)

@@ -14,7 +14,18 @@ from hypothesis.extra import numpy as arrays
 
 from unisono.config.combine import NUMBERS, Combine
 from unisono.errors import SpecError
-from unisono.fusion.rules import COMBINE_RULES, FLOOR, contrastive, geometric, largest, mean, truncate
+from unisono.fusion.rules import (
+    COMBINE_RULES,
+    FLOOR,
+    SIGNED,
+    contrastive,
+    geometric,
+    largest,
+    logits,
+    mean,
+    minimum,
+    truncate,
+)
 from unisono.fusion.sampling import greedy
 from unisono.fusion.sharpen import plan_prefixes, sharpen
 from unisono.fusion.weights import WEIGHT_SCHEMES
@@ -28,11 +39,11 @@ def rows(*masses: list[float]) -> np.ndarray:
 
 
 def weights_for(rule: str, count: int) -> list[float]:
-    """Unequal ones that sum to 1, or for `contrastive` to 1 over all but the last, an amateur."""
-    voters = count - 1 if rule == "contrastive" else count
+    """Unequal ones that sum to 1, or for rules with signed ones to 1 over all but the last, which is negative."""
+    voters = count - 1 if rule in SIGNED else count
     raw = [float(2 + voter) for voter in range(voters)]
     shares = [weight / sum(raw) for weight in raw]
-    return [*shares, -0.5] if rule == "contrastive" else shares
+    return [*shares, -0.5] if rule in SIGNED else shares
 
 
 @st.composite
@@ -103,6 +114,57 @@ def test_the_papers_scaled_weights_choose_what_the_papers_formula_does() -> None
     assert greedy(contrastive([expert, amateur], [1, -1 / 3])) == greedy(paper)
 
 
+def test_the_minimum_by_hand() -> None:
+    q_BU = minimum([rows([0.5, 0.4, 0.1]), rows([0.2, 0.5, 0.3])], [0.5, 0.5])
+    np.testing.assert_allclose(q_BU, rows([0.2, 0.4, 0.1]) / 0.7, rtol=1e-6)
+    # the second counts half: the roots of its masses are 0.6, 0.8 and 0
+    q_BU = minimum([rows([0.7, 0.2, 0.1]), rows([0.36, 0.64, 0.0])], [2, 1])
+    np.testing.assert_allclose(q_BU, rows([0.6, 0.2, 0.0]) / 0.8, rtol=1e-6)
+
+
+def test_where_nothing_is_agreed_on_the_mean_decides() -> None:
+    p_BU_K = [rows([1.0, 0.0], [0.5, 0.5]), rows([0.0, 1.0], [0.5, 0.5])]
+    np.testing.assert_allclose(minimum(p_BU_K, [0.75, 0.25]), rows([0.75, 0.25], [0.5, 0.5]), rtol=1e-6)
+
+
+def test_proxy_tuning_by_hand() -> None:
+    base, expert, anti = rows([0.5, 0.3, 0.2]), rows([0.2, 0.6, 0.2]), rows([0.4, 0.2, 0.4])
+    # 0.5 × 0.2 / 0.4 = 0.25, 0.3 × 0.6 / 0.2 = 0.9, 0.2 × 0.2 / 0.4 = 0.1; weights are relative
+    for weights in ([1, 1, -1], [0.5, 0.5, -0.5]):
+        np.testing.assert_allclose(logits([base, expert, anti], weights), rows([0.25, 0.9, 0.1]) / 1.25, rtol=1e-5)
+
+
+def test_what_members_lack_counts_by_the_sum_of_their_weights() -> None:
+    base, expert, anti = rows([0.5, 0.3, 0.2, 0.0]), rows([0.5, 0.0, 0.25, 0.25]), rows([0.5, 0.0, 0.0, 0.5])
+    # both lack the second: the base's 0.3; the anti-expert the third: sqrt(0.2 × 0.25); the base the last: 0.01 / 2
+    raw = rows([0.5, 0.3, math.sqrt(0.05), 0.005])
+    np.testing.assert_allclose(logits([base, expert, anti], [1, 1, -1], 0.01), raw / raw.sum(), rtol=1e-5)
+
+
+@given(members())
+def test_among_pieces_that_an_anti_expert_alone_lacks_the_others_decide(p_BU_K: list[np.ndarray]) -> None:
+    experts = [(p_BU + 0.1) / (p_BU + 0.1).sum(axis=1, keepdims=True) for p_BU in p_BU_K[:-1]]
+    anti, weights = p_BU_K[-1].copy(), weights_for("logits", len(p_BU_K))
+    anti[:, ::2] = 0
+    own, others = logits([*experts, anti], weights)[:, ::2], geometric(experts, weights[:-1])[:, ::2]
+    own, others = (q_BU / q_BU.sum(axis=1, keepdims=True) for q_BU in (own, others))
+    np.testing.assert_allclose(own, others, atol=1e-4)
+
+
+@given(members())
+def test_logits_without_negative_weights_are_the_geometric_mean(p_BU_K: list[np.ndarray]) -> None:
+    weights = weights_for("mean", len(p_BU_K))
+    np.testing.assert_allclose(logits(p_BU_K, weights), geometric(p_BU_K, weights), atol=1e-5)
+
+
+@given(members(1), st.floats(0.05, 3))
+def test_a_member_added_and_taken_away_changes_nothing(p_BU_K: list[np.ndarray], weight: float) -> None:
+    for p_BU in p_BU_K:
+        q_BU = logits([p_BU_K[0], p_BU, p_BU], [1, weight, -weight])
+        np.testing.assert_allclose(q_BU, p_BU_K[0], atol=1e-4)
+    np.testing.assert_allclose(logits([p_BU_K[0]] * 3, [1, weight, -weight / 2]), p_BU_K[0], atol=1e-4)
+
+
 @given(members())
 def test_every_rule_gives_rows_that_sum_to_one_and_leaves_its_members_alone(p_BU_K: list[np.ndarray]) -> None:
     before = [p_BU.copy() for p_BU in p_BU_K]
@@ -164,7 +226,7 @@ def test_rows_combined_together_are_rows_combined_one_by_one(p_BU_K: list[np.nda
 def test_weights_can_be_of_each_row_its_own(p_BU_K: list[np.ndarray]) -> None:
     count, texts = len(p_BU_K), len(p_BU_K[0])
     w_KB = np.random.default_rng(0).dirichlet(np.ones(count), texts).T.astype(np.float32)
-    for name in VOTES:
+    for name in (each for each in VOTES if each not in SIGNED):
         q_BU = COMBINE_RULES[name](p_BU_K, list(w_KB))
         assert q_BU.dtype == np.float32
         for row in range(texts):
@@ -316,7 +378,7 @@ def test_an_accelerators_sharpening_is_the_hosts() -> None:
 @st.composite
 def combines(draw: st.DrawFn) -> Combine:
     rule = draw(st.sampled_from(list(COMBINE_RULES)))
-    weights = "fixed" if rule == "contrastive" else draw(st.sampled_from(list(WEIGHT_SCHEMES)))
+    weights = "fixed" if rule in SIGNED else draw(st.sampled_from(list(WEIGHT_SCHEMES)))
     given: dict[str, Any] = {
         key: draw(st.none() | st.floats(number.low, number.high) | st.just(number.high))
         for key, number in NUMBERS.items()
@@ -373,7 +435,7 @@ def test_a_way_to_combine_is_read(value: object, combine: Combine) -> None:
         ("contrastive alpha:x", "alpha is 'x': it must be a number", "a piece is plausible"),
         ("geometric floor:0", "floor is 0: it must be a number from 1e-30 to 0.01", "counts as this at least"),
         ({"rule": "geometric", "floor": 10**400}, "it must be a number from 1e-30 to 0.01", "counts as this"),
-        ("mean floor:0.01", "the rule 'mean' has no floor, but floor is 0.01", "or choose geometric or contrastive"),
+        ("mean floor:0.01", "the rule 'mean' has no floor, but floor is 0.01", "or choose geometric or minimum or"),
         ("max alpha:0.1", "the rule 'max' has no alpha, but alpha is 0.1", "leave alpha out, or choose contrastive"),
         (
             "mean temperature:1",
@@ -427,7 +489,28 @@ def test_a_way_to_combine_is_checked_when_it_is_changed() -> None:
             "geometric",
             {"a": 1.0, "b": -0.5},
             "the rule 'geometric' has no use for a negative weight: a 1, b -0.5",
-            "give b a weight of 0 or more, or choose the rule contrastive",
+            "give b a weight of 0 or more, or choose the rule logits or contrastive",
+        ),
+        (
+            "minimum",
+            {"a": 1.0, "b": -0.5},
+            "the rule 'minimum' has no use for a negative weight: a 1, b -0.5",
+            "or choose the rule logits or contrastive",
+        ),
+        (
+            "logits",
+            {"a": 1.0, "b": -1.0},
+            "the weights of the rule 'logits' sum to 0: a 1, b -1",
+            "the positive ones have to outweigh the negative ones, as 1, 1 and -1 do",
+        ),
+        ("logits", {"a": 0.5, "b": -1.5}, "sum to -1: a 0.5, b -1.5", "have to outweigh"),
+        ("logits", {"a": 0.1, "b": 0.2, "c": -0.3}, "sum to 5.55e-17", "have to outweigh"),
+        ("logits", {"a": -1.0}, "no member has a positive weight", "give one a weight such as 1"),
+        (
+            "logits truncate:5",
+            {"a": 1.0, "b": -0.5},
+            "truncate is 5, but b has a negative weight",
+            "leave truncate out",
         ),
     ],
 )
@@ -435,7 +518,7 @@ def test_weights_that_a_rule_cannot_use_are_refused(
     rule: str, weights: dict[str, float], message: str, way_out: str
 ) -> None:
     with pytest.raises(SpecError) as refusal:
-        Combine(rule).check(weights)
+        Combine.parse(rule).check(weights)
     assert message in refusal.value.message
     assert way_out in (refusal.value.hint or "")
 
@@ -443,6 +526,8 @@ def test_weights_that_a_rule_cannot_use_are_refused(
 def test_weights_that_a_rule_can_use_pass() -> None:
     Combine().check({"a": 1.0, "b": 0.0})
     Combine("contrastive").check({"a": 1.0, "b": 2.0, "c": -0.5})
+    Combine("logits").check({"a": 1.0, "b": 1.0, "c": -1.0})
+    Combine("logits", truncate=5).check({"a": 1.0, "b": 2.0})
 
 
 def test_calling_it_truncates_then_weighs_then_combines() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support import by_hand
 from support.by_hand import END, Fake, Fakes, Path
 from support.enumeration import Enumeration
-from support.methods import FixedDraftLength
+from support.methods import FixedDraftLength, rule_for
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
@@ -103,8 +103,9 @@ def even_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def engine_of(fakes: Fakes, draft_length: DraftLengthController | None = None, batch: int = 2) -> Engine:
     by_hand.register(fakes)
     members = [{"name": name, "model": f"fake:{name}", "weight": fake.weight} for name, fake in fakes.items()]
-    loaded = Ensemble.load({"members": members}, batch=batch)._engine
-    return Engine(loaded.members, loaded.union, draft_length=draft_length)
+    rule = rule_for([fake.weight for fake in fakes.values()])
+    loaded = Ensemble.load({"members": members, "combine": rule}, batch=batch)._engine
+    return Engine(loaded.members, loaded.union, loaded.method, draft_length=draft_length)
 
 
 def path_of(steps: Any) -> Path:
@@ -273,6 +274,17 @@ def test_texts_of_different_seeds_in_one_batch_are_independent(drafter: str) -> 
     product = {(one, other): alone[one] * alone[other] for one in alone for other in alone}
     check(Enumeration(batch((1, 2))), product)
     check(Enumeration(batch((1, 1))), {(path, path): probability for path, probability in alone.items()})
+
+
+@pytest.mark.parametrize("weights", [(1, 1, -1), (2, 1, -0.5)], ids=str)
+def test_signed_weights_draw_from_their_distribution(weights: Sequence[float]) -> None:
+    """Proxy tuning and the like, where the three members lack pieces of each other."""
+    words = {"a": ["ab", "bab"], "b": ["ba"], "c": ["ba"]}
+    grown = by_hand.grown(7, words, (2, 2, 2), PROMPT)
+    fakes = {name: fake._replace(weight=weight) for (name, fake), weight in zip(grown.items(), weights, strict=True)}
+    method = Method(combine="logits").but(draw="1 seed:0")  # type: ignore[arg-type]
+    found, _ = written(engine_of(fakes, FixedDraftLength()), method, 3, PROMPT)
+    check(found, by_hand.texts(fakes, method, PROMPT, 3))
 
 
 @pytest.mark.slow

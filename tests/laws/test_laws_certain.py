@@ -127,6 +127,12 @@ def test_the_text_is_that_of_all_members(rule: str) -> None:
     assert certain > asked / 50
 
 
+@pytest.mark.parametrize("rule", ["minimum", "logits", "mean truncate:3"])
+def test_all_are_asked_where_a_rule_bounds_nothing(rule: str) -> None:
+    engine, method = engine_of((5, 2, 2)), Method(combine=rule, gate="certain")  # type: ignore[arg-type]
+    assert not hold(engine, written(engine, PROMPTS[:2], PIECES, 2, method), method)
+
+
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_prices_that_are_measured_change_who_is_asked_and_nothing_else(weights: tuple[int, ...]) -> None:
     method = Method(gate="certain").but(speculate="auto")

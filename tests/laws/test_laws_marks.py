@@ -14,7 +14,7 @@ import pytest
 from support.covering import covering
 from support.demo import written
 from support.fakes import GATES, check, engine_of, oracle
-from support.methods import RULES, FixedDraftLength
+from support.methods import RULES, FixedDraftLength, weights_for
 from support.thinkers import NAMES, QUESTIONS, make_thinkers
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.config.method import Method
@@ -115,7 +115,7 @@ def test_gates_and_drafts_equal_the_plain_loop(gate: str) -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_rules_equal_the_plain_loop(rule: str) -> None:
     method = Method().but(combine=rule)
-    weights = [("t", 1.0), ("h", 1.0), ("p", -0.5 if "contrastive" in rule else 1.0)]
+    weights = [("t", 1.0), ("h", 1.0), ("p", weights_for(rule)[-1])]
     engine = _engine(weights, combine=rule)
     expected = oracle(engine, QUESTIONS[:3], method, PIECES)
     engine = Engine(engine.members, engine.union, engine.method, draft_length=FixedDraftLength())

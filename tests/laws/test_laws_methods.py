@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.covering import covering
 from support.demo import written
 from support.fakes import PROMPTS, check, make_fakes, oracle
-from support.methods import RULES, FixedDraftLength
+from support.methods import RULES, FixedDraftLength, rule_for, weights_for
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.config.method import Method
 from unisono.engine.draft_length import DraftLengthController
@@ -53,13 +53,8 @@ def engine_of(
     members = [
         {"name": name, "model": f"fake:{name}", "weight": weight} for name, weight in zip(NAMES, weights, strict=True)
     ]
-    combine = "contrastive" if min(weights) < 0 else "mean"
-    loaded = Ensemble.load({"members": members, "combine": combine}, batch=batch)._engine
+    loaded = Ensemble.load({"members": members, "combine": rule_for(weights)}, batch=batch)._engine
     return Engine(loaded.members, loaded.union, loaded.method, draft_length=draft_length)
-
-
-def weights_for(rule: str) -> tuple[float, ...]:
-    return (1, 1, -0.5) if rule.startswith("contrastive") else (2, 1, 1)
 
 
 @functools.cache

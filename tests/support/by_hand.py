@@ -113,10 +113,30 @@ def largest(weighted: Sequence[tuple[Chances, float]]) -> Chances:
     return normalised({piece: max(w * p.get(piece, 0) for p, w in weighted) for piece in pieces_of(weighted)})
 
 
+def minimum(weighted: Sequence[tuple[Chances, float]]) -> Chances:
+    most = max(w for _, w in weighted)
+    least = {piece: min(p.get(piece, 0) ** (w / most) for p, w in weighted) for piece in pieces_of(weighted)}
+    least = {piece: mass for piece, mass in least.items() if mass > 1e-10}
+    return normalised(least) if least else mean(weighted)
+
+
+def logits(weighted: Sequence[tuple[Chances, float]]) -> Chances:
+    """Of weights that sum to 1, some of them negative."""
+    scores = {}
+    for piece in pieces_of(weighted):
+        silent = sum(w for p, w in weighted if not p.get(piece, 0))
+        said = sum(w * log(max(p[piece], 1e-10)) for p, w in weighted if p.get(piece, 0))
+        if any(p.get(piece, 0) > 1e-10 for p, w in weighted if w > 0):
+            scores[piece] = said + silent * log(1e-10) if silent > 0 else said / (1 - silent)
+    return normalised({piece: exp(score) for piece, score in scores.items()})
+
+
 RULES: dict[str, Callable[[Sequence[tuple[Chances, float]]], Chances]] = {
     "mean": mean,
     "geometric": geometric,
     "max": largest,
+    "minimum": minimum,
+    "logits": logits,
 }
 
 

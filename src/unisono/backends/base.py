@@ -163,6 +163,11 @@ class Backend(Protocol):
         ...
 
 
+def model_of(backend: Backend) -> int:
+    """Which loaded model a backend is: one number for all views of it (`unisono.backends.adapted`)."""
+    return id(getattr(backend, "behind", backend))
+
+
 class PrefixStore(Protocol):
     """Keeps the contents of closed slots for reuse (`unisono.backends.prefix_cache`)."""
 
@@ -208,6 +213,8 @@ class LoadRequest:
     """Whether texts are written without the member while it is away, also when the ensemble begins."""
     alone: bool = False
     """Whether this process is the model's own, so that an engine which wants one need not start another."""
+    adapters: tuple[str, ...] = ()
+    """The paths of adapters that slots may have, which are their names, too (`unisono.backends.adapted`)."""
 
     def __post_init__(self) -> None:
         """Raises a `SpecError` that names the member and the value."""

@@ -31,6 +31,8 @@ class BackendEntry:
     """OpenMP spin rounds on few cores; fewer would slow an idle machine."""
     looks: str | None = None
     """What looks whether a model's files are there, ``MODULE:FUNCTION``, without the libraries."""
+    adapts: str = ""
+    """What its adapters are, in words; nothing where it has none."""
     is_choice: bool = True
     """Whether a file names it; otherwise it follows from another key."""
 
@@ -50,6 +52,7 @@ BACKENDS: dict[str, BackendEntry] = {
             reads=frozenset({"gguf"}),
             keys=frozenset({"device", "context", "threads"}),
             options=frozenset(LlamaCppOptions.model_fields),
+            adapts="a GGUF file",
             spins=400,
         ),
         BackendEntry(
@@ -60,6 +63,7 @@ BACKENDS: dict[str, BackendEntry] = {
             reads=frozenset({"hub", "folder", "gguf"}),
             keys=frozenset({"dtype", "device", "context", "threads"}),
             options=frozenset(TransformersOptions.model_fields),
+            adapts="a folder with adapter_config.json",
             spins=4000,
             looks="unisono.backends.transformers.model_config:check_there",
         ),
@@ -100,6 +104,7 @@ BACKENDS: dict[str, BackendEntry] = {
             reads=frozenset({"fake"}),
             keys=frozenset({"context"}),
             options=frozenset(),
+            adapts="a name",
             is_choice=False,
         ),
     )

@@ -326,3 +326,9 @@ def named(names: Iterable[str], most: int = 6) -> str:
     ordered = sorted(names)
     more = f" and {len(ordered) - most:,} more" if len(ordered) > most else ""
     return f"{len(ordered):,} of the weights: {', '.join(ordered[:most])}{more}"
+
+
+def listed(names: Iterable[str], most: int = 4) -> str:
+    """Some of the names, and how many more there are."""
+    first, more = (ordered := sorted(names))[:most], len(ordered) - most
+    return ", ".join(first) + (f" and {more} more" if more > 0 else "")

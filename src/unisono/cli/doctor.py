@@ -150,6 +150,8 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
         return size if first is member else f"{first.name}'s"
 
     yield row("model", lambda member: member.model)
+    if any(member.adapter for member in members):
+        yield row("adapter", lambda member: member.adapter or "none")
     yield row("backend", lambda member: f"{member.backend}, {member.facts.device}, {member.facts.dtype}")
     if any(member.endpoint for member in members):
         yield row("texts at once", lambda member: str(member.endpoint.slots) if member.endpoint else "as asked for")

@@ -36,8 +36,8 @@ class MethodFlags:
         str | None,
         method_flag(
             metavar="RULE[ KEY:VALUE…]",
-            help="Combine the members' distributions by this rule: mean, geometric, max or contrastive. Keys such as "
-            "weights:entropy or truncate:20 may follow. Default: mean.",
+            help="Combine the members' distributions by this rule: mean, geometric, max, minimum, logits or "
+            "contrastive. Keys such as weights:entropy or truncate:20 may follow. Default: mean.",
         ),
     ] = None
     lead: Annotated[

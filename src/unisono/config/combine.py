@@ -9,12 +9,15 @@ from typing import Annotated, Any, Self
 from unisono.config.compact import Number, changed, known_keys, numbers_of, read_form, read_number, split_words
 from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.fold import Array
-from unisono.fusion.rules import COMBINE_RULES
+from unisono.fusion.rules import COMBINE_RULES, SIGNED
 from unisono.fusion.rules import truncate as cut_to_top
 from unisono.fusion.sharpen import SMOOTH
 from unisono.fusion.weights import WEIGHT_SCHEMES, Weight, perplexity
 
 MEAN = "mean"
+FLOORED = ("geometric", "minimum", "logits", "contrastive")
+LEAST_SUM = 0.01
+"""What weights of `logits` have to sum to, as a share of the sum of their sizes: else rounding is made larger."""
 _FORMS = "write it as mean, geometric truncate:10 or {rule: geometric, truncate: 10}"
 
 
@@ -39,9 +42,9 @@ class Combine:
     """For ``contrastive``; ``None`` for `ALPHA`."""
     floor: Annotated[
         float | None,
-        Number(1e-30, 0.01, "a mass counts as this at least", readers=("rule", ("geometric", "contrastive"))),
+        Number(1e-30, 0.01, "a mass counts as this at least", readers=("rule", FLOORED)),
     ] = None
-    """For ``geometric`` and ``contrastive``; ``None`` for `FLOOR`."""
+    """For the rules that have one; ``None`` for `FLOOR`."""
     temperature: Annotated[
         float | None,
         Number(0.01, 100, "the higher it is, the less perplexities matter", readers=("weights", ("perplexity",))),
@@ -51,10 +54,10 @@ class Combine:
     def __post_init__(self) -> None:
         _check_name("rule", self.rule, COMBINE_RULES, _FORMS)
         _check_name("weights", self.weights, WEIGHT_SCHEMES, "fixed weights are those of the members")
-        if self.rule == "contrastive" and self.weights != "fixed":
+        if self.rule in SIGNED and self.weights != "fixed":
             raise SpecError(
-                f"the rule 'contrastive' has fixed weights, but weights is {self.weights!r}",
-                hint="an amateur's weight is no share of the vote: leave weights out, or choose another rule",
+                f"the rule {self.rule!r} has fixed weights, but weights is {self.weights!r}",
+                hint="a negative weight is no share of the vote: leave weights out, or choose another rule",
             )
         for key, number in NUMBERS.items():
             if (value := getattr(self, key)) is None:
@@ -83,21 +86,27 @@ class Combine:
         amateurs = [name for name, weight in weights.items() if weight < 0]
         if not experts:
             raise SpecError(f"no member has a positive weight: {given}", hint="give one a weight such as 1")
+        if self.rule not in SIGNED and amateurs:
+            raise SpecError(
+                f"the rule {self.rule!r} has no use for a negative weight: {given}",
+                hint=f"give {', '.join(amateurs)} a weight of 0 or more, or choose the rule {' or '.join(SIGNED)}",
+            )
         if amateurs and self.truncate is not None:
+            way = "contrastive cuts to what the experts find plausible anyway (alpha)"
             raise SpecError(
                 f"truncate is {self.truncate}, but {', '.join(amateurs)} has a negative weight: what an amateur finds "
                 "likeliest would join the pieces to choose from",
-                hint="leave truncate out: contrastive cuts to what the experts find plausible anyway (alpha)",
+                hint=f"leave truncate out{'' if self.rule == 'logits' else ': ' + way}",
             )
         if self.rule == "contrastive" and not amateurs:
             raise SpecError(
                 f"the rule 'contrastive' needs an amateur, but no member has a negative weight: {given}",
                 hint="give the weakest member a weight such as -0.5, or choose another rule: mean, geometric, max",
             )
-        if self.rule != "contrastive" and amateurs:
+        if self.rule == "logits" and sum(weights.values()) <= LEAST_SUM * sum(map(abs, weights.values())):
             raise SpecError(
-                f"the rule {self.rule!r} has no use for a negative weight: {given}",
-                hint=f"give {', '.join(amateurs)} a weight of 0 or more, or choose the rule contrastive",
+                f"the weights of the rule 'logits' sum to {sum(weights.values()):.3g}: {given}",
+                hint="the positive ones have to outweigh the negative ones, as 1, 1 and -1 do",
             )
 
     def __call__(

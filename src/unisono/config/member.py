@@ -44,6 +44,8 @@ class MemberSpec(BaseModel):
     """A hub id, a folder, a GGUF file, or ``demo:NAME``."""
     share_weights_with: Annotated[str, Field(min_length=1)] | None = None
     """The member whose model it is too: the weights are loaded once."""
+    adapter: Annotated[str, Field(min_length=1)] | None = None
+    """What is added to the model's weights for this member alone: a folder of PEFT's, or a GGUF file."""
     backend: str | None = None
     """``llamacpp``, ``transformers``, ``vllm`` or ``endpoint``; by default the first that reads this model and is
     installed."""
@@ -64,8 +66,8 @@ class MemberSpec(BaseModel):
     wait: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] | None = None
     """Seconds for which a start waits for it, where nothing answers."""
     weight: Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] = 1.0
-    """Its share of the vote, relative to the others'; 0 leaves the member out. Only the rule ``contrastive``
-    has a use for a negative one, an amateur's."""
+    """Its share of the vote, relative to the others'; 0 leaves the member out. Only the rules ``logits``
+    and ``contrastive`` have a use for a negative one."""
     temperature: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] = 1.0
     """What its logits are divided by before it votes: above 1 it is less sure of itself, below 1 surer."""
     calibrate: dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
@@ -150,6 +152,12 @@ class MemberSpec(BaseModel):
             raise Misplaced(
                 "lacks the key 'model'",
                 hint="give it one, or share_weights_with with the name of a member that has a model",
+            )
+        if self.adapter is not None and self.is_elsewhere:
+            raise Misplaced(
+                f"is {shown(self.adapter)}, but the weights of this member are elsewhere",
+                "adapter",
+                hint="let the engine there apply it, and name what it serves in served_model; or load the model here",
             )
         if self.share_weights_with is None:
             return self

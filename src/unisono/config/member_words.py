@@ -16,7 +16,7 @@ from unisono.errors import SpecError, nearest, shown
 NUMBERS = ("weight", "temperature", "context", "threads", "top", "timeout", "retries", "wait")
 TEXTS = (
     *("backend", "dtype", "device", "chat_template", "tokenizer", "served_model", "api_key_env", "on_failure"),
-    "share_weights_with",
+    *("share_weights_with", "adapter"),
 )
 KEYS = (*NUMBERS, *TEXTS)
 """Keys of a member that a line has room for: those whose values have no blanks."""

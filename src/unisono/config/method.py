@@ -213,7 +213,7 @@ class Method:
         }
 
     def check(self, weights: Mapping[str, float]) -> None:
-        """Hold the method against the members that vote, given by their weights; negative ones are an amateur's.
+        """Hold the method against the members that vote, given by their weights, which may be negative.
 
         Raises:
             SpecError: the lead or the drafter is none of them, a gate or drafter has nobody to spare, or the rule

@@ -57,6 +57,36 @@ def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]
     return ModelSource("hub", name)
 
 
+def find_adapter(spec: MemberSpec, folder: Path, backend: str) -> str | None:
+    """The path of a member's adapter, for the backend that has its model. Raises a `UnisonoError`."""
+    if spec.adapter is None:
+        return None
+    subject, kind = f"the adapter of member {spec.name!r}, {spec.adapter!r},", BACKENDS[backend].adapts
+    if not kind:
+        raise SpecError(
+            f"{subject} is for weights that are loaded here, and the backend {backend!r} has none",
+            hint="merge it into the weights, or choose the backend transformers or llamacpp",
+        )
+    if spec.adapter.startswith("fake:"):
+        return spec.adapter.removeprefix("fake:")
+    try:
+        path = folder / Path(spec.adapter).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelNotFound(f"{subject} cannot be looked up: {error}") from error
+    if not is_folder and not is_file:
+        raise ModelNotFound(
+            f"{subject} is not at {str(path)!r}", hint="relative paths are taken from the folder of the spec"
+        )
+    if is_file is not (backend == "llamacpp"):
+        raise ModelUnsupported(
+            f"{subject} is {'a file' if is_file else 'a folder'}; for the backend {backend!r} an adapter is {kind}",
+            hint="choose the backend transformers for PEFT's folders, llamacpp for GGUF files, or convert it "
+            "(llama.cpp: convert_lora_to_gguf.py)",
+        )
+    return str(path)
+
+
 def _check_gguf(member: str, path: Path) -> None:
     """Raise a `ModelError` where a file does not begin as GGUF files do."""
     try:

@@ -62,6 +62,11 @@ NEEDS = (
         "choose mean, geometric or max",
     ),
     Need(
+        lambda method: f"the rule {method.combine.rule!r}" if method.combine.rule in ("minimum", "logits") else "",
+        "what a member does not tell can decide",
+        "choose mean, geometric or max",
+    ),
+    Need(
         lambda method: "" if method.combine.truncate is None else f"truncate {method.combine.truncate}",
         "it ranks all pieces",
         "leave it out",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot, TopLogprobs
+from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot, TopLogprobs, model_of
 from unisono.engine.breaker import Breaker
 from unisono.errors import MemberUnavailable
 
@@ -59,8 +59,10 @@ class Reader:
     ) -> None:
         self.name = name
         self.backend = backend
-        self.model = id(backend)
+        self.model = model_of(backend)
         """Which loaded model it is: the same number for members that share one."""
+        self.adapter: str | None = getattr(backend, "adapter", None)
+        """What it adds to the model's weights."""
         self.is_truncated = backend.facts.truncated is not None
         """Whether it tells its likeliest ids only."""
         self.prefixes = prefixes

@@ -13,7 +13,7 @@ from unisono.engine.plan import Plan
 from unisono.engine.request import PreparedRequest
 from unisono.vocab.union import UnionVocabulary
 
-Reader = tuple[str, int]
+Reader = tuple[str, int, str | None]
 """A member as it reads, whatever its weight and temperature: its name and its model."""
 
 
@@ -41,7 +41,7 @@ class Listener(Protocol):
 
 
 def reader_of(member: Member) -> Reader:
-    return member.name, member.model
+    return member.name, member.model, member.adapter
 
 
 class Line(NamedTuple):

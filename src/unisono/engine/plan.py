@@ -66,8 +66,11 @@ class Plan:
         """Whether a step takes the most likely piece of the members' weighted mean, and nothing reshapes it."""
 
     def spares(self, member: Member) -> bool:
-        """Whether a text goes on without a member while it is away. What an amateur would say decides too much."""
-        return member.degrades and not (self.combine.rule == "contrastive" and member.weight < 0)
+        """Whether a text goes on without a member while it is away. What an amateur would say decides too much, and so
+        does whoever it is subtracted from.
+        """
+        is_signed = any(weight < 0 for weight in self.weights.values())
+        return member.degrades and not (is_signed and (self.combine.rule == "logits" or member.weight < 0))
 
 
 def _replacing(weights: Mapping[str, float], its: Mapping[str, float]) -> dict[str, float]:
@@ -109,8 +112,17 @@ def _takes_the_largest(draw: Sampling) -> bool:
 
 
 def _is_bounded(combine: Combine) -> bool:
-    """Whether some members' masses bound what all make: not where weights, or what is kept, follow from all."""
-    return combine.weights in ("fixed", "perplexity") and combine.truncate is None and combine.sharpen is None
+    """Whether some members' masses bound what all make: not where weights, or what is kept, follow from all.
+
+    A member that was not asked may give a piece nothing, of which `minimum` leaves nothing, and which `logits` counts
+    in another way.
+    """
+    return (
+        combine.rule not in ("minimum", "logits")
+        and combine.weights in ("fixed", "perplexity")
+        and combine.truncate is None
+        and combine.sharpen is None
+    )
 
 
 class Bias:

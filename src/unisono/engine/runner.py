@@ -46,7 +46,7 @@ class Runner:
         passes: dict[int, list[MemberBatch]] = {}
         for batch in batches:
             if batch.spans:
-                passes.setdefault(id(batch.member.backend), []).append(batch)
+                passes.setdefault(batch.member.model, []).append(batch)
         if self._pool is None:
             for together in passes.values():
                 self._run_pass(together)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from array_api_compat import array_namespace, device
@@ -62,6 +63,63 @@ def largest(p_BU_K: Sequence[Array], weights: Sequence[Weight]) -> Array:
     return _normalise(q_BU)
 
 
+def minimum(p_BU_K: Sequence[Array], weights: Sequence[Weight], floor: float = FLOOR) -> Array:
+    """What all find likely, ``q ∝ min_i p_i^(w_i / max w)``: with equal weights the least mass that any member gives.
+
+    The min rule of classifier combination (Kittler, Hatef, Duin and Matas, IEEE PAMI 20, 1998). Weights count as the
+    importance of criteria does (Yager, Fuzzy Sets and Systems 1, 1978): the largest is 1, and 0 is absence. What is no
+    more than the floor is nothing; in a row in which all pieces are that, nothing is agreed on, and the `mean` decides.
+    """
+    xp = array_namespace(p_BU_K[0])
+    most = weights[0]
+    for weight in weights[1:]:
+        most = max(most, weight) if isinstance(weight, (int, float)) else xp.maximum(most, weight)
+    q_BU = None
+    for p_BU, weight in zip(p_BU_K, weights, strict=True):
+        powered_BU = _power(p_BU, weight / most)
+        q_BU = powered_BU if q_BU is None else xp.minimum(q_BU, powered_BU)
+    q_BU = q_BU * ~(q_BU <= floor)
+    is_empty_B1 = xp.sum(q_BU, axis=1, keepdims=True) == 0
+    if bool(xp.any(is_empty_B1)):
+        q_BU = xp.where(is_empty_B1, mean(p_BU_K, weights), q_BU)
+    return _normalise(q_BU)
+
+
+def logits(p_BU_K: Sequence[Array], weights: Sequence[float], floor: float = FLOOR) -> Array:
+    """Log-linear with signed weights, ``q ∝ exp(Σ w_i log max(p_i, floor))``, the weights scaled to sum 1.
+
+    Log-probabilities and logits differ by a constant, so these are sums of logits. Weights of 1, 1 and -1 of a base, an
+    expert and an anti-expert are proxy tuning (Liu et al., arXiv 2401.08565) and, with 1, α and -α, DExperts (Liu et
+    al., arXiv 2105.03023). Where no weight is negative this is `geometric`. The weights' sum has to be above 0.
+
+    The papers' members share a vocabulary. Here a piece can be one that some give no mass. Their weights are added up:
+    if they sum to more than 0, the piece counts as the floor for that weight, a veto; if not, they are left out of it,
+    and the weights of the rest scaled to sum 1. So an anti-expert that lacks a piece makes it no likelier than the
+    others find it, and what an expert lacks together with its anti-expert is left to the base. At 0 the two agree.
+    A piece that no member of positive weight gives more than the floor has a q of 0, unless that holds of all.
+    """
+    xp = array_namespace(p_BU_K[0])
+    total = sum(float(weight) for weight in weights)
+    score_BU = xp.zeros_like(p_BU_K[0])
+    lacking_BU = xp.zeros_like(p_BU_K[0])
+    unknown_BU = xp.ones_like(p_BU_K[0], dtype=xp.bool)
+    for p_BU, weight in zip(p_BU_K, weights, strict=True):
+        share, lacks_BU = float(weight) / total, p_BU == 0
+        logp_BU = _floored_log(p_BU, floor)
+        logp_BU *= share
+        logp_BU *= ~lacks_BU
+        score_BU += logp_BU
+        lacking_BU += lacks_BU * xp.asarray(share, dtype=p_BU.dtype, device=device(p_BU))
+        if weight > 0:
+            unknown_BU = unknown_BU & (p_BU <= floor * BARELY)
+    veto_BU = lacking_BU * (lacking_BU > 0)
+    score_BU = (score_BU + veto_BU * math.log(floor)) / (1 - lacking_BU + veto_BU)
+    unknown_BU = unknown_BU & ~xp.all(unknown_BU, axis=1, keepdims=True)
+    nothing = xp.asarray(-math.inf, dtype=score_BU.dtype, device=device(score_BU))
+    score_BU = xp.where(unknown_BU, nothing, score_BU)
+    return _normalise(xp.exp(score_BU - xp.max(score_BU, axis=1, keepdims=True)))
+
+
 def contrastive(p_BU_K: Sequence[Array], weights: Sequence[float], alpha: float = ALPHA, floor: float = FLOOR) -> Array:
     """What experts find likelier than amateurs do: ``q ∝ exp(Σ w_i log max(p_i, floor))`` over plausible pieces.
 
@@ -115,9 +173,17 @@ COMBINE_RULES: dict[str, CombineRule] = {
     "mean": mean,
     "geometric": geometric,
     "max": largest,
+    "minimum": minimum,
+    "logits": logits,
     "contrastive": contrastive,
 }
 """By the name that a spec's ``combine`` uses."""
+SIGNED = ("logits", "contrastive")
+"""The rules in which members may have negative weights; these are fixed ones."""
+
+
+def _power(p_BU: Array, exponent: Weight) -> Array:
+    return p_BU if isinstance(exponent, float) and exponent == 1 else p_BU ** per_row(exponent)
 
 
 def _floored_log(p_BU: Array, floor: float) -> Array:

@@ -132,6 +132,11 @@ def find_owner(spec: EnsembleSpec, name: str) -> MemberSpec:
             "has" if len(ignored) == 1 else "have",
         )
     owner = by_name[member.owner]
+    if member.adapter is not None:
+        raise SpecError(
+            f"member {name!r} has the adapter {member.adapter!r}, and a worker serves models without adapters",
+            hint="merge it into the weights, or run the member in the process of the ensemble",
+        )
     if owner.is_elsewhere:
         raise SpecError(
             f"member {name!r} lives {'in a Ray actor' if owner.url is None else f'at {owner.url}'} already",

@@ -61,6 +61,8 @@ class FakeModel:
     """How many of the likeliest ids it tells; ``None`` for dense logits. A number is all that it can be asked for."""
     away: Callable[[Sequence[Feed]], str | None] | None = None
     """Why a pass fails as that of a member that lives elsewhere and does not answer; ``None`` for one that does not."""
+    adapters: dict[str, NextToken] = field(default_factory=dict)
+    """By the name of an adapter, what tells the next token in its slots: ``adapter: fake:NAME``."""
     passes: list[FakePass] = field(default_factory=list)
     """Every pass of every backend loaded from this model, in order."""
 
@@ -161,6 +163,10 @@ class FakeLoader:
         if (request.context or 0) > self._model.context:
             raise SpecError(f"member {request.name!r}: context is {request.context}, the model's {self._model.context}")
 
+        for adapter in request.adapters:
+            if adapter not in self._model.adapters:
+                raise ModelNotFound(f"the fake model {name!r} has no adapter {adapter!r}")
+
     def tokenizer(self) -> Tokenizer:
         return self._model.tokenizer
 
@@ -195,15 +201,18 @@ class FakeBackend:
         self._model = model
         self._name = name
         self._read: dict[Slot, tuple[int, ...]] = {}
+        self._rules: dict[Slot, NextToken] = {}
         self._given: Logits = np.empty((0, 0), np.float32)
         self._loaded = True
 
-    def open(self, copy_of: Slot | None = None) -> Slot:
+    def open(self, copy_of: Slot | None = None, *, adapter: str | None = None) -> Slot:
         self._begin_call()
         held = () if copy_of is None else self.read(copy_of)
+        rule = self._model.next_token if adapter is None else self._model.adapters[adapter]
         for slot in map(Slot, range(self.facts.slots)):
             if slot not in self._read:
                 self._read[slot] = held
+                self._rules[slot] = rule if copy_of is None else self._rules[copy_of]
                 return slot
         raise RuntimeError(f"all {self.facts.slots} slots are taken")
 
@@ -221,7 +230,8 @@ class FakeBackend:
         for feed in feeds:
             before = self._read[feed.slot]
             read = self._read[feed.slot] = (*before, *feed.ids)
-            rows += [self._model.next_token(read[:end]) for end in range(len(read) - feed.wanted + 1, len(read) + 1)]
+            rule = self._rules[feed.slot]
+            rows += [rule(read[:end]) for end in range(len(read) - feed.wanted + 1, len(read) + 1)]
         if self._model.away is not None and (reason := self._model.away(feeds)):  # after some of it was read
             raise MemberUnavailable(self._name, "fake://elsewhere", reason)
         self._given = np.stack(rows).astype(np.float32) if rows else np.empty((0, self.facts.rows), np.float32)

@@ -7,7 +7,7 @@ import ctypes
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from types import FrameType
@@ -19,6 +19,7 @@ from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progres
 from unisono.backends.gguf import GgufFile, read_table
 from unisono.backends.gguf_parts import check_layers, read_gguf, unsupported
 from unisono.backends.llamacpp import log
+from unisono.backends.llamacpp.adapters import AdaptedLlamaCppBackend, check_adapter, load_adapter
 from unisono.backends.llamacpp.facts import (
     cache_bytes_a_token,
     choose_device,
@@ -77,6 +78,7 @@ class LlamaCppLoader:
             file, context = self._file, self._slot_context
             refuse_other_models(file)
             check_layers(file)
+            self._check_adapters()
             _ = self._tokenizer  # whose warnings belong to the facts
             tokens = file.metadata.get("tokenizer.ggml.tokens")
             padded = -(-context // _CACHE_STEP) * _CACHE_STEP
@@ -102,10 +104,13 @@ class LlamaCppLoader:
             refuse_other_models(self._file)
             self.tokenizer()  # refuses what the weights need not be read for
             check_layers(self._file)
+            self._check_adapters()
             with log.heard(self._weight_notices):
                 loaded = Loaded(library, self._load_model(lambda done: progress(0.95 * done, "reading the weights")))
+                # Before the context is made, which makes room for what they compute.
+                adapters = {path: self._load_adapter(path, loaded) for path in self._request.adapters}
                 progress(0.95, "making the cache")
-                backend = self._make_backend(loaded)
+                backend = self._make_backend(loaded, adapters)
         progress(1.0, "loaded")
         return backend
 
@@ -169,7 +174,17 @@ class LlamaCppLoader:
             params.use_extra_bufts = False
         return _load(self._file, params, report)
 
-    def _make_backend(self, loaded: Loaded) -> LlamaCppBackend:
+    def _check_adapters(self) -> None:
+        for path in self._request.adapters:
+            check_adapter(Path(path), self._file)
+
+    def _load_adapter(self, path: str, loaded: Loaded) -> Any:
+        if _has_state(loaded.model):
+            raise unsupported(self._file, "it has a running state, and its members cannot have adapters")
+        log.clear()
+        return load_adapter(library, path, loaded.model, log.last_errors)
+
+    def _make_backend(self, loaded: Loaded, adapters: Mapping[str, Any]) -> LlamaCppBackend:
         request, options, context = self._request, self._options, self._slot_context
         rows = library.llama_vocab_n_tokens(library.llama_model_get_vocab(loaded.model))
         params = library.llama_context_default_params()
@@ -207,6 +222,8 @@ class LlamaCppLoader:
             warnings=warnings,
         )
         kind = StateLlamaCppBackend if _has_state(loaded.model) else LlamaCppBackend
+        if adapters:
+            return AdaptedLlamaCppBackend(library, request.name, loaded, facts, log.last_errors, adapters=adapters)
         return kind(library, request.name, loaded, facts, log.last_errors)
 
     @contextlib.contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from unisono.backends.base import Array, BackendFacts, Feed, Slot, check_feeds, check_ids, check_rewind
+from unisono.backends.transformers.adapters import Adapters
 from unisono.backends.transformers.key_value_cache import Pass, RowPool, plan_passes
 from unisono.backends.transformers.torch_runtime import RowForward
 
@@ -36,21 +37,25 @@ class Part:
 class RowBackend:
     def __init__(self, facts: BackendFacts, pool: RowPool, forward: RowForward) -> None:
         self.facts = facts
+        self.adapters: Adapters | None = None
+        """What slots may be opened with."""
+        self._adapter_of: dict[Slot, str | None] = {}
         self._pool = pool
         self._forward: RowForward | None = forward
         self._slots: list[Slot] = []
         self._opened = 0
 
-    def open(self, copy_of: Slot | None = None) -> Slot:
+    def open(self, copy_of: Slot | None = None, *, adapter: str | None = None) -> Slot:
         forward = self._loaded()
         source = None if copy_of is None else self._row(copy_of)
         if len(self._slots) >= self.facts.slots:
             raise RuntimeError(f"all {self.facts.slots} slots are open")
         with forward.inference():
             self._pool.add(source)
-        self._slots.append(Slot(self._opened))
+        self._slots.append(slot := Slot(self._opened))
+        self._adapter_of[slot] = adapter if copy_of is None else self._adapter_of[copy_of]
         self._opened += 1
-        return self._slots[-1]
+        return slot
 
     def close(self, slot: Slot) -> None:
         row = self._row(slot)
@@ -58,6 +63,7 @@ class RowBackend:
             self._pool.drop(row)
         self._slots[row] = self._slots[-1]
         self._slots.pop()
+        del self._adapter_of[slot]
 
     def rewind(self, slot: Slot, length: int) -> None:
         row = self._row(slot)
@@ -84,8 +90,9 @@ class RowBackend:
     def unload(self) -> None:
         if self._forward is not None:
             self._forward.unload()
-        self._forward = None
+        self._forward = self.adapters = None
         self._slots.clear()
+        self._adapter_of.clear()
 
     def _gather(self, feeds: Sequence[Feed]) -> None:
         """Make the fed rows contiguous: a pass over rows with gaps copies their keys and values."""
@@ -124,6 +131,8 @@ class RowBackend:
         # A padded query reads a token of its own feed: what it computes is finite and not used.
         ids = [own[:1] * (step.width - len(own)) + own for own in ids]
         self._pool.begin(step)
+        if self.adapters is not None:
+            self.adapters.begin([self._adapter_of[feeds[part.feed].slot] for part in parts])
         return forward(step, ids, max(1, *(part.wanted for part in parts)))
 
     def _row(self, slot: Slot) -> int:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from unisono.backends.transformers.listening import Unreported, unreported
+from unisono.backends.transformers.listening import Unreported, unreported, without_adapters
 from unisono.backends.weight_files import named
 from unisono.errors import ModelCorrupt, ModelUnsupported
 
@@ -23,7 +23,7 @@ _SCALES = re.compile(r"[._](weight_scale(_inv|_2)?|scale_weight|absmax|nested_ab
 
 def load_whole(library: Any, model_class: Any, place: Any, who: str, **wanted: Any) -> tuple[Any, list[str]]:
     """Load a model all of whose weights come from its files, and what of the files it does not read."""
-    with unreported(library) as left_out:
+    with unreported(library) as left_out, without_adapters(library):
         try:
             model, report = model_class.from_pretrained(
                 place, output_loading_info=True, ignore_mismatched_sizes=True, **wanted

@@ -89,6 +89,20 @@ def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None
         setattr(owner, name, own)
 
 
+@contextlib.contextmanager
+def without_adapters(library: Any) -> Iterator[None]:
+    """Let transformers load what a folder has as its model, and not apply an adapter that lies beside it.
+
+    Where peft is installed it would do so without a word, or load the base that the adapter names.
+    """
+    names = ("integrations.peft", "models.auto.auto_factory", "modeling_utils")
+    with contextlib.ExitStack() as replacing:
+        for name in names:
+            module = importlib.import_module(f"{library.__name__}.{name}")
+            replacing.enter_context(replaced(module, "is_peft_available", lambda own: lambda: False))
+        yield
+
+
 @dataclass
 class Unreported:
     """What transformers knows of a loaded model and leaves out of its report."""
@@ -98,7 +112,7 @@ class Unreported:
     failed: dict[str, str] = field(default_factory=dict)
     """Weights that could not be made of those in the files, and why."""
     reports: list[dict[str, Any]] = field(default_factory=list)
-    """What it reports, of the model first: where peft is installed, its last report is that of an adapter."""
+    """What it reports, of the model first."""
     deaf: str | None = None
     """The version of transformers, where it does not let these things be known."""
 

@@ -24,6 +24,8 @@ from unisono.backends.notices import TRANSFORMERS_NOISE, Notices, gguf_warnings
 from unisono.backends.options import TransformersOptions
 from unisono.backends.threads import told
 from unisono.backends.transformers import model_config, model_shape, torch_runtime
+from unisono.backends.transformers.adapter_files import AdapterFiles, read_adapter
+from unisono.backends.transformers.adapters import Adapters
 from unisono.backends.transformers.backend import RowBackend
 from unisono.backends.transformers.completeness import load_whole, unread
 from unisono.backends.transformers.failures import loading_errors_told
@@ -39,6 +41,7 @@ from unisono.backends.transformers.tokenizer_check import check_as_filed
 from unisono.backends.transformers.weight_folder import Shapes, check_rows, look_at
 from unisono.backends.transformers.weight_heads import REMOTE, Heads, look_at_heads
 from unisono.backends.weight_files import naming
+from unisono.errors import ModelUnsupported
 from unisono.vocab.tokenizer import Tokenizer
 
 library: Any = _transformers
@@ -88,6 +91,7 @@ class TransformersLoader:
                 )
             maker = BackendMaker(model, self._text, CACHE_PARTS, self.who)
             cache_bytes = maker.cache_bytes(self.request.slots, self.context, self._dtype.itemsize)
+            self._read_adapters(model)
         if self.request.source.kind == "folder":
             check_rows(self.request.source.path, model_shape.vocabulary_rows(model), self.who)
             model_config.check_weight_shapes(model, self.request.source.path, self.who)
@@ -110,29 +114,58 @@ class TransformersLoader:
             revision=getattr(self._config, "_commit_hash", None) if self.request.source.kind == "hub" else None,
         )
 
-    def load(self, progress: Progress) -> RowBackend:
-        request = self.request
-        torch_runtime.use_threads(request.threads)
+    def model(self, progress: Progress) -> Any:
+        """The library's own model, as it is before anything is done for speed: what can be trained."""
         with heard(library, self._weight_notices), self._errors():
             progress(0.0, "reading the configuration")
             place = self._place
-            if request.source.kind == "folder":
+            if self.request.source.kind == "folder":
                 self._look_at_folder(self._weight_notices)
             if self.gguf:
                 converted = self.gguf.weights(self._config, self._dtype_name, progress)
                 place = str(converted)
                 self._weight_notices.hear_all(json.loads((converted / NOTICES).read_text("utf-8")))
             progress(0.5 if self.gguf else 0.05, "loading the weights")
-            model = self._load_weights(place)
+            return self._load_weights(place)
+
+    def load(self, progress: Progress) -> RowBackend:
+        torch_runtime.use_threads(self.request.threads)
+        model = self.model(progress)
+        with heard(library, self._weight_notices), self._errors():
             if self.options.pack_weights and self.device.type == "cpu" and self.options.device_map is None:
                 progress(0.9, "packing the weights")
                 torch_runtime.pack_linear_layers(model)
             backend = self._make_backend(model, progress)
+            if adapters := self._read_adapters(model):
+                progress(0.97, "adding the adapters")
+                backend.adapters = Adapters(model, adapters, torch_runtime.read_tensors, torch_runtime.join)
             progress(1.0, "loaded")
         already = (*self._notices.told(), *vars(self).get("_heads", Heads()).warnings)
         told = tuple(each for each in self._weight_notices.told() if each not in already)
         backend.facts = replace(backend.facts, warnings=told)
         return backend
+
+    def _read_adapters(self, model: Any) -> dict[str, AdapterFiles]:
+        """The adapters that slots may have, by their names. Raises a `ModelError` for one that does not fit."""
+        if self.request.adapters and BackendMaker(model, self._text, CACHE_PARTS, self.who).has_states:
+            raise ModelUnsupported(
+                f"{self.who} keeps a running state, and its members cannot have adapters",
+                hint="merge the adapter into the weights (peft: merge_and_unload, save_pretrained)",
+            )
+        return {adapter: read_adapter(Path(adapter), model, self._names, self.who) for adapter in self.request.adapters}
+
+    @property
+    def _names(self) -> list[str]:
+        """What the model is called: by where it is, and by what its files say."""
+        path = self.request.source.path
+        names: list[str | None] = [self.request.source.location]
+        if self.request.source.kind == "folder":
+            names = [path.resolve().name, getattr(self._config, "_name_or_path", "")]
+            if path.parent.name == "snapshots":  # of the hub's cache, where folders are named by their commits
+                names.append(path.parent.parent.name.split("--")[-1])
+        elif self.gguf:
+            names += [self.gguf.file.text(f"general.{key}") for key in ("name", "basename")]
+        return [name for name in names if name]
 
     def _make_backend(self, model: Any, progress: Progress) -> RowBackend:
         maker = BackendMaker(model, self._text, CACHE_PARTS, self.who)
@@ -158,7 +191,6 @@ class TransformersLoader:
             self._config,
             notices,
             allow_pickle=self.options.allow_pickle,
-            adapts=bool(library.utils.is_peft_available()),
             chunks=chunks,
         )
 

@@ -308,9 +308,14 @@ def _has_fixed_masks(model: Any) -> bool:
     return any(each.dtype == torch.bool and each.dim() == 4 and each.shape[-1] > 1 for each in model.buffers())
 
 
-def join(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """A new tensor of others, along their first axis."""
-    return torch.cat(tensors)
+def join(tensors: list[torch.Tensor], axis: int = 0) -> torch.Tensor:
+    """A new tensor of others, along an axis."""
+    return torch.cat(tensors, axis)
+
+
+def read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, on the host."""
+    return safetensors.torch.load_file(file)
 
 
 def integers(numbers: Sequence[Sequence[int]], device: Any) -> torch.Tensor:

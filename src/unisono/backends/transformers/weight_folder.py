@@ -23,6 +23,7 @@ NAMES_ITS_FILE = "transformers_weights"
 """The key of config.json that names the file of the weights, or their index."""
 _AGAIN = "download the model again"
 _MERGE = "merge it into the weights (peft: merge_and_unload, save_pretrained), and give the folder of the result"
+_BESIDE = "give the base as model and this folder as adapter, or " + _MERGE
 INTEGERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL")
 HALVES = {"F16", "BF16"}
 OUTPUT = ("lm_head.weight", "embed_out.weight")
@@ -32,18 +33,18 @@ EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "em
 
 
 def look_at(
-    request: LoadRequest, config: Any, notices: Notices, *, allow_pickle: bool, adapts: bool, chunks: int | None = None
+    request: LoadRequest, config: Any, notices: Notices, *, allow_pickle: bool, chunks: int | None = None
 ) -> Shapes:
     """Check a folder's weights (`check_weights`) and hear warnings of them.
 
-    ``adapts``: peft applies adapters. ``chunks``: how much is compared of weights that should be one; all by default.
+    ``chunks``: how much is compared of weights that should be one; all by default.
     """
     shapes, folder = check_weights(request, allow_pickle), request.source.path
     looks = (
         *(odd_formats(folder, config), untied(folder, config, chunks)),
         *(fewer_than_told(folder, config), twice(folder)),
     )
-    found = (*beside_the_weights(folder, adapts), *itertools.chain.from_iterable(looks))
+    found = (*beside_the_weights(folder), *itertools.chain.from_iterable(looks))
     notices.hear_all(found)
     return shapes
 
@@ -143,15 +144,13 @@ def read_files(folder: Path) -> list[Path]:
         return []  # `check_weights` says what is wrong with it
 
 
-def beside_the_weights(folder: Path, adapts: bool) -> list[str]:
-    """Warnings of what a folder holds beside its weights, ``adapts``: peft applies adapters."""
+def beside_the_weights(folder: Path) -> list[str]:
+    """Warnings of what a folder holds beside its weights."""
     found = [name for name in (ADAPTER, *ADAPTER_WEIGHTS) if (folder / name).is_file()]
     if not found:
         return []
     lies = f"an adapter lies beside its weights ({', '.join(found)}) and"
-    if adapts and ADAPTER in found:
-        return [f"{lies} peft applies it to them, unchecked; {_MERGE}"]
-    return [f"{lies} is not applied: no key of a member gives an adapter; {_MERGE}"]
+    return [f"{lies} is not applied: give the folder to a member by its key adapter, or {_MERGE}"]
 
 
 def odd_formats(folder: Path, config: Any) -> list[str]:
@@ -228,4 +227,4 @@ def adapter_alone(folder: Path, who: str) -> ModelUnsupported:
         base = weight_files.check_json(folder / ADAPTER).get("base_model_name_or_path") or "another model"
     except ModelError:
         base = "another model"
-    return ModelUnsupported(f"{who}{folder} holds an adapter of {base}, and no model", hint=_MERGE)
+    return ModelUnsupported(f"{who}{folder} holds an adapter of {base}, and no model", hint=_BESIDE)

@@ -2,7 +2,7 @@
 
 import { make } from "./dom.js";
 
-const RULES = ["mean", "geometric", "max", "contrastive"];
+const RULES = ["mean", "geometric", "max", "minimum", "logits", "contrastive"];
 const GATES = { always: null, certain: null, confidence: 0.5, margin: 0.3, entropy: 1.5, every: 4, first: 8 };
 const MOST_PIECES = 256;
 

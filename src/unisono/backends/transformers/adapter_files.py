@@ -1,0 +1,211 @@
+"""An adapter's files, in PEFT's form, and whether they fit a model: without values, before weights are loaded.
+
+What would change the model in another way than low-rank sums on linear layers is refused by its key, and so is what is
+made for another base (docs/adr/0029).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from unisono.backends.weight_files import check_safetensors, listed, naming
+from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported, shown
+from unisono.user_files import SETTINGS, read_bytes
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+_TENSOR = re.compile(r"(.+)\.lora_(A|B)\.weight")
+_READ = {
+    *("peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules"),
+    *("base_model_name_or_path", "init_lora_weights", "bias"),
+}
+_OF_TRAINING = {
+    *("task_type", "auto_mapping", "peft_version", "revision", "inference_mode", "lora_dropout", "fan_in_fan_out"),
+    *("exclude_modules", "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size", "eva_config"),
+    *("ensure_weight_tying", "runtime_config"),
+}
+"""Keys that say how it was made, or which layers have it, which its weights show."""
+_HARMLESS_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+"""Ways to begin training that leave the base as it is."""
+_MERGE = "merge it into the weights (peft: merge_and_unload, save_pretrained), and give the folder of the result"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFiles:
+    """An adapter that fits a model."""
+
+    path: Path
+    who: str
+    scales: Mapping[str, float]
+    """By the name of each layer that it changes, what its product is multiplied by."""
+
+    @property
+    def weights(self) -> Path:
+        return self.path / WEIGHTS
+
+
+def read_adapter(path: Path, model: Any, names: Collection[str], who: str) -> AdapterFiles:
+    """Hold an adapter against a model, which may have shapes alone; ``names`` are what the model is called.
+
+    Raises a `ModelError` that says in which way it does not fit.
+    """
+    who = f"{who}: the adapter {str(path)!r}"
+    config = _config(path, who)
+    _check_kind(config, who)
+    _check_base(config.get("base_model_name_or_path"), names, who)
+    if not (path / WEIGHTS).is_file():
+        raise ModelNotFound(f"{who} lacks {WEIGHTS}", hint="save it as safetensors; pickles are not read")
+    with naming(f"{who}: "):
+        shapes = check_safetensors(path / WEIGHTS)
+    layers = _layers(shapes, who)
+    linear = {name: module for name, module in model.named_modules() if _shape_of(module) is not None}
+    missing = [name for name in layers if name not in linear]
+    if missing:
+        raise ModelUnsupported(
+            f"{who} is for {listed(missing)}, and the model has no such linear layer",
+            hint="it is made for another model, or another kind of layer",
+        )
+    for name, (rows_r, columns_r) in layers.items():
+        _check_shapes(name, rows_r, columns_r, _shape_of(linear[name]), who)
+    _check_targets(config, layers, linear, who)
+    return AdapterFiles(path, who, {name: _scale(name, config, its[0][0], who) for name, its in layers.items()})
+
+
+def _config(path: Path, who: str) -> dict[str, Any]:
+    file = path / CONFIG
+    if not file.is_file():
+        raise ModelNotFound(f"{who} lacks {CONFIG}", hint="give the folder that peft's save_pretrained has written")
+    try:
+        config = json.loads(read_bytes(file, SETTINGS))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelCorrupt(f"{who}: {CONFIG} cannot be read: {error}", hint="save or download it again") from error
+    if not isinstance(config, dict):
+        raise ModelCorrupt(f"{who}: {CONFIG} is {shown(config)}, and no mapping", hint="save or download it again")
+    return config
+
+
+def _check_kind(config: Mapping[str, Any], who: str) -> None:
+    def refuse(key: str) -> NoReturn:
+        raise ModelUnsupported(f"{who} has {key} {shown(config.get(key))}, which is not applied here", hint=_MERGE)
+
+    if config.get("peft_type") != "LORA":
+        refuse("peft_type")
+    if config.get("bias", "none") != "none":
+        refuse("bias")
+    start = config.get("init_lora_weights")
+    if not any(start is each for each in _HARMLESS_STARTS[:3]) and start not in _HARMLESS_STARTS[3:]:
+        refuse("init_lora_weights")
+    for key, value in config.items():
+        if key not in _READ and key not in _OF_TRAINING and value not in (None, False, [], {}, ""):
+            refuse(key)
+    for key, kind in (("rank_pattern", Mapping), ("alpha_pattern", Mapping)):
+        if not isinstance(config.get(key) or {}, kind):
+            refuse(key)
+
+
+def _check_base(base: object, names: Collection[str], who: str) -> None:
+    if base is None:
+        return
+    if not isinstance(base, str) or _plain(base) not in map(_plain, names):
+        raise ModelUnsupported(
+            f"{who} was trained on {shown(base)}, and the model is {' or '.join(sorted(set(names)))}",
+            hint="an adapter of another model spoils this one without a word. If it is the same model by another name, "
+            f"write that into {CONFIG} as base_model_name_or_path, or null",
+        )
+
+
+def _plain(name: str) -> str:
+    """The last part of a name, without case, signs, and the number format that files of GGUF end with."""
+    last = re.split(r"[/\\:]", name.rstrip("/\\"))[-1].lower().removesuffix(".gguf")
+    last = re.sub(r"[-._](i?q\d\w*|f16|bf16|f32|gguf)$", "", last)
+    return re.sub(r"[^a-z0-9]", "", last)
+
+
+def _layers(shapes: Mapping[str, tuple[int, ...]], who: str) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The shapes of A and B by layer. Raises a `ModelUnsupported` for any other tensor."""
+    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    odd = []
+    for name, shape in shapes.items():
+        match = _TENSOR.fullmatch(name.removeprefix(_PREFIX))
+        if match is None or not name.startswith(_PREFIX) or len(shape) != 2:
+            odd.append(name)
+        else:
+            found.setdefault(match[1], {})[match[2]] = shape
+    if odd:
+        raise ModelUnsupported(f"{who} holds {listed(odd)}, beside the pairs of linear layers", hint=_MERGE)
+    if lone := [name for name, its in found.items() if len(its) < 2]:
+        raise ModelCorrupt(f"{who} holds one half of {listed(lone)} alone", hint="save or download it again")
+    if not found:
+        raise ModelCorrupt(f"{who} holds no weights", hint="save or download it again")
+    return {name: (its["A"], its["B"]) for name, its in found.items()}
+
+
+def _shape_of(module: Any) -> tuple[int, int] | None:
+    """What goes into a linear layer and comes out of it; ``None`` for other modules."""
+    if hasattr(module, "in_features") and hasattr(module, "out_features"):
+        return int(module.in_features), int(module.out_features)
+    if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):  # GPT-2's
+        return int(module.weight.shape[0]), int(module.nf)
+    return None
+
+
+def _check_shapes(name: str, a: tuple[int, ...], b: tuple[int, ...], layer: tuple[int, int] | None, who: str) -> None:
+    if layer is None or (a[1], b[0]) != layer or a[0] != b[1] or not a[0]:
+        raise ModelUnsupported(
+            f"{who} has {a[0]} × {a[1]} and {b[0]} × {b[1]} for the layer {name}, which is of {layer}",
+            hint="it is made for another model",
+        )
+
+
+def _check_targets(config: Mapping[str, Any], layers: Collection[str], linear: Iterable[str], who: str) -> None:
+    """Refuse an adapter that lacks layers which it names: it is cut, or of a model with fewer."""
+    if config.get("layers_to_transform") is not None:
+        return  # of which blocks is for the file to say
+    targets, excluded = config.get("target_modules"), config.get("exclude_modules")
+    ends = {_end(name) for name in layers}
+    if targets in (None, "all-linear"):
+        wanted = [name for name in linear if _end(name) in ends]
+    else:
+        wanted = [name for name in linear if _matches(targets, name, who)]
+    lacking = [name for name in wanted if name not in layers and not (excluded and _matches(excluded, name, who))]
+    if lacking:
+        raise ModelUnsupported(
+            f"{who} has no weights for {listed(lacking)}, which it is said to change",
+            hint="it is cut, or made for a model with fewer layers",
+        )
+
+
+def _matches(targets: object, name: str, who: str) -> bool:
+    """Whether a layer is among those that PEFT takes a list of ends, or a pattern of whole names, for."""
+    if isinstance(targets, list):
+        return any(name == each or name.endswith(f".{each}") for each in targets)
+    try:
+        return re.fullmatch(str(targets), name) is not None
+    except re.error as error:
+        raise ModelCorrupt(f"{who}: the pattern {shown(targets)} is none: {error}", hint="save it again") from error
+
+
+def _end(name: str) -> str:
+    """A layer's name without the numbers of blocks, which tells the same layer of all blocks."""
+    return re.sub(r"\.\d+\.", ".N.", name)
+
+
+def _scale(name: str, config: Mapping[str, Any], rank: int, who: str) -> float:
+    said = _by_pattern(config.get("rank_pattern"), name, config.get("r"), who)
+    alpha = _by_pattern(config.get("alpha_pattern"), name, config.get("lora_alpha"), who)
+    if said != rank:
+        raise ModelCorrupt(f"{who} has rank {rank} at {name}, and {CONFIG} says {shown(said)}", hint="save it again")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise ModelCorrupt(f"{who}: lora_alpha is {shown(alpha)}", hint="it has to be a number")
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _by_pattern(pattern: Mapping[str, Any] | None, name: str, usual: Any, who: str) -> Any:
+    """What a pattern has for a layer, as PEFT matches them: the first that the name ends with."""
+    return next((value for key, value in (pattern or {}).items() if _matches(rf"(.*\.)?({key})", name, who)), usual)
