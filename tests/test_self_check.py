@@ -17,7 +17,7 @@ from support.gguf_files import rewrite_gguf, without_layer
 from support.real_tokenizers import EOS_IDS, real
 from support.reasoners import thinking_table
 from support.tiny_models import COMMON, save_model
-from unisono import self_check
+from unisono import model_findings, self_check
 from unisono.backends.base import ModelSource
 from unisono.backends.fake.backend import FAKE_MODELS, FakeModel, NextToken, register_fake
 from unisono.build import prepare
@@ -36,7 +36,7 @@ def reader(table: TokenTable, answer: str | bytes | int = ANSWER, sure: float = 
     """A model that knows the self-check's text and one answer, in its longest tokens; an id as answer is itself."""
     pieces = [token_bytes(text, kind, table.scheme) or b"" for text, kind in zip(table.texts, table.kinds, strict=True)]
     assistant, end = table.texts.index("<|assistant|>"), table.declared_end_ids[0]
-    text = self_check.TEXT.encode()
+    text = model_findings.TEXT.encode()
     reply = answer.encode() if isinstance(answer, str) else answer
 
     def next_token(read: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -67,7 +67,7 @@ def found(table: TokenTable, rule: NextToken, *, reads_as: TokenTable | None = N
     register_fake("checked", FakeModel(tokenizer, rule))
     try:
         [member] = prepare(load_spec({"members": [{"name": "m", "model": "fake:checked"}]})).members
-        return list(self_check.findings(member, member.loader.load(lambda *_: None)))
+        return list(model_findings.findings(member, member.loader.load(lambda *_: None)))
     finally:
         del FAKE_MODELS["checked"]
 
@@ -98,7 +98,7 @@ def test_noise_is_found() -> None:
 
 def test_a_model_that_knows_no_english_but_another_language_passes() -> None:
     table = byte_level_table(WORDS)
-    known = self_check.OTHERS[0].encode()
+    known = model_findings.OTHERS[0].encode()
     pieces = [token_bytes(text, kind, table.scheme) or b"" for text, kind in zip(table.texts, table.kinds, strict=True)]
 
     def french(read: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -199,7 +199,7 @@ def test_an_answer_that_its_own_chat_would_not_show_is_found(answer: str | bytes
 
 def test_an_answer_may_be_cut_inside_a_character() -> None:
     table = byte_level_table()
-    long = "a" * (self_check.LONGEST_ANSWER - 1) + "é"
+    long = "a" * (model_findings.LONGEST_ANSWER - 1) + "é"
     assert found(table, reader(table, long)) == []
 
 
@@ -322,12 +322,12 @@ def test_a_model_that_likes_what_its_real_tokenizer_makes_passes(backend: str, n
     register_fake("checked", FakeModel(tokenizer, next_token))
     try:
         [member] = prepare(load_spec({"members": [{"name": "m", "model": "fake:checked"}]})).members
-        texts = [self_check.text_ids(member)]
+        texts = [model_findings.text_ids(member)]
         if member.encoder.template is not None:
-            asked = member.encoder.encode_messages([{"role": "user", "content": self_check.QUESTION}])
+            asked = member.encoder.encode_messages([{"role": "user", "content": model_findings.QUESTION}])
             texts.append([*asked, *tokenizer.encode(ANSWER), *member.vocabulary.end_ids[:1]])
         for ids in texts:
             likely |= {tuple(ids[:place]): token for place, token in enumerate(ids) if place}
-        assert list(self_check.findings(member, member.loader.load(lambda *_: None))) == []
+        assert list(model_findings.findings(member, member.loader.load(lambda *_: None))) == []
     finally:
         del FAKE_MODELS["checked"]

@@ -29,7 +29,9 @@ from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.weights import scaled
 from unisono.identity import check_fitted
+from unisono.member_template import TemplateReading
 from unisono.members import (
+    Model,
     PreparedMember,
     Report,
     Wanted,
@@ -311,10 +313,11 @@ def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Re
             first, slots=max(first.slots, each.slots), adapters={str(number): its for number, its in adapters.items()}
         )
     sources = grouped([each.source for each in wanted.values()])
-    models = {
-        key: read_model(replace(each, source=source), report)
-        for (key, each), source in zip(wanted.items(), sources, strict=True)
-    }
+    models, templates = dict[Hashable, Model](), dict[Hashable, dict[Hashable, TemplateReading]]()
+    for (key, each), source in zip(wanted.items(), sources, strict=True):
+        model = read_model(replace(each, source=source), report)
+        elsewhere = source.kind in ("endpoint", "ray")
+        models[key] = replace(model, templates=templates.setdefault(key if elsewhere else each.alike, {}))
     prepared = []
     for spec, its_models in zip(specs, found, strict=True):
         members = [

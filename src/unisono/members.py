@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -13,34 +12,24 @@ import numpy as np
 
 from unisono.backends.base import Loader, LoadRequest, ModelFacts, ModelSource
 from unisono.backends.registry import check_files, make_loader
-from unisono.chat.mark_probe import given_marks, probe_marks
 from unisono.chat.prompt_encoder import PromptEncoder
-from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_faults import template_faults
-from unisono.chat.template_probe import probe_answer_form
 from unisono.config.ensemble import EnsembleSpec
-from unisono.config.member import PLAIN, MemberSpec
+from unisono.config.member import MemberSpec
 from unisono.config.model_source import choose_backend, find_adapter, find_model
 from unisono.config.whole import refusal
-from unisono.errors import SpecError, nearest
+from unisono.errors import SpecError
 from unisono.fusion.calibration import Calibration
+from unisono.member_template import TemplateReading, is_given, read_template
 from unisono.vocab.bounded import within_rows
-from unisono.vocab.marks import Mark
 from unisono.vocab.normal_forms import is_uncased
-from unisono.vocab.pieces import Vocabulary, end_ids, read_vocabulary
+from unisono.vocab.pieces import Vocabulary, read_vocabulary
 from unisono.vocab.reserved import reserve
 from unisono.vocab.spelling import Speller
-from unisono.vocab.tokenizer import Foresighted, Tokenizer, TokenTable
+from unisono.vocab.tokenizer import Foresighted, Tokenizer
 from unisono.vocab.union import ABSENT, MemberMap, UnionMember, UnionVocabulary, check_essentials
 
 log = logging.getLogger(__name__)
-
-QUESTIONS = """\
-{{ bos_token }}{% for message in messages %}{% if message.role == 'assistant' %}Answer: {{ message.content }}
-
-{% else %}Question: {{ message.content }}
-{% endif %}{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"""
-"""The template called ``plain``, by which base models read conversations as questions and answers."""
 
 Report = Callable[[str, float, str], None]
 """Called while things load: the member, the fraction done (0 to 1), and what is being done."""
@@ -68,9 +57,14 @@ class Wanted:
     @property
     def key(self) -> Hashable:
         """The model and how it is run: equal for members of several ensembles that can share it."""
+        return self.alike, self.copy
+
+    @property
+    def alike(self) -> Hashable:
+        """What copies of a model have in common."""
         owner, options = self.owner, json.dumps(self.owner.options, sort_keys=True, default=repr)
         how = (owner.dtype, owner.device, owner.context, owner.threads, options)
-        return self.backend, self.source, how, self.copy
+        return self.backend, self.source, how
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -88,6 +82,8 @@ class Model:
     """Who can learn in the background what it encodes texts as."""
     spellers: dict[tuple[Hashable, ...], Speller] = field(default_factory=dict)
     """By the ids that are END, and the marks. Members differ in them only where their templates do."""
+    templates: dict[Hashable, TemplateReading] = field(default_factory=dict)
+    """What was found by asking templates, for all models of the same files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -199,16 +195,8 @@ def words_beyond(name: str, rows: int, beyond: Sequence[str]) -> str:
 
 def join_member(spec: MemberSpec, weight: float, model: Model, adapter: str | None = None) -> PreparedMember:
     """Give a model to one of its members, whose template settles what is END."""
-    tokenizer = model.tokenizer
-    template = template_of(spec, tokenizer)
-    form = probe_answer_form(template, tokenizer)
-    endings = end_ids(tokenizer.table, form.turn_end_ids)
-    marks = probe_marks(template, tokenizer, endings)
-    if spec.marks:
-        forms: dict[Mark, str] = {mark: value for mark, value in spec.marks.items() if isinstance(value, str)}
-        reads: dict[Mark, str] = {m: value.reads for m, value in spec.marks.items() if not isinstance(value, str)}
-        marks = given_marks(spec.name, marks, forms, reads, tokenizer)
-    tokenizer = reserve(tokenizer, marks)
+    read = read_template(spec, model.tokenizer, model.templates)
+    endings, marks, tokenizer = read.endings, read.marks, reserve(model.tokenizer, read.marks)
     key = (*endings, repr(marks))
     if key not in model.spellers:
         vocabulary = read_vocabulary(tokenizer.table, endings, model.facts.rows, marks)
@@ -219,7 +207,7 @@ def join_member(spec: MemberSpec, weight: float, model: Model, adapter: str | No
         spec.name,
         tokenizer,
         speller,
-        template,
+        read.template,
         given_template=is_given(spec, tokenizer.table),
         system=spec.system,
         prefix=spec.prefix,
@@ -232,7 +220,7 @@ def join_member(spec: MemberSpec, weight: float, model: Model, adapter: str | No
         speller=speller,
         encoder=encoder,
         endings=endings,
-        leading_space=form.leading_space,
+        leading_space=read.leading_space,
         adapter=adapter,
     )
 
@@ -281,45 +269,6 @@ def check_reshaped(members: Sequence[PreparedMember], union: UnionVocabulary) ->
                     f"calibrate of member {spec.name!r} has the answer {text!r}, which is no piece of any member",
                     hint="give answers that are one piece, with the space before them, such as ' A'",
                 )
-
-
-def template_of(spec: MemberSpec, tokenizer: Tokenizer) -> ChatTemplate | None:
-    """A member's template. Raises a `SpecError` where the spec gives a bad one."""
-    given, table = spec.chat_template, tokenizer.table
-    try:
-        if given is not None:
-            return ChatTemplate(template_text(spec, table), table.special_texts)
-        if table.named_templates:
-            return ChatTemplate.of_named(table.named_templates, table.special_texts)
-        return None if table.chat_template is None else ChatTemplate(table.chat_template, table.special_texts)
-    except TemplateFailure as failure:
-        if given is None:
-            log.warning("the chat template of member %r's own model is not valid: %s", spec.name, failure)
-            return None
-        raise SpecError(f"the chat_template of member {spec.name!r} is not valid Jinja: {failure}") from failure
-
-
-def is_given(spec: MemberSpec, table: TokenTable) -> bool:
-    """Whether a member's template is not of its model's files."""
-    if spec.chat_template is None:
-        return table.template_given
-    return spec.chat_template not in table.named_templates
-
-
-def template_text(spec: MemberSpec, table: TokenTable) -> str:
-    """The template that a spec gives, or names among those of the model; or that of questions and answers."""
-    given = str(spec.chat_template)
-    if given == PLAIN and PLAIN not in table.named_templates:
-        return QUESTIONS
-    if not table.named_templates or not re.fullmatch(r"[\w.-]+", given):
-        return given
-    if given not in table.named_templates:
-        raise SpecError(
-            f"the chat_template of member {spec.name!r} is {given!r}, and its model has none of that name"
-            + nearest(given, table.named_templates),
-            hint=f"choose one of {', '.join(table.named_templates)}, or give a Jinja template",
-        )
-    return table.named_templates[given]
 
 
 def reporter(report: Report, name: str) -> Callable[[float, str], None]:

@@ -97,6 +97,14 @@ def test_a_control_token_that_begins_or_ends_like_a_reply_is_seen(
     assert (form.opening, form.closing) == tuple(token or "" for token in tokens)
 
 
+def test_reasoning_that_a_prompt_has_ended_is_no_part_of_a_call() -> None:
+    closed = "<|assistant|><s><|user|>"
+    template = calling(f"<s><|user|><|system|>{OBJECT}".replace("c.", "m.tool_calls[0]."))
+    ended = template.replace("{% if add_generation_prompt %}<|assistant|>", "{% if add_generation_prompt %}" + closed)
+    assert ended != template
+    assert encoder_of(byte_level_table(), ended).call_form().begin_token == "<|system|>"
+
+
 @pytest.mark.parametrize("other", [("<|user|>",), ("<s>", "<|user|>"), ()])
 def test_calls_that_a_template_marks_otherwise_than_the_spec_are_refused(other: tuple[str, ...]) -> None:
     table = byte_level_table()
@@ -119,6 +127,7 @@ def test_calls_that_a_template_marks_otherwise_than_the_spec_are_refused(other: 
         (FUNCTIONAL.replace("<function=", "{{ c.function.name }}"), "writes a call's name more than once"),
         (FUNCTIONAL.replace("<function=", "").replace("</function>", "<s>"), "begins a call with text, and holds"),
         (CONTROL.replace("<|system|>{", "<|system|><|user|>{"), "marks a call by several control tokens"),
+        (CONTROL.replace("<|system|>{", "</s>\n<|system|>{"), "writes a call as a turn of its own: by </s>"),
         (calling('[{"{{ m.tool_calls[0].function.name }}": {{ m.tool_calls[0].function.arguments | tojson }}}]'),
          "begins a call with its name alone, or with signs that texts have"),
         (TAGGED.replace("<tool_call>", "<tool_call id={{ c.id }}>"), "writes a call's name or id outside"),

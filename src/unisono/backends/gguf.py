@@ -141,7 +141,7 @@ def _read_head(path: Path, data: mmap.mmap) -> GgufFile:
     (version,) = struct.unpack_from("<I", data, 4)
     if version not in VERSIONS:
         raise ModelUnsupported(
-            f"{path} has version {version} of the GGUF format; versions {VERSIONS} can be read"
+            f"{path} has version {version} of the GGUF format; versions {' and '.join(map(str, VERSIONS))} can be read"
             if version < 1 << 16
             else f"{path} is a big-endian GGUF file",
             hint="convert the model again",

@@ -35,7 +35,15 @@ def lacking_in_all(file: GgufFile) -> list[str]:
         found += [name for name in names if not any(each.endswith(name) for each in file.shapes)]
     if _has_no_output(file) and _config_beside(file).get("tie_word_embeddings") is False:
         found.append("output.weight")
+    if _has_no_experts(file):
+        found += ["blk.*.ffn_gate_inp.weight", "blk.*.ffn_*_exps.weight"]
     return found
+
+
+def _has_no_experts(file: GgufFile) -> bool:
+    """Whether a file speaks of several experts and holds no weight of one."""
+    several = (file.number(f"{file.architecture}.expert_count") or 0) > 1
+    return several and bool(file.shapes) and not any("_exps" in name or "ffn_gate_inp" in name for name in file.shapes)
 
 
 def perhaps_lacking(file: GgufFile) -> list[tuple[str, str]]:

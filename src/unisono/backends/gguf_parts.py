@@ -36,7 +36,7 @@ def read_gguf(path: Path) -> GgufFile:
     check_gguf(path, first.architecture, first.metadata)
     number, count = first.number("split.no") or 0, first.number("split.count") or 1
     if count <= 1:
-        return first
+        return _joined([first]) if first.shapes else first
     match = _PART_NAME.fullmatch(path.name)
     if number:
         name = (
@@ -76,13 +76,14 @@ def _part(match: re.Match[str], number: int, count: int) -> str:
 def _joined(parts: list[GgufFile]) -> GgufFile:
     first, count = parts[0], len(parts)
     for number, part in enumerate(parts):
-        if (part.number("split.no") or 0, part.number("split.count")) != (number, count):
+        if (part.number("split.no") or 0, part.number("split.count") or 1) != (number, count):
             raise ModelCorrupt(f"{part.path} does not say that it is part {number + 1} of {count}", hint=_AGAIN)
     shapes = {name: shape for part in parts for name, shape in part.shapes.items()}
     declared = first.number("split.tensors.count")
     if len(shapes) < sum(part.tensors for part in parts) or declared not in (None, len(shapes)):
         raise ModelCorrupt(
-            f"the {count} parts of {first.path} hold {len(shapes):,} different tensors"
+            (f"{first.path} holds" if count == 1 else f"the {count} parts of {first.path} hold")
+            + f" {len(shapes):,} different tensors"
             + ("" if declared is None else f", and should hold {declared:,}"),
             hint=_AGAIN,
         )

@@ -81,13 +81,16 @@ CONFIG: Mapping[str, Bound] = {
 }
 """Of a configuration of transformers; a key may have ``null``, or a list with a value for each layer."""
 
+_EXPERTS_OF_GGUF = "expert_count", "expert_used_count"
+_GROUPS_OF_GGUF = "expert_group_count", "expert_group_used_count"
+
 GGUF: Mapping[str, Bound] = {
     "block_count": Bound(0, LAYERS),
     "nextn_predict_layers": Bound(0, LAYERS),
     **dict.fromkeys(("embedding_length", "attention.key_length", "attention.value_length"), _WIDTH),
     **dict.fromkeys(("feed_forward_length", "expert_feed_forward_length", "rope.dimension_count"), _SOME_WIDTH),
     **dict.fromkeys(("attention.head_count", "attention.head_count_kv"), _SOME_HEADS),
-    **dict.fromkeys(("expert_count", "expert_used_count", "expert_shared_count"), Bound(0, 512)),
+    **dict.fromkeys((*_EXPERTS_OF_GGUF, *_GROUPS_OF_GGUF, "expert_shared_count"), Bound(0, 512)),
     "context_length": _CONTEXT,
     "rope.scaling.original_context_length": _WINDOW,
     "attention.sliding_window": _WINDOW,
@@ -207,8 +210,30 @@ def check_gguf(path: Path, architecture: str, metadata: Mapping[str, Any]) -> No
             )
     short = {name: metadata.get(f"{architecture}.{name}") for name in GGUF}
     _check_parts(short, ("attention.head_count",), ("attention.head_count_kv",), True, path)
-    _check_parts(short, ("expert_count",), ("expert_used_count",), False, path)
+    _check_parts(short, ("block_count",), ("nextn_predict_layers",), False, path)
+    _check_experts(path, architecture, metadata)
     _check_ids(path, metadata)
+
+
+def _check_experts(path: Path, architecture: str, metadata: Mapping[str, Any]) -> None:
+    """Refuse numbers of experts that contradict one another: llama.cpp ends the process over them."""
+
+    def most(name: str) -> int:
+        value = metadata.get(f"{architecture}.{name}")
+        return int(np.max(value, initial=0)) if isinstance(value, int | np.ndarray) else 0
+
+    count, used, groups, chosen = map(most, (*_EXPERTS_OF_GGUF, *_GROUPS_OF_GGUF))
+    if architecture.startswith("hunyuan") and count <= 1:
+        return
+    for wrong, name, value, words in (
+        (used > count, _EXPERTS_OF_GGUF[1], used, f"it has {count:,} experts"),
+        (count and not used, _EXPERTS_OF_GGUF[1], used, f"it has {count:,} experts, of which none would answer"),
+        (groups >= max(1, count) and groups, _GROUPS_OF_GGUF[0], groups, f"it has {count:,} experts"),
+        (groups > 1 and count % groups, _GROUPS_OF_GGUF[0], groups, f"it has {count:,} experts, in groups of a size"),
+        (groups > 1 and not 0 < chosen < groups, _GROUPS_OF_GGUF[1], chosen, f"it has {groups:,} groups of experts"),
+    ):
+        if wrong:
+            raise ModelCorrupt(f"{path}: {architecture}.{name} is {value:,}, and {words}", hint=_HINT)
 
 
 def _check_ids(path: Path, metadata: Mapping[str, Any]) -> None:

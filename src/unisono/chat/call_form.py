@@ -244,6 +244,8 @@ class _Answers:
         whole = self._render(exchange_of(count, arguments=arguments)[:1])
         reply = self._render([Message(role="assistant", content=REPLY)])
         begin = common_length(whole, reply)
+        if whole.startswith(prompt := self.prompt):  # which may hold reasoning that is empty, as before calls
+            begin = max(begin, len(prompt))
         behind = len(whole) - min(common_length(whole[::-1], reply[::-1]), len(whole) - begin)
         if bracket := re.search(r"[<\[][^\s<>\[\]]*$", whole[:begin]):
             begin = bracket.start()
@@ -258,6 +260,15 @@ class _Answers:
             answer = answer.rstrip().removesuffix(end)
         return answer
 
+    @property
+    def prompt(self) -> str:
+        """What a conversation is up to an answer."""
+        given = as_given([QUESTION], self.use.style)
+        try:
+            return self.template.probe(given, tools=PROBE_TOOLS)
+        except TemplateFailure as failure:
+            raise FormUnknown(f"its chat template refuses a question: {failure}") from failure
+
     def check_marks(self, *marks: str) -> None:
         """Refuse a mark that differs between calls."""
         if any(changing in mark for mark in marks for changing in (*IDS, *NAMES)):
@@ -266,6 +277,9 @@ class _Answers:
     def control_in(self, mark: str) -> str | None:
         """The special token in what stands before or behind a call, if there is one. Refuses several."""
         found = self.controls_in(mark)
+        if ending := next((control for control in found if control in self.ends), None):
+            words = f"as a turn of its own: by {ending}, which ends an answer"
+            raise FormUnknown(f"its chat template writes a call {words}")
         if len(found) > 1:
             raise FormUnknown(f"its chat template marks a call by several control tokens, {' and '.join(found)}")
         return found[0] if found else None

@@ -256,10 +256,14 @@ def read_losses(reader: Backend | Member, slot: Slot, ids: Sequence[int]) -> Ite
         block = ids[start : start + SCORED_AT_ONCE]
         wanted = ids[start + 1 : start + 1 + SCORED_AT_ONCE]
         logits_NV = dense(reader.advance([Feed(slot, block, len(block))]))
-        xp = array_namespace(logits_NV)
         for logits_V, token in zip(logits_NV, wanted, strict=False):
-            highest = xp.max(logits_V)
-            loss = math.nan  # where any logit is: the highest is one, too
-            if math.isfinite(highest):
-                loss = float(highest - logits_V[token] + xp.log(xp.sum(xp.exp(logits_V - highest))))
-            yield logits_V, loss
+            yield logits_V, loss_of(logits_V, token)
+
+
+def loss_of(logits_V: Array, token: int) -> float:
+    """The loss of an id in nats; NaN where any logit is no number."""
+    xp = array_namespace(logits_V)
+    highest = xp.max(logits_V)  # is none where any is none
+    if not math.isfinite(highest):
+        return math.nan
+    return float(highest - logits_V[token] + xp.log(xp.sum(xp.exp(logits_V - highest))))

@@ -17,15 +17,13 @@ from unisono.config.ensemble import EnsembleSpec
 from unisono.config.member import MemberSpec
 from unisono.config.model_source import choose_backend, find_model
 from unisono.errors import SpecError, nearest
+from unisono.member_template import is_given, template_of, template_text
 from unisono.members import (
     Model,
     Report,
     Wanted,
-    is_given,
     read_model,
     reporter,
-    template_of,
-    template_text,
     words_beyond,
 )
 from unisono.worker.fingerprint import fingerprint

@@ -18,6 +18,7 @@ import llama_cpp.llama_cpp as library
 from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
 from unisono.backends.gguf import GgufFile, read_table
 from unisono.backends.gguf_parts import check_layers, read_gguf, unsupported
+from unisono.backends.gguf_stated import unread_by_llamacpp
 from unisono.backends.llamacpp import log
 from unisono.backends.llamacpp.adapters import AdaptedLlamaCppBackend, check_adapter, load_adapter
 from unisono.backends.llamacpp.facts import (
@@ -95,7 +96,7 @@ class LlamaCppLoader:
                 device=self._device.name,
                 threads=self._threads_told,
                 tied="output.weight" not in file.shapes,
-                warnings=(*gguf_warnings(file), *self._vocabulary_notices.told()),
+                warnings=(*gguf_warnings(file), *unread_by_llamacpp(file), *self._vocabulary_notices.told()),
             )
 
     def load(self, progress: Progress) -> LlamaCppBackend:
