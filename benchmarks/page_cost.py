@@ -1,0 +1,125 @@
+"""What the page costs: the time of streamed answers in it, and with a trace, over that without, of a running server.
+
+    unisono serve examples/duo.yaml
+    python benchmarks/page_cost.py [--url URL] [--model NAME] [--pieces N] [--rounds N] [--no-page] > cost.json
+
+Each round asks the same question three ways, in an order that turns: without a trace and with one by a client that reads
+all pieces as they come, and in the page, which is open in a headless Chromium of the same machine and shows them. A time
+is that from the request to the last byte of its answer. The ratio of a round is over the time without a trace. An answer
+has the same pieces each way, as nothing is sampled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx2
+
+from page_frames import chromium
+
+QUESTION = "Tell a long story about a lighthouse, its keeper and a storm."
+Ask = Callable[[], float]
+"""Asks the question, and returns how long its answer took, in seconds."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--model", default="duo")
+    parser.add_argument("--pieces", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--no-page", action="store_true", help="without Chromium: the trace alone")
+    given = parser.parse_args()
+    ways: dict[str, Ask] = {
+        "without": lambda: client_seconds(given.url, given.model, given.pieces, trace=False),
+        "trace": lambda: client_seconds(given.url, given.model, given.pieces, trace=True),
+    }
+    with contextlib.ExitStack() as stack:
+        if not given.no_page:
+            page = stack.enter_context(opened(given.url, given.model, given.pieces))
+            ways["page"] = lambda: page_seconds(page)
+        for ask in ways.values():
+            ask()  # the prompt is read, and caches are filled
+        rounds = [one_round(ways, number) for number in range(given.rounds)]
+    figures: dict[str, Any] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": platform.processor() or platform.machine(),
+        "model": given.model,
+        "pieces": given.pieces,
+        "seconds_without": round(statistics.median(each["without"] for each in rounds), 3),
+        **{way: ratios([each[way] / each["without"] for each in rounds]) for way in ways if way != "without"},
+    }
+    json.dump(figures, sys.stdout, indent=2)
+    print()
+
+
+def one_round(ways: dict[str, Ask], number: int) -> dict[str, float]:
+    """The seconds of each way, asked in an order that the round's number turns."""
+    names = [*ways]
+    turned = names[number % len(names) :] + names[: number % len(names)]
+    return {name: ways[name]() for name in (turned if number % 2 else turned[::-1])}
+
+
+def ratios(found: Sequence[float]) -> dict[str, Any]:
+    return {
+        "median": round(statistics.median(found), 4),
+        "least": round(min(found), 4),
+        "most": round(max(found), 4),
+        "rounds": [round(ratio, 4) for ratio in found],
+    }
+
+
+def client_seconds(url: str, model: str, pieces: int, *, trace: bool) -> float:
+    """How long a streamed answer takes, until its last byte."""
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": QUESTION}],
+        "temperature": 0,
+        "max_tokens": pieces,
+        "stream": True,
+        "unisono": {"trace": trace},
+    }
+    began = time.perf_counter()
+    with httpx2.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=600) as answer:
+        answer.raise_for_status()
+        for _ in answer.iter_bytes():
+            pass
+    return time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def opened(url: str, model: str, pieces: int) -> Iterator[Any]:
+    """The page of the server, with the settings of the answers."""
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1200, "height": 800})
+        page.goto(url)
+        page.locator("#model option").first.wait_for(state="attached", timeout=60_000)
+        page.locator("#model").select_option(model)
+        page.locator("#settings summary").click()
+        for name, value in (("temperature", 0), ("max_tokens", pieces)):
+            page.locator(f"#controls [name={name}]").fill(str(value))
+        yield page
+
+
+def page_seconds(page: Any) -> float:
+    """How long an answer takes that the page asks for, in a new conversation."""
+    page.get_by_text("New conversation").click()
+    page.locator("#message").fill(QUESTION)
+    with page.expect_request_finished(lambda request: "completions" in request.url, timeout=600_000) as asked:
+        page.keyboard.press("Enter")
+    page.locator(".answer[data-state=done]").wait_for()
+    timing = asked.value.timing
+    return float(timing["responseEnd"] - timing["requestStart"]) / 1000
+
+
+if __name__ == "__main__":
+    main()
