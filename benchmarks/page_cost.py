@@ -3,10 +3,10 @@
     unisono serve examples/duo.yaml
     python benchmarks/page_cost.py [--url URL] [--model NAME] [--pieces N] [--rounds N] [--no-page] > cost.json
 
-Each round asks the same question three ways, in an order that turns: without a trace and with one by a client that reads
-all pieces as they come, and in the page, which is open in a headless Chromium of the same machine and shows them. A time
-is that from the request to the last byte of its answer. The ratio of a round is over the time without a trace. An answer
-has the same pieces each way, as nothing is sampled.
+Each round asks the same question three ways, in an order that turns: without a trace and with one by a client that
+reads all pieces as they come, and in the page, which is open in a headless Chromium of the same machine and shows
+them. A time is that from the request to the last byte of its answer. The ratio of a round is over the time without a
+trace. An answer has the same pieces each way, as nothing is sampled.
 """
 
 from __future__ import annotations

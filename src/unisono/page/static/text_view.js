@@ -134,7 +134,8 @@ export class TextView {
   }
 
   #move(event) {
-    const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 10, ArrowUp: -10, Home: -Infinity, End: Infinity };
+    const right = getComputedStyle(this.element).direction === "rtl" ? -1 : 1;
+    const steps = { ArrowRight: right, ArrowLeft: -right, ArrowDown: 10, ArrowUp: -10, Home: -Infinity, End: Infinity };
     const by = steps[event.key];
     if (by === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
