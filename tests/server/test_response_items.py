@@ -216,5 +216,5 @@ def test_what_an_input_refers_to_stands_in_its_place_and_is_bounded() -> None:
         store.resolve(refers, b"another", 1000)
     answered(["So"], store=store)  # the store keeps two
     with pytest.raises(Refusal) as lost:
-        store.resolve(refers[::-1], b"", 1000)
+        store.resolve(refers, b"", 1000)  # the first was asked for last
     assert lost.value.param == "input[1].id"
