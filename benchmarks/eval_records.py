@@ -2,9 +2,9 @@
 
     python benchmarks/eval_records.py [SPEC] [--batch N] [--pieces N] [--rounds N] > records.json
 
-Each round lets the ensemble, and each member alone, write the same texts three times, in an order that turns: with whole
-traces, with each voter's first choice at every piece, which is what evaluations read, and without any record. The
-ratio of a round is over the time without.
+Each round lets the ensemble, and each member alone, write the same texts three times, in an order that turns: with
+whole traces, with each voter's first choice at every piece, which is what evaluations read, and without any record.
+The ratio of a round is over the processor time without, which other programs of the machine change little.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ def measured(pool: ModelPool, system: System, pieces: int, rounds: int) -> dict[
 
 
 def seconds(pool: ModelPool, system: System, pieces: int, kind: str) -> float:
-    """How long texts take that are written with records of a kind."""
+    """The processor time of texts that are written with records of a kind."""
     asked = [(Prompt(text=question), Limits(pieces, min_new_tokens=pieces)) for question in QUESTIONS]
     own = model_pool.GenerationRequest
     model_pool.GenerationRequest = partial(as_asked, kind)  # type: ignore[misc, assignment]
     try:
-        began = time.perf_counter()
+        began = time.process_time()
         pool.generate(system, asked)
-        return time.perf_counter() - began
+        return time.process_time() - began
     finally:
         model_pool.GenerationRequest = own  # type: ignore[misc]
 

@@ -1,12 +1,13 @@
-"""What the page costs: the time of streamed answers in it, and with a trace, over that without, of a running server.
+"""What the page costs: streamed answers in it, and with a trace, over those without.
 
-    unisono serve examples/duo.yaml
     python benchmarks/page_cost.py [--url URL] [--model NAME] [--pieces N] [--rounds N] [--no-page] > cost.json
 
-Each round asks the same question three ways, in an order that turns: without a trace and with one by a client that
-reads all pieces as they come, and in the page, which is open in a headless Chromium of the same machine and shows
-them. A time is that from the request to the last byte of its answer. The ratio of a round is over the time without a
-trace. An answer has the same pieces each way, as nothing is sampled.
+Without the address of a server, `examples/duo.yaml` is served. Each round asks the same question three ways, in an
+order that turns: without a trace and with one by a client that reads all pieces as they come, and in the page, which
+is open in a headless Chromium of the same machine and shows them. An answer has the same pieces each way, as nothing
+is sampled. A time is that from the request to the last byte of its answer; of a server that was started here, the
+processor time that it took is told, too, which other programs of the machine change little. The ratio of a round is
+over the answer without a trace.
 """
 
 from __future__ import annotations
@@ -19,54 +20,92 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx2
 
 from page_frames import chromium
+from served import serve
 
 QUESTION = "Tell a long story about a lighthouse, its keeper and a storm."
+SPEC = Path(__file__).resolve().parent.parent / "examples" / "duo.yaml"
+TICKS = 100
+"""Of processor time in a second, as Linux counts it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an answer took, in seconds."""
+
+    wall: float
+    processor: float | None
+    """Of the server; ``None`` where it was not started here."""
+
+
 Ask = Callable[[], float]
 """Asks the question, and returns how long its answer took, in seconds."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--url")
     parser.add_argument("--model", default="duo")
     parser.add_argument("--pieces", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--no-page", action="store_true", help="without Chromium: the trace alone")
     given = parser.parse_args()
-    ways: dict[str, Ask] = {
-        "without": lambda: client_seconds(given.url, given.model, given.pieces, trace=False),
-        "trace": lambda: client_seconds(given.url, given.model, given.pieces, trace=True),
-    }
     with contextlib.ExitStack() as stack:
+        url, process = given.url, None
+        if url is None:
+            served = stack.enter_context(serve(SPEC))
+            url, process = served.url, served.process.pid
+        ask = partial(client_seconds, url, given.model, given.pieces)
+        ways: dict[str, Ask] = {"without": partial(ask, trace=False), "trace": partial(ask, trace=True)}
         if not given.no_page:
-            page = stack.enter_context(opened(given.url, given.model, given.pieces))
+            page = stack.enter_context(opened(url, given.model, given.pieces))
             ways["page"] = lambda: page_seconds(page)
-        for ask in ways.values():
-            ask()  # the prompt is read, and caches are filled
-        rounds = [one_round(ways, number) for number in range(given.rounds)]
+        for each in ways.values():
+            each()  # the prompt is read, and caches are filled
+        rounds = [one_round(ways, number, process) for number in range(given.rounds)]
     figures: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": platform.processor() or platform.machine(),
         "model": given.model,
         "pieces": given.pieces,
-        "seconds_without": round(statistics.median(each["without"] for each in rounds), 3),
-        **{way: ratios([each[way] / each["without"] for each in rounds]) for way in ways if way != "without"},
+        "seconds_without": round(statistics.median(each["without"].wall for each in rounds), 3),
     }
+    for way in ways.keys() - {"without"}:
+        figures[way] = ratios([each[way].wall / each["without"].wall for each in rounds])
+        if process is not None:
+            shares = [(each[way].processor or 0) / (each["without"].processor or 1) for each in rounds]
+            figures[f"{way}, processor time of the server"] = ratios(shares)
     json.dump(figures, sys.stdout, indent=2)
     print()
 
 
-def one_round(ways: dict[str, Ask], number: int) -> dict[str, float]:
-    """The seconds of each way, asked in an order that the round's number turns."""
+def one_round(ways: dict[str, Ask], number: int, process: int | None) -> dict[str, Asked]:
+    """What each way takes, asked in an order that the round's number turns."""
     names = [*ways]
     turned = names[number % len(names) :] + names[: number % len(names)]
-    return {name: ways[name]() for name in (turned if number % 2 else turned[::-1])}
+    return {name: measured(ways[name], process) for name in (turned if number % 2 else turned[::-1])}
+
+
+def measured(ask: Ask, process: int | None) -> Asked:
+    if process is None:
+        return Asked(ask(), None)
+    before = processor_seconds(process)
+    wall = ask()
+    return Asked(wall, processor_seconds(process) - before)
+
+
+def processor_seconds(process: int) -> float:
+    """Processor time of a process so far (Linux)."""
+    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / TICKS
 
 
 def ratios(found: Sequence[float]) -> dict[str, Any]:

@@ -5,13 +5,15 @@
 Each round opens the page of `unisono show` anew: on a text of lines, and on one that is a single line. `open_ms` is the
 time from the navigation to the last piece. Then the text is scrolled to its end and back, by a part of the window each
 frame, by whole windows, and by several; then pieces are pointed at, and gone through by keys. A frame is the time
-between two calls of `requestAnimationFrame`.
+between two calls of `requestAnimationFrame`; on a machine that does other things, too, the processor time of the
+longest task of the page's main thread tells more.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import random
 import shutil
@@ -22,6 +24,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,8 @@ from unisono.page.trace_reader import read_trace
 from unisono.page.trace_server import trace_server
 
 WORDS = ("the", "a", "of", "and", "to", "in", "lighthouse", "keeper", "storm", "sea", "night", "lamp", "stairs", "wind")
+SCROLLS = {"scrolled": (0.1, 0), "by windows": (0.9, 3), "jumped": (5, 3)}
+"""How far at once, in windows, and how many frames are let pass."""
 KINDS = ("agreed", "carried", "overruled", "nobody", "shut")
 FRAMES = """
 async ([distance, pause]) => {
@@ -120,31 +125,41 @@ def shown(path: Path) -> Iterator[str]:
 
 
 def one_round(browser: Any, url: str, pieces: int) -> dict[str, float]:
-    """Milliseconds until a trace is shown, and of the longest frame of each way to read it."""
+    """Milliseconds until a trace is shown, and of the longest frame and task of each way to read it."""
     page = browser.new_page(viewport={"width": 1200, "height": 800})
     try:
         page.goto(url, wait_until="commit")
         page.get_by_text(f"{pieces} steps").wait_for(timeout=60_000)
         found = {"open_ms": page.evaluate("performance.now()")}
-        for name, how in {"scrolled": (0.1, 0), "by windows": (0.9, 3), "jumped": (5, 3)}.items():
-            frames = page.evaluate(FRAMES, how)
+        ways = {name: partial(page.evaluate, FRAMES, how) for name, how in SCROLLS.items()}
+        for name, way in {**ways, "hovered and gone through": partial(go_through, page)}.items():
+            browser.start_tracing(page=page, categories=["toplevel"])
+            frames = way()
             found[f"{name}, longest frame"] = max(frames)
-            found[f"{name}, median frame"] = statistics.median(frames)
-        page.evaluate(WATCH)
-        go_through(page)
-        found["hovered and gone through, longest frame"] = max(page.evaluate(STOP))
+            found[f"{name}, longest task (processor)"] = longest_task(json.loads(browser.stop_tracing())["traceEvents"])
     finally:
         page.close()
     return found
 
 
-def go_through(page: Any) -> None:
-    """Point at pieces, and go through them by keys, to the end and back."""
+def longest_task(events: list[dict[str, Any]]) -> float:
+    """Milliseconds of processor time of the longest task of a page's main thread."""
+    is_name = {"name": "thread_name", "args": {"name": "CrRendererMain"}}
+    main = {(each["pid"], each["tid"]) for each in events if is_name.items() <= each.items()}
+    tasks = [each["tdur"] for each in events if (each["pid"], each["tid"]) in main and "tdur" in each]
+    return max(tasks) / 1000 if tasks else math.nan
+
+
+def go_through(page: Any) -> list[float]:
+    """Point at pieces, and go through them by keys, to the end and back; the frames meanwhile."""
+    page.evaluate(WATCH)
     for place in range(40):
         page.mouse.move(40 + 15 * place, 300 + 5 * place)
     page.locator(".text").first.focus()
     for key in ("End", "Home", *["ArrowDown"] * 20, *["ArrowRight"] * 20):
         page.keyboard.press(key)
+    frames: list[float] = page.evaluate(STOP)
+    return frames
 
 
 def steps(count: int, *, lines: bool) -> list[dict[str, Any]]:
