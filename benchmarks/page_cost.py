@@ -1,13 +1,13 @@
 """What the page costs: streamed answers in it, and with a trace, over those without.
 
-    python benchmarks/page_cost.py [--url URL] [--model NAME] [--pieces N] [--rounds N] [--no-page] > cost.json
+    python benchmarks/page_cost.py [--url URL [--pid PID]] [--model NAME] [--pieces N] [--rounds N] [--no-page]
 
 Without the address of a server, `examples/duo.yaml` is served. Each round asks the same question three ways, in an
 order that turns: without a trace and with one by a client that reads all pieces as they come, and in the page, which
 is open in a headless Chromium of the same machine and shows them. An answer has the same pieces each way, as nothing
-is sampled. A time is that from the request to the last byte of its answer; of a server that was started here, the
-processor time that it took is told, too, which other programs of the machine change little. The ratio of a round is
-over the answer without a trace.
+is sampled. A time is that from the request to the last byte of its answer; where the server's
+process is known, the processor time that it took is told, too, which other programs of the machine change little. The
+ratio of a round is over the answer without a trace.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Asked:
 
     wall: float
     processor: float | None
-    """Of the server; ``None`` where it was not started here."""
+    """Of the server; ``None`` where its process is not known."""
 
 
 Ask = Callable[[], float]
@@ -53,13 +53,14 @@ Ask = Callable[[], float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url")
+    parser.add_argument("--pid", type=int, help="the process at that address, on this machine")
     parser.add_argument("--model", default="duo")
     parser.add_argument("--pieces", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--no-page", action="store_true", help="without Chromium: the trace alone")
     given = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        url, process = given.url, None
+        url, process = given.url, given.pid
         if url is None:
             served = stack.enter_context(serve(SPEC))
             url, process = served.url, served.process.pid

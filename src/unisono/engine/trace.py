@@ -11,6 +11,7 @@ from unisono.engine.step_state import StepState
 from unisono.fusion.bounds import NOTHING, FoldedTop, Voter
 from unisono.fusion.fold import Array, bring
 from unisono.fusion.trace_measures import columns_of_mass, entropy, variation
+from unisono.fusion.unfolded import Unfolded
 from unisono.records import DraftRecord, Standing, StepRecord, TopPieces
 from unisono.vocab.union import UnionVocabulary
 
@@ -63,6 +64,43 @@ def record(
             variation=variation([*p_U_by_member.values()]) if trace else None,
         )
     )
+
+
+def record_unfolded(
+    state: StepState, position: int, column: int, unfolded: Unfolded, row: int, union: UnionVocabulary
+) -> bool:
+    """The same of a choice of the mean, where nothing was folded. Returns whether that could be done."""
+    text = state.text
+    if text.steps is None:
+        return True
+    trace, count, voters = text.request.trace, _kept_of_voters(state), state.voters(position)
+    wanted = max(text.request.top_logprobs, TOP_PIECES * trace)
+    tops = [unfolded.top(k, row, count, TOP_MASS) if count else () for k in range(len(voters))]
+    likeliest = unfolded.likeliest(row, wanted) if wanted else ()
+    if likeliest is None or None in tops:
+        return False
+    at = np.array([column])
+    entropy, variation = unfolded.spread(row) if trace else (None, None)
+    names = [voter.name for voter in voters]
+    state.records.append(
+        StepRecord(
+            piece=union.piece(column),
+            mark=union.mark(column),
+            part=text.part,
+            p=float(unfolded.mean(row, at)[0]),
+            voted=tuple(names),
+            members={name: float(unfolded.voter(k, row, at)[0]) for k, name in enumerate(names)},
+            top={name: _pieces(top, union) for name, top in zip(names, tops, strict=True) if top},
+            likeliest=_pieces(likeliest, union),
+            gate=state.gates[position] if state.gates else None,
+            draft=_draft_record(state, position, column, union),
+            lead=text.plan.lead.name,
+            unasked=state.left_out(position),
+            entropy=entropy,
+            variation=variation,
+        )
+    )
+    return True
 
 
 def record_told(state: StepState, position: int, choice: Choice, union: UnionVocabulary) -> None:
