@@ -29,11 +29,9 @@ def test_a_record_is_the_same_without_folding(
         used.append(found is not None)
         return found
 
-    spec = {
-        "members": [{"name": name, "model": f"fake:{name}", "weight": 1 + place} for place, name in enumerate(names)]
-    }
+    members = [{"name": name, "model": f"fake:{name}", "weight": 1 + place} for place, name in enumerate(names)]
     asked = [Request(str(place), prompt, max_new_tokens=PIECES, **keys) for place, prompt in enumerate(PROMPTS)]
-    with Ensemble.load(spec, batch=4) as ensemble:
+    with Ensemble.load({"members": members}, batch=4) as ensemble:
         monkeypatch.setattr(Sampler, "choose_plainly", counted)
         fast = {request.id: generation for request, generation in ensemble.generate_batch(asked)}
         monkeypatch.setattr(Sampler, "choose_plainly", lambda *_: None)
@@ -42,7 +40,8 @@ def test_a_record_is_the_same_without_folding(
     assert any(used)
     for number, generation in fast.items():
         other = slow[number]
-        assert isinstance(generation, Generation) and isinstance(other, Generation)
+        assert isinstance(generation, Generation)
+        assert isinstance(other, Generation)
         assert generation.steps == other.steps
         for step, same in zip(generation.steps or (), other.steps or (), strict=True):
             assert step.entropy == (None if same.entropy is None else pytest.approx(same.entropy, abs=1e-4))
