@@ -33,8 +33,6 @@ from served import serve
 
 QUESTION = "Tell a long story about a lighthouse, its keeper and a storm."
 SPEC = Path(__file__).resolve().parent.parent / "examples" / "duo.yaml"
-TICKS = 100
-"""Of processor time in a second, as Linux counts it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,10 @@ def main() -> None:
             ways["page"] = lambda: page_seconds(page)
         for each in ways.values():
             each()  # the prompt is read, and caches are filled
-        rounds = [one_round(ways, number, process) for number in range(given.rounds)]
+        rounds = []
+        for number in range(given.rounds):
+            rounds.append(one_round(ways, number, process))
+            print(f"round {number + 1}: {rounds[-1]}", file=sys.stderr, flush=True)
     figures: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": platform.processor() or platform.machine(),
@@ -104,9 +105,9 @@ def measured(ask: Ask, process: int | None) -> Asked:
 
 
 def processor_seconds(process: int) -> float:
-    """Processor time of a process so far (Linux)."""
-    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / TICKS
+    """Processor time of a process's threads so far (Linux)."""
+    told = [task.read_text() for task in Path(f"/proc/{process}/task").glob("*/schedstat")]
+    return sum(int(each.split()[0]) for each in told) / 1e9
 
 
 def ratios(found: Sequence[float]) -> dict[str, Any]:
