@@ -108,9 +108,9 @@ class StepRecord:
     """The member that leads the text, asked or not; ``None`` in records of who knows of no lead."""
     unasked: tuple[str, ...] = ()
     """The members that were there and not asked: the gate was shut, another was drawn, or it was certain without."""
-    entropy: float | None = None
-    """Of the distribution of ``p``, in nats; ``None`` without a trace, or where it is not known whole."""
-    variation: float | None = None
+    entropy: float | None = field(default=None, compare=False)
+    """Of the distribution of ``p``, in nats, to rounding; ``None`` without a trace, or where it is not known whole."""
+    variation: float | None = field(default=None, compare=False)
     """How far apart voters are, from 0 to 1: the largest total variation distance of two. ``None`` as ``entropy``."""
     spelled: Mapping[str, tuple[tuple[int, bytes], ...]] = field(default_factory=dict)
     """By member, the ids as which it reads the piece, each with its bytes: none for END. In a trace only."""

@@ -1,8 +1,9 @@
-from langchain_core.messages import HumanMessage, ToolMessage
-from langchain_openai import ChatOpenAI
-from wanted import KEY, MODEL, QUESTION, URL, Weather, check, done
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_openai import ChatOpenAI, OpenAI
+from wanted import BEGUN, CONTINUED, KEY, MODEL, QUESTION, URL, Weather, check, done
 
-chat = ChatOpenAI(model=MODEL, base_url=URL, api_key=KEY, max_retries=0, temperature=0, max_tokens=80)
+base = {"model": MODEL, "base_url": URL, "api_key": KEY, "max_retries": 0, "temperature": 0}
+chat = ChatOpenAI(**base, max_tokens=80)
 whole = chat.invoke(QUESTION).content
 streamed = "".join(chunk.content for chunk in chat.stream(QUESTION))
 check(whole and streamed == whole, "the stream is another text", (whole, streamed))
@@ -24,4 +25,25 @@ for method, found in formed.items():
     check(isinstance(found, Weather), f"{method} gives another type", found)
 loose = chat.with_structured_output(None, method="json_mode").invoke(QUESTION + " Answer in JSON.")
 check(isinstance(loose, dict), "json_mode gives another type", loose)
+
+likely = chat.bind(logprobs=True, top_logprobs=2, max_tokens=8).invoke(QUESTION).response_metadata["logprobs"]
+check(len(likely["content"]) == 8, "no likelihoods", likely)
+begun = [HumanMessage(QUESTION), AIMessage(BEGUN)]
+continued = ChatOpenAI(**base, max_tokens=8, extra_body=CONTINUED).invoke(begun).content
+check(continued, "nothing follows a beginning", continued)
+check(OpenAI(**base, max_tokens=4).invoke("The sky is"), "no completion", base)
+
+responses = ChatOpenAI(**base, max_tokens=80, use_responses_api=True)
+check(responses.invoke(QUESTION).text == whole, "a response is another text", whole)
+check("".join(chunk.text for chunk in responses.stream(QUESTION)) == whole, "its stream is another text", whole)
+asked = responses.bind_tools([Weather], tool_choice="Weather", strict=True).invoke(QUESTION)
+[call] = asked.tool_calls
+Weather.model_validate(call["args"])
+history = [HumanMessage(QUESTION), asked, ToolMessage("rain", tool_call_id=call["id"])]
+again = responses.bind_tools([Weather], tool_choice="none").invoke(history)
+check(again.text and not again.tool_calls, "no text after a result", again)
+typed = responses.with_structured_output(Weather, method="json_schema").invoke(QUESTION)
+check(isinstance(typed, Weather), "a response has another type", typed)
+chain = ChatOpenAI(**base, max_tokens=8, use_responses_api=True, use_previous_response_id=True)
+check(chain.invoke([HumanMessage(QUESTION), asked, history[-1], HumanMessage("And?")]).text, "nothing follows", asked)
 done("langchain-openai", call=call["args"], free_calls=len(again.tool_calls), formed=[*map(str, formed.values())])

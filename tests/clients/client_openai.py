@@ -2,7 +2,7 @@ import asyncio
 import json
 
 import openai
-from wanted import KEY, MODEL, QUESTION, URL, Weather, check, done
+from wanted import BEGUN, CONTINUED, KEY, MODEL, QUESTION, URL, Weather, check, done
 
 client = openai.OpenAI(base_url=URL, api_key=KEY, max_retries=0)
 messages = [{"role": "user", "content": QUESTION}]
@@ -54,4 +54,22 @@ for call in free.tool_calls or ():
 
 scored = client.completions.create(model=MODEL, prompt="The sky is", max_tokens=4, temperature=0, logprobs=2).choices[0]
 check(len(scored.logprobs.tokens) == len(scored.logprobs.token_logprobs) > 0, "no likelihoods", scored)
+begun = [*messages, {"role": "assistant", "content": BEGUN}]
+short = {**ask, "max_tokens": 8}
+continued = client.chat.completions.create(**{**short, "messages": begun}, extra_body=CONTINUED).choices[0].message
+filled = client.chat.completions.create(**short, extra_body={"prefill": BEGUN}).choices[0].message
+check(continued.content and filled.content, "nothing follows a beginning", (continued, filled))
+likely = client.chat.completions.create(**short, logprobs=True, top_logprobs=2).choices[0].logprobs.content
+check(len(likely) == 8 and len(likely[0].top_logprobs) == 2, "no likelihoods of a chat", likely)
+
+root = URL.removesuffix("/v1")
+member = {"model": f"{MODEL}/smol", "prompt": "The sky is"}
+ids = client.post(f"{root}/tokenize", cast_to=dict, body=member)["tokens"]
+back = client.post(f"{root}/detokenize", cast_to=dict, body={"model": member["model"], "tokens": ids})
+check(back["prompt"] == member["prompt"], "ids are another text", back)
+texts = [
+    client.completions.create(**{**member, "prompt": prompt}, max_tokens=4, temperature=0).choices[0].text
+    for prompt in (ids, member["prompt"])
+]
+check(texts[0] == texts[1], "ids are continued otherwise than their text", texts)
 done("openai", answer=whole, parsed=parsed.city, call=arguments, free_calls=len(free.tool_calls or ()))

@@ -21,6 +21,10 @@ class Weather(BaseModel):
     city: Literal["Sofia", "Rome"]
 
 
+BEGUN = "In Rome it is"
+CONTINUED = {"continue_final_message": True, "add_generation_prompt": False}
+
+
 def check(truth: object, reason: str, found: object) -> None:
     """End with a reason and status 1 if something is not so; `python -O` does not remove it."""
     if not truth:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +24,7 @@ from unisono.evals.baselines import Case, Choice
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Grade, Question, Reply, System, Task
 from unisono.evals.results import ANSWERS, RunFolder, read_results
-from unisono.evals.runner import evaluate
+from unisono.evals.runner import _disputes, evaluate
 from unisono.records import Generation, Limits
 
 SPEC = {"members": [{"name": name, "model": f"fake:{name}"} for name in ("a", "b")]}
@@ -174,6 +174,14 @@ def test_everybody_is_asked_everything_once_and_answers_as_alone(panel: ModelPoo
                 assert answer.text == generation.text
                 assert (answer.pieces, answer.ensembled) == (generation.usage.pieces, generation.usage.ensembled)
                 assert answer.p == pytest.approx([step.p for step in generation.steps or ()], abs=2e-6)
+                first_choices = [
+                    {(position, piece, name, choice) for name, (choice, _) in members.items()}
+                    for position, piece, _, members in map(astuple, _disputes(generation.steps or ()))
+                ]  # of a whole trace
+                assert first_choices == [
+                    {(each.position, each.piece, name, choice) for name, (choice, _) in each.members.items()}
+                    for each in answer.disputes
+                ]
         for question in tasks()[0].questions:
             scores = duo.score(question.choices, question.prompt.text)
             assert by_key["choose", question.id, "ensemble"].choices == pytest.approx(

@@ -48,6 +48,16 @@ def test_keys_go_from_a_piece_to_the_pane_and_back(served: ServedPage, page: Any
     assert page.locator("[role=listbox], [role=option], #pane[aria-live]").count() == 0
 
 
+def test_keys_follow_the_direction_of_the_text(served: ServedPage, page: Any) -> None:
+    served.answer = lambda _request: streamed([step(letter.encode()) for letter in "שלום"])
+    served.open()
+    served.send("Hello")
+    page.locator(".text").focus()
+    for key, where in (("ArrowLeft", "piece 2"), ("ArrowLeft", "piece 3"), ("ArrowRight", "piece 2")):
+        page.keyboard.press(key)
+        assert served.where == where
+
+
 def test_a_branch_asks_what_its_parent_asked(served: ServedPage, page: Any) -> None:
     served.open()
     page.locator("#settings summary").click()
@@ -58,7 +68,7 @@ def test_a_branch_asks_what_its_parent_asked(served: ServedPage, page: Any) -> N
         served.send(words)
     served.answer = lambda _request: streamed([step(b"z")], seed=5)
     page.get_by_text("Again with these settings").first.click()  # the conversation would go on from this one
-    page.locator(".tree [role=treeitem]").nth(1).wait_for()
+    page.locator(".tree li").nth(1).wait_for()
     page.locator("#send:enabled").wait_for()
     for place in (2, 5):
         page.locator(".turn").nth(1).locator(".text").first.locator(".piece").nth(place).click()

@@ -134,7 +134,7 @@ def test_an_answer_goes_on_from_any_piece_and_from_the_chosen_one_as_it_did(serv
     other = shown(written(page, 2).nth(1))
     assert other[:4] == first[:4]
     assert page.locator(".answer").nth(1).locator(".is-taken").count() == 1
-    assert page.locator(".tree [role=treeitem]").count() == 3
+    assert page.locator(".tree li").count() == 3
     assert "at piece 5" in page.locator(".parting").text_content()
 
 
@@ -172,7 +172,7 @@ def test_a_server_that_dies_in_the_middle_is_told_in_words(tmp_path: Path, page:
     page.get_by_text("The server cannot be reached.").first.wait_for()
 
 
-def test_an_answer_can_be_stopped(tmp_path: Path, page: Any) -> None:
+def test_an_answer_can_be_stopped_and_outlives_a_reload_as_far_as_it_came(tmp_path: Path, page: Any) -> None:
     with process(tmp_path, 40) as served:
         begin(page, served.url, 200)
         send(page, "Hello")
@@ -180,6 +180,11 @@ def test_an_answer_can_be_stopped(tmp_path: Path, page: Any) -> None:
         page.get_by_text("Stop", exact=True).click()
         page.locator(".answer[data-state=stopped]").wait_for()
         assert page.locator("#send").is_enabled()
+        send(page, "Hello")
+        page.locator(".answer").nth(1).locator(".piece").nth(2).wait_for()
+        page.reload()
+        assert "the page was loaded again while this was written" in page.locator(".foot").nth(1).text_content()
+        assert page.locator(".answer").nth(1).locator(".piece").count() >= 3
 
 
 def test_a_key_is_asked_for_and_kept_in_the_tab(tmp_path: Path, page: Any) -> None:

@@ -18,7 +18,7 @@ from unisono.records import Finish, Generation, Limits, Seconds, StepRecord, Usa
 from unisono.server.errors import Refusal
 from unisono.server.responses_api.answers import ResponseAnswer
 from unisono.server.responses_api.items import Conversation
-from unisono.server.responses_api.requests import ResponseCall
+from unisono.server.responses_api.requests import ResponseCall, own_items
 from unisono.server.responses_api.schemas import ResponseRequest
 from unisono.server.responses_api.store import ResponseStore, Stored
 from unisono.server.tools import Calling
@@ -37,7 +37,7 @@ def answered(
     """The response to an answer that is written in such pieces."""
     request = GenerationRequest("", Prompt(text="x"), Limits(99), begin=begin)
     asked = ResponseRequest(model="duo", input=text, **more.pop("asked", {}))
-    call = ResponseCall((request,), "a", stream, False, 0, calling=calling, asked=asked, **more)
+    call = ResponseCall((request,), "a", stream, False, 0, calling=calling, asked=asked, own=own_items(asked), **more)
     answer = ResponseAnswer(call, ResponseStore(9) if store is None else store)
     whole = [piece.encode() if isinstance(piece, str) else piece for piece in pieces]
     steps = tuple(StepRecord(piece, 0.5, ("a",), {"a": 0.5}) for piece in whole)
@@ -199,3 +199,22 @@ def test_items_of_one_answer_are_one_message() -> None:
         messages, _ = read(user, {"role": "assistant", "content": "b", "tool_calls": calls}, call)
         assert messages[1]["tool_calls"] == [made]
     assert read(user, {"role": "assistant", "content": "b", "tool_calls": 5}, call)[0][1]["tool_calls"] == 5
+
+
+def test_what_an_input_refers_to_stands_in_its_place_and_is_bounded() -> None:
+    store = ResponseStore(2)
+    response = answered([" sees"], begin="The cat", store=store)
+    other = answered([CALL], store=store)
+    refers = [{"type": "item_reference", "id": each["output"][-1]["id"]} for each in (response, other)]
+    message, call, again = store.resolve([*refers, refers[0]], b"", 1000)
+    assert message["content"][0]["text"] == "The cat sees"
+    assert (call["name"], again) == ("ping", message)
+    for most in (100, 400):
+        with pytest.raises(Refusal, match="longer than"):
+            store.resolve(refers[:1] * 9, b"", most)
+    with pytest.raises(Refusal, match="which is no item of a response's output here"):
+        store.resolve(refers, b"another", 1000)
+    answered(["So"], store=store)  # the store keeps two
+    with pytest.raises(Refusal) as lost:
+        store.resolve(refers, b"", 1000)  # the first was asked for last
+    assert lost.value.param == "input[1].id"

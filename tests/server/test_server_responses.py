@@ -143,6 +143,19 @@ def test_a_response_follows_another(served: Served) -> None:
     assert (error["param"], error["code"]) == ("previous_response_id", "previous_response_not_found")
 
 
+def test_an_answer_of_the_past_is_sent_by_its_id_too(served: Served) -> None:
+    first = respond(served)
+    refers = {"type": "item_reference", "id": first["output"][0]["id"]}
+    second = respond(served, input=[*SAY, refers, {"role": "user", "content": "so"}])
+    whole = respond(served, input=[*SAY, *first["output"], {"role": "user", "content": "so"}])
+    assert (written(second), second["usage"]) == (written(whole), whole["usage"])
+    third, again = (respond(served, input="and?", previous_response_id=each["id"]) for each in (second, whole))
+    assert written(third) == written(again)
+    served.client().responses.delete(first["id"])
+    assert "is no item" in respond(served, 400, input=[*SAY, refers])["error"]["message"]
+    assert written(respond(served, input="and?", previous_response_id=second["id"])) == written(third)
+
+
 def test_what_follows_a_text_that_was_begun_has_all_of_it(served: Served) -> None:
     continued = [*SAY, {"role": "assistant", "content": "the dog", "prefix": True}]
     for given in ({"prefill": "the dog"}, {"input": continued}):
@@ -275,7 +288,9 @@ def test_a_schema_binds_the_text(served: Served) -> None:
         ({"input": [{"role": "wizard", "content": "x"}]}, "input[0].role"),
         ({"input": [*SAY, {"role": "user"}]}, "input[1].content"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
-        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].type"),
+        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].id"),
+        ({"input": [{"type": "item_reference"}]}, "input[0].id"),
+        ({"input": [{"type": "item_reference", "id": ["msg_1"]}]}, "input[0].id"),
         ({"input": [{"type": "web_search_call"}]}, "input[0].type"),
         ({"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, "input[0].call_id"),
         ({"input": [{"type": "function_call_output", "call_id": "c"}]}, "input[0].output"),

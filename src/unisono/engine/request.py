@@ -77,6 +77,8 @@ class GenerationRequest:
     """What each text begins with. The limits, the generation and its steps are those of what follows."""
     weights: Mapping[str, float] | None = field(hash=False)
     """By member, what replaces the weights of the ensemble's file: positive, and scaled to sum 1."""
+    first_choices: bool
+    """Whether to keep a record of every step with each voter's likeliest piece, and without the rest of a trace."""
 
     def __init__(
         self,
@@ -96,6 +98,7 @@ class GenerationRequest:
         score: bool = False,
         begin: Beginning | str | bytes | Sequence[GivenPiece] | None = None,
         weights: Mapping[str, float] | None = None,
+        first_choices: bool = False,
         **keywords: Unpack[MethodOptions],
     ) -> None:
         """Make a request: ``max_new_tokens`` and ``stop`` replace those of the limits, other keywords are options.
@@ -109,8 +112,13 @@ class GenerationRequest:
         given = {**(options or {}), **keywords}
         begun = Beginning.parse(begin)
         values = (id, prompt, limits, trace, method, constraint, n, top_logprobs, model, given, score, begun, weights)
-        for key, value in zip(fields(self), values, strict=True):
+        for key, value in zip(fields(self), (*values, first_choices), strict=True):
             object.__setattr__(self, key.name, value)
+
+    @property
+    def records(self) -> bool:
+        """Whether a record of every step is kept, in whatever form."""
+        return self.trace or self.first_choices or bool(self.top_logprobs)
 
     def check(self) -> None:
         """Raise a `SpecError` where the prompt, the limits or ``n`` are no such things."""

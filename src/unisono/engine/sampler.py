@@ -22,6 +22,7 @@ from unisono.fusion.fold import Array, argmax_of_mean, bring
 from unisono.fusion.logits_processors import confine, has_mass, shape
 from unisono.fusion.sampling import Purpose, accepts, draw_from, greedy, residual
 from unisono.fusion.sharpen import Prefixes, plan_prefixes, sharpen
+from unisono.fusion.unfolded import Joint, Unfolded, plan_joint
 from unisono.vocab.union import UnionVocabulary
 
 _HOST = np.empty(0, np.float32)
@@ -59,6 +60,7 @@ class Sampler:
 
     def __init__(self, union: UnionVocabulary) -> None:
         self._union = union
+        self._joints: dict[tuple[Member, ...], Joint] = {}
 
     def combine(self, states: Sequence[StepState], position: int) -> Iterator[tuple[list[StepState], Distributions]]:
         """Combine what the voters give at a position, and reshape it, for each set of voters and each rule in turn.
@@ -86,8 +88,8 @@ class Sampler:
                 columns[row] = _draw(shaped_BU[row], p_U, state, position)
         return columns
 
-    def choose_plainly(self, states: Sequence[StepState], position: int) -> list[int] | None:
-        """What `combine` and `choose` would choose where nothing but the most likely piece of the mean is wanted.
+    def choose_plainly(self, states: Sequence[StepState], position: int) -> tuple[list[int], Unfolded] | None:
+        """What `combine` and `choose` would choose where the most likely piece of the mean is wanted, and of what.
 
         No distribution over the union is made. ``None`` where one is needed: on a device, for texts that were read in
         different passes, or for numbers that are none.
@@ -106,7 +108,13 @@ class Sampler:
             if output is None or (p := output.softmax(rows)) is None:
                 return None
             p_K.append(p)
-        return argmax_of_mean(p_K, [voter.weight for voter in voters])
+        weights = [voter.weight for voter in voters]
+        columns = argmax_of_mean(p_K, weights)
+        if columns is None:
+            return None
+        if voters not in self._joints:
+            self._joints[voters] = plan_joint([p.plan for p in p_K])
+        return columns, Unfolded(p_K, weights, self._joints[voters])
 
     def guess(self, states: Sequence[StepState], position: int, member: Member) -> list[tuple[int, float]]:
         """What each text would get from one member alone: the column, and its mass in what it is drawn from."""

@@ -54,7 +54,7 @@ class TextSequence:
         self.history: NgramIndex | None = None  # what look-up drafts from
         self.parse = None if prepared.parse is None else prepared.parse.copy()
         """How far it has come in the grammar that it is bound to; ``None`` where it is free."""
-        self.steps: list[StepRecord] | None = [] if self.request.trace or self.request.top_logprobs else None
+        self.steps: list[StepRecord] | None = [] if self.request.records else None
         self.member_seconds: dict[str, float] = dict.fromkeys(cursors, 0.0)
         self.prompt_tokens = {name: len(cursor.ids) for name, cursor in cursors.items() if cursor.late is None}
         self.part: Part = "reasoning" if prepared.begins_inside else "answer"

@@ -19,7 +19,8 @@ from unisono.engine.sampler import Distributions, Sampler, is_blind
 from unisono.engine.sequence import SequenceGroup, TextSequence, close_sequence, copy_sequence
 from unisono.engine.speculation import Speculator
 from unisono.engine.step_state import StepState
-from unisono.engine.trace import record, record_told
+from unisono.engine.trace import record, record_told, record_unfolded
+from unisono.fusion.unfolded import Unfolded
 from unisono.vocab.union import UnionVocabulary
 
 States = dict[SequenceGroup, list[StepState]]
@@ -132,10 +133,9 @@ class Stepper:
                 rest = [state for state in rest if state not in told]
                 self._take_certified(told, position, self._certifier.choose(told, position))
             plain = [state for state in rest if state.is_plain]
-            if plain and (columns := self._sampler.choose_plainly(plain, position)) is not None:
-                rest = [state for state in rest if not state.is_plain]
-                for state, column in zip(plain, columns, strict=True):
-                    state.take(position, column)
+            if plain and (found := self._sampler.choose_plainly(plain, position)) is not None:
+                taken = self._take_plainly(plain, position, *found)
+                rest = [state for state in rest if state not in taken]
             for group, distributions in self._sampler.combine(rest, position):
                 self._choose(group, position, distributions)
             alive = [state for state in alive if state.alive]
@@ -157,6 +157,17 @@ class Stepper:
             unproved = distributions.are_completed or not state.is_gate_certain(position)
             record(state, position, column, distributions, row, self._union, unproved=unproved)
             state.take(position, column, unproved=unproved)
+
+    def _take_plainly(
+        self, states: Sequence[StepState], position: int, columns: Sequence[int], unfolded: Unfolded
+    ) -> set[StepState]:
+        """Take columns that were chosen without folding; return the texts whose records could be made so, too."""
+        taken = set()
+        for row, (state, column) in enumerate(zip(states, columns, strict=True)):
+            if record_unfolded(state, position, column, unfolded, row, self._union):
+                state.take(position, column)
+                taken.add(state)
+        return taken
 
     def _take_certified(self, states: Sequence[StepState], position: int, choices: Sequence[Choice]) -> None:
         if self._speculator.draft_length.in_use:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-
 import numpy as np
 from array_api_compat import array_namespace
 
@@ -13,7 +10,8 @@ from unisono.engine.sampler import Distributions
 from unisono.engine.step_state import StepState
 from unisono.fusion.bounds import NOTHING, FoldedTop, Voter
 from unisono.fusion.fold import Array, bring
-from unisono.fusion.gate_scores import entropy
+from unisono.fusion.trace_measures import columns_of_mass, entropy, variation
+from unisono.fusion.unfolded import Unfolded
 from unisono.records import DraftRecord, Standing, StepRecord, TopPieces
 from unisono.vocab.union import UnionVocabulary
 
@@ -42,6 +40,7 @@ def record(
         return
     p_U_by_member, q_U = distributions.of(row), distributions.q_BU[row]
     trace, top = text.request.trace, text.request.top_logprobs
+    count = _kept_of_voters(state)
     likeliest = _likeliest(q_U, max(top, TOP_PIECES * trace)) if top or trace else ()
     state.records.append(
         StepRecord(
@@ -51,7 +50,7 @@ def record(
             p=float(q_U[column]),
             voted=tuple(p_U_by_member),
             members={name: float(p_U[column]) for name, p_U in p_U_by_member.items()},
-            top={name: _top(p_U, union) for name, p_U in p_U_by_member.items()} if trace else {},
+            top={name: _top(p_U, union, count) for name, p_U in p_U_by_member.items()} if count else {},
             likeliest=_pieces(likeliest, union),
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
@@ -61,10 +60,47 @@ def record(
             standing=_standing(q_U, column, likeliest) if text.request.score and top else None,
             certain=False if unproved else None,
             unknown=None if distributions.are_completed else 0.0,
-            entropy=entropy(q_U[None], ())[0] if trace else None,
-            variation=_variation(list(p_U_by_member.values())) if trace else None,
+            entropy=entropy(q_U) if trace else None,
+            variation=variation([*p_U_by_member.values()]) if trace else None,
         )
     )
+
+
+def record_unfolded(
+    state: StepState, position: int, column: int, unfolded: Unfolded, row: int, union: UnionVocabulary
+) -> bool:
+    """The same of a choice of the mean, where nothing was folded. Returns whether that could be done."""
+    text = state.text
+    if text.steps is None:
+        return True
+    trace, count, voters = text.request.trace, _kept_of_voters(state), state.voters(position)
+    wanted = max(text.request.top_logprobs, TOP_PIECES * trace)
+    tops = [unfolded.top(k, row, count, TOP_MASS) if count else () for k in range(len(voters))]
+    likeliest = unfolded.likeliest(row, wanted) if wanted else ()
+    if likeliest is None or None in tops:
+        return False
+    at = np.array([column])
+    entropy, variation = unfolded.spread(row) if trace else (None, None)
+    names = [voter.name for voter in voters]
+    state.records.append(
+        StepRecord(
+            piece=union.piece(column),
+            mark=union.mark(column),
+            part=text.part,
+            p=float(unfolded.mean(row, at)[0]),
+            voted=tuple(names),
+            members={name: float(unfolded.voter(k, row, at)[0]) for k, name in enumerate(names)},
+            top={name: _pieces(top, union) for name, top in zip(names, tops, strict=True) if top},
+            likeliest=_pieces(likeliest, union),
+            gate=state.gates[position] if state.gates else None,
+            draft=_draft_record(state, position, column, union),
+            lead=text.plan.lead.name,
+            unasked=state.left_out(position),
+            entropy=entropy,
+            variation=variation,
+        )
+    )
+    return True
 
 
 def record_told(state: StepState, position: int, choice: Choice, union: UnionVocabulary) -> None:
@@ -72,7 +108,7 @@ def record_told(state: StepState, position: int, choice: Choice, union: UnionVoc
     if state.text.steps is None:
         return
     column, is_certain, certificate, asked, told, _ = choice
-    at = np.array([column])
+    at, count = np.array([column]), _kept_of_voters(state)
     state.records.append(
         StepRecord(
             piece=union.piece(column),
@@ -81,7 +117,7 @@ def record_told(state: StepState, position: int, choice: Choice, union: UnionVoc
             p=certificate.least,
             voted=tuple(member.name for member in asked),
             members={name: float(voter.bounds(at)[0][0] / max(voter.most, NOTHING)) for name, voter in told.items()},
-            top={name: _top_told(voter, union) for name, voter in told.items()} if state.text.request.trace else {},
+            top={name: _top_told(voter, union, count) for name, voter in told.items()} if count else {},
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
             absent=state.missed(position),
@@ -93,17 +129,17 @@ def record_told(state: StepState, position: int, choice: Choice, union: UnionVoc
     )
 
 
-def _variation(p_U_K: Sequence[Array]) -> float:
-    """How far apart voters are: the largest total variation of two, half the sum of their masses' differences."""
-    pairs = itertools.combinations(p_U_K, 2)
-    return max((0.5 * float(array_namespace(p_U).sum(abs(p_U - other_U))) for p_U, other_U in pairs), default=0.0)
+def _kept_of_voters(state: StepState) -> int:
+    """How many of each voter's likeliest pieces are kept."""
+    request = state.text.request
+    return TOP_PIECES if request.trace else int(request.first_choices)
 
 
-def _top_told(voter: Voter, union: UnionVocabulary) -> TopPieces:
+def _top_told(voter: Voter, union: UnionVocabulary, count: int) -> TopPieces:
     if not isinstance(voter, FoldedTop):
-        return _top(voter.p_U, union)
+        return _top(voter.p_U, union, count)
     p = voter.known / max(voter.most, NOTHING)
-    order = np.argsort(-p, kind="stable")[:TOP_PIECES]
+    order = np.argsort(-p, kind="stable")[:count]
     ranked = tuple((int(voter.columns[place]), float(p[place])) for place in order)
     return _pieces(tuple(each for number, each in enumerate(ranked) if not number or each[1] >= TOP_MASS), union)
 
@@ -116,12 +152,13 @@ def _draft_record(state: StepState, position: int, column: int, union: UnionVoca
     return DraftRecord(str(state.drafter), piece, state.drafted[position] == column)
 
 
-def _top(p_U: Array, union: UnionVocabulary) -> TopPieces:
+def _top(p_U: Array, union: UnionVocabulary, count: int) -> TopPieces:
+    """A voter's likeliest pieces, those of too little mass left out, but for the first."""
     xp = array_namespace(p_U)
-    found = xp.nonzero(p_U >= TOP_MASS)[0]
+    found = columns_of_mass(p_U, TOP_MASS) if count > 1 else ()
     if not len(found):
         found = xp.reshape(xp.argmax(p_U), (1,))
-    return _pieces(_ranked(p_U, found, TOP_PIECES), union)
+    return _pieces(_ranked(p_U, found, count), union)
 
 
 def _standing(q_U: Array, column: int, likeliest: Ranked) -> Standing:
@@ -132,11 +169,11 @@ def _standing(q_U: Array, column: int, likeliest: Ranked) -> Standing:
 
 def _likeliest(q_U: Array, count: int) -> Ranked:
     """The likeliest columns, the lower one first of two that are as likely."""
-    xp, bound = array_namespace(q_U), TOP_MASS
-    found = xp.nonzero(q_U >= bound)[0]
+    bound = TOP_MASS
+    found = columns_of_mass(q_U, bound)
     while len(found) < count and bound > 0:  # few columns have much mass: sorting them all would take longer
         bound = bound / 1e3 if bound > 1e-30 else 0
-        found = xp.nonzero(q_U >= bound)[0]
+        found = columns_of_mass(q_U, bound)
     return _ranked(q_U, found, count)
 
 

@@ -22,8 +22,8 @@ class Voting:
     def __init__(self, text: TextSequence, members: tuple[Member, ...]) -> None:
         self.text = text
         self.plan = text.plan
-        self.is_plain = text.plan.is_plain and text.parse is None and text.steps is None
-        """Whether nothing but the most likely piece of the mean of all is wanted."""
+        self.is_plain = text.plan.is_plain and text.parse is None and not text.request.score
+        """Whether the most likely piece of the mean of all is wanted, with its record or without."""
         self.is_given = False
         """Whether the text is scored, for which all have to be there."""
         self.gates: list[GateReading] = []

@@ -80,7 +80,7 @@ class ModelPool:
         system.method.check(self._prepared(system).weights)
 
     def generate(self, system: System, asked: Sequence[tuple[Prompt, Limits]]) -> list[Generation | UnisonoError]:
-        """Write one text per prompt, several at once, with their steps; errors stand in place of failed texts.
+        """Write one text per prompt, several at once, with their first choices; errors stand in place of failed texts.
 
         ``seconds.total`` of a text is its share, by pieces, of the time since its batch's prompts were read.
         """
@@ -93,7 +93,7 @@ class ModelPool:
                 while waiting and len(writing) < self.batch:
                     index, (prompt, limits) = waiting[0]
                     try:
-                        request = GenerationRequest("", prompt, limits, trace=True, method=system.method)
+                        request = GenerationRequest("", prompt, limits, method=system.method, first_choices=True)
                         writing[_begin(client, request)] = index
                     except Exception as error:
                         if isinstance(error, CapacityError) and writing:

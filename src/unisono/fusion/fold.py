@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -145,6 +146,16 @@ class Softmax(NamedTuple):
     p_BV: NDArray[np.float32]
     """0 for ids that are dropped, and in one slot after the last id."""
     plan: FoldPlan
+    logits_BV: NDArray[np.float32]
+
+    def nats(self, row: int) -> float:
+        """``Σ p log p`` over its own ids: ``log p`` is the logit, less what it is for the likeliest id."""
+        p_V, logits_V, temperature = self.p_BV[row], self.logits_BV[row], self.plan.temperature
+        best = int(p_V.argmax())
+        total = float(np.vdot(p_V[:-1], logits_V))
+        if not math.isfinite(total):  # ids that are dropped may have no logit
+            return float(np.vdot(p_V, np.log(p_V + 1e-30)))
+        return (total - float(logits_V[best])) / temperature + math.log(float(p_V[best]))
 
     def at(self, row: int, column: int) -> np.float32:
         """What `fold` would give one column: the same additions in the same order."""
@@ -159,7 +170,7 @@ def softmax(logits_BV: NDArray[np.float32], plan: FoldPlan, scratch: Scratch) ->
     """Softmax over a member's own ids, on the host; valid until the scratch is used again."""
     p_BV, _ = scratch.take(logits_BV, plan.size)
     _softmax(logits_BV, plan, p_BV)
-    return Softmax(p_BV, plan)
+    return Softmax(p_BV, plan, logits_BV)
 
 
 def _softmax(logits_BV: Array, plan: FoldPlan, p_BV: Array) -> None:

@@ -25,6 +25,7 @@ export class Live {
     byId("stop").addEventListener("click", () => this.#running.forEach((each) => each.abort()));
     byId("new").addEventListener("click", () => this.#forget());
     byId("model").addEventListener("change", () => this.#settings.show(this.#model.about));
+    addEventListener("pagehide", () => this.#running.size && this.#keep()); // what is being written
     for (const turn of this.#conversation.turns) this.#show(turn);
   }
 

@@ -12,7 +12,7 @@ const KINDS = {
 
 export class Strip {
   #variant;
-  #canvas = make("canvas", { height: HEIGHT });
+  #canvas = make("canvas", { height: HEIGHT, "aria-hidden": "true" }); // the slider says the same
   #words = make("output", {});
   #swatches = ["calm", "warm", "line"].map((name) => make("i", { className: `swatch ${name}` }));
   #range = make("input", { type: "range", step: "any", min: 0, className: "threshold" });

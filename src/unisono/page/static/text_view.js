@@ -4,9 +4,9 @@ import { PieceDecoder, hasHidden, hex, label, visible } from "./bytes.js";
 import { make } from "./dom.js";
 import { carrierOf, heat, kindOf, memberNumber, numberMembers } from "./outcome.js";
 
-const BLOCK = 120; // pieces, after which a line end begins the next block
-const LONGEST_BLOCK = 500; // pieces, after which one begins in the middle of a line, which a sign says
-const SHORT = 3; // blocks, up to which all are laid out at once
+const BLOCK = 60; // pieces, after which a line end begins the next block
+const LONGEST_BLOCK = 400; // pieces, after which one begins in the middle of a line, which a sign says
+const SHORT = 6; // blocks, up to which all are laid out at once
 
 export class TextView {
   #variant;
@@ -134,7 +134,8 @@ export class TextView {
   }
 
   #move(event) {
-    const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 10, ArrowUp: -10, Home: -Infinity, End: Infinity };
+    const right = getComputedStyle(this.element).direction === "rtl" ? -1 : 1;
+    const steps = { ArrowRight: right, ArrowLeft: -right, ArrowDown: 10, ArrowUp: -10, Home: -Infinity, End: Infinity };
     const by = steps[event.key];
     if (by === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();

@@ -14,7 +14,7 @@ export class TurnView {
   constructor(turn, actions) {
     this.turn = turn;
     this.actions = actions;
-    this.tree = make("ul", { className: "tree", role: "tree" });
+    this.tree = make("ul", { className: "tree" });
     this.tree.setAttribute("aria-label", "Answers to this message");
     this.columns = make("div", { className: "answers" });
     this.words = make("p", { className: "parting" });
@@ -92,8 +92,8 @@ export class TurnView {
     const beside = make("button", { type: "button", className: "beside", text: isShown ? "−" : "+", onclick: () => this.#toggle(variant) });
     beside.setAttribute("aria-label", `${isShown ? "Hide" : "Show beside"}: ${variant.name}`);
     const children = turn.variants.filter((each) => each.parent === variant).map((child) => this.#branch(child));
-    const item = make("li", { role: "treeitem" }, only, beside, children.length ? make("ul", { role: "group" }, ...children) : null);
-    item.setAttribute("aria-selected", isShown);
+    const item = make("li", {}, only, beside, children.length ? make("ul", {}, ...children) : null);
+    item.classList.toggle("is-shown", isShown);
     return item;
   }
 

@@ -16,7 +16,7 @@ from unisono.server.logprobs import Held, Offsets, chat_logprobs
 from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import ApiCall
 from unisono.server.responses import REASONS, Answer
-from unisono.server.responses_api.requests import ResponseCall, own_items
+from unisono.server.responses_api.requests import ResponseCall
 from unisono.server.responses_api.store import ResponseStore, Stored, packed
 from unisono.server.schemas import Report
 from unisono.server.tools import CallReader
@@ -125,12 +125,13 @@ class ResponseAnswer(Answer):
         return Stored(
             self._own.owner,
             asked.previous_response_id,
-            packed(own_items(asked)),
+            packed(self._own.own),
             packed([_without_logprobs(item) for item in self._output]),
             packed({**response, "output": []}),
             (continued or "") + begun,
             reasoned if self.call.shows_reasoning else "",
             continued is not None,
+            tuple(item["id"] for item in self._output),
         )
 
     def _response(self, status: str, **more: Any) -> Json:

@@ -96,8 +96,6 @@ def _kind_of(name: str, item: Any) -> str:
     kind = item.get("type", "message" if "role" in item else None)
     if kind is None:
         raise Refusal(400, f"{name}.type is missing", param=f"{name}.type", code="missing_field")
-    if kind == "item_reference":
-        raise unsupported(f"{name}.type", kind, "send the item itself, or previous_response_id")
     if kind not in KINDS:
         raise unsupported(f"{name}.type", kind, f"known are {', '.join(KINDS)}")
     return str(kind)

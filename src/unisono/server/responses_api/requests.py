@@ -42,6 +42,8 @@ class ResponseCall(ApiCall):
     """Whose the response will be."""
     continued: str | None = None
     """The text of the last item, where that is continued."""
+    own: Sequence[Any] = ()
+    """Its own input items, with those that they refer to."""
 
 
 def read_response(
@@ -54,7 +56,8 @@ def read_response(
     if request.top_logprobs and request.likeliest is None:
         words = f"top_logprobs is {request.top_logprobs}, but include lacks message.output_text.logprobs"
         raise invalid("top_logprobs", words)
-    items = _items(request, limits, store, owner)
+    own = store.resolve(own_items(request), owner, limits.body)
+    items = _items(request, own, limits, store, owner)
     read = Conversation(request.instructions)
     for name, item in items:
         read.add(name, item)
@@ -77,7 +80,7 @@ def read_response(
     last: Any = next((item for _, item in reversed(items) if item.get("type") != "reasoning"), {})
     continued = text_of(last.get("content")) if prompt.continue_final_message else None
     known = {key.name: getattr(call, key.name) for key in fields(call)}
-    return ResponseCall(**known, asked=request, owner=owner, continued=continued)
+    return ResponseCall(**known, asked=request, owner=owner, continued=continued, own=own)
 
 
 def _with_thoughts(call: ApiCall, thoughts: Mapping[int, str]) -> ApiCall:
@@ -91,16 +94,17 @@ def _with_thoughts(call: ApiCall, thoughts: Mapping[int, str]) -> ApiCall:
     return replace(call, requests=(replace(request, prompt=prompt),))
 
 
-def _items(request: ResponseRequest, limits: ServerLimits, store: ResponseStore, owner: bytes) -> list[tuple[str, Any]]:
+def _items(
+    request: ResponseRequest, own: Sequence[Any], limits: ServerLimits, store: ResponseStore, owner: bytes
+) -> list[tuple[str, Any]]:
     """The items of the conversation, those that are stored first, with their names."""
-    named: list[tuple[str, Any]] = []
-    own = own_items(request)
-    if (previous := request.previous_response_id) is not None:
-        before = store.conversation(previous, owner, limits.body)
-        if has_more([before, own], limits.values):
-            words = f"the conversation has more than {limits.values} values, which is what this server takes"
-            raise Refusal(400, words, param="previous_response_id", code="context_length_exceeded")
-        named += [(f"previous_response_id.items[{place}]", item) for place, item in enumerate(before)]
+    previous = request.previous_response_id
+    before = [] if previous is None else store.conversation(previous, owner, limits.body)
+    if has_more([before, own], limits.values):
+        words = f"the conversation has more than {limits.values} values, which is what this server takes"
+        param = "input" if previous is None else "previous_response_id"
+        raise Refusal(400, words, param=param, code="context_length_exceeded")
+    named = [(f"previous_response_id.items[{place}]", item) for place, item in enumerate(before)]
     return named + [(f"input[{place}]", item) for place, item in enumerate(own)]
 
 

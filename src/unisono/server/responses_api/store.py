@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ BYTES = 2**26
 """Of all that are kept."""
 NO_OUTPUT = b'"output":[]'
 """What stands in a body that is kept for its output, which is kept once."""
+REFERENCE = "item_reference"
+"""The type of an item that names one of a stored response's output."""
 Json = dict[str, Any]
 
 
@@ -41,10 +44,12 @@ class Stored:
     """What its reasoning goes on from."""
     continues: bool = False
     """Whether the last item before its output is the beginning of that, which ``begun`` has."""
+    ids: tuple[str, ...] = ()
+    """Of its output items."""
 
     @property
     def size(self) -> int:
-        kept = len(self.input) + len(self.output) + len(self.body)
+        kept = len(self.input) + len(self.output) + len(self.body) + sum(map(len, self.ids))
         return kept + len(self.begun.encode(errors="surrogatepass")) + len(self.reasoned.encode(errors="surrogatepass"))
 
     @property
@@ -62,10 +67,15 @@ class Stored:
         items += json.loads(self.input)
         while self.continues and items and items.pop().get("type") == "reasoning":
             pass  # what is reasoned behind the last message belongs to none
-        output = json.loads(self.output)
+        items += self.answered
+
+    @property
+    def answered(self) -> list[Json]:
+        """Its output items, with what they go on from."""
+        output: list[Json] = json.loads(self.output)
         _join(output, "message", {"role": "assistant"}, "output_text", self.begun)
         _join(output, "reasoning", {"summary": []}, "reasoning_text", self.reasoned)
-        items += output
+        return output
 
 
 def _join(output: list[Json], kind: str, more: Json, part: str, begun: str) -> None:
@@ -89,6 +99,8 @@ class ResponseStore:
         self.most = most
         self._most_bytes = size
         self._kept: OrderedDict[str, Stored] = OrderedDict()
+        self._response_of: dict[str, str] = {}
+        """By the id of an output item, the response that has it."""
         self._counts: Counter[bytes] = Counter()
         """By owner, how many are kept."""
         self._bytes: Counter[bytes] = Counter()
@@ -101,6 +113,7 @@ class ResponseStore:
         if stored.size > self._most_bytes or self.most == 0:
             return False
         self._kept[identity] = stored
+        self._response_of |= dict.fromkeys(stored.ids, identity)
         self._counts[stored.owner] += 1
         self._bytes[stored.owner] += stored.size
         while (many := len(self._kept) > self.most) or self._bytes.total() > self._most_bytes:
@@ -110,6 +123,8 @@ class ResponseStore:
 
     def _forget(self, identity: str) -> None:
         stored = self._kept.pop(identity)
+        for item in stored.ids:
+            del self._response_of[item]
         for counter, count in ((self._counts, 1), (self._bytes, stored.size)):
             counter[stored.owner] -= count
             if not counter[stored.owner]:
@@ -152,6 +167,35 @@ class ResponseStore:
         for stored in reversed(chain):
             stored.extend(items)
         return items
+
+    def resolve(self, items: Sequence[Any], owner: bytes, most: int) -> list[Any]:
+        """Items of an input, with what they refer to (``item_reference``) in its place.
+
+        Raises a `Refusal` where that is not kept, or what is read for it has more than ``most`` bytes.
+        """
+        found: list[Any] = []
+        known: dict[str, Json] = {}
+        for place, item in enumerate(items):
+            if not isinstance(item, dict) or item.get("type") != REFERENCE:
+                found.append(item)
+                continue
+            wanted, param = item.get("id"), f"input[{place}].id"
+            response = self._response_of.get(wanted) if isinstance(wanted, str) else None
+            if response is None or self._kept[response].owner != owner:
+                words = f"{param} is {shown(wanted)}, which is no item of a response's output here: {self._why}"
+                raise Refusal(400, words, param=param, code="invalid_value")
+            if wanted in known:
+                most -= len(packed(known[wanted]))
+            else:
+                self._kept.move_to_end(response)
+                most -= len(self._kept[response].output)
+            if most < 0:
+                words = f"what input refers to, up to {param}, is longer than what this server takes as a request"
+                raise Refusal(400, words, param=param, code="context_length_exceeded")
+            if wanted not in known:
+                known |= {each["id"]: each for each in self._kept[response].answered if "id" in each}
+            found.append(known[wanted])
+        return found
 
     @property
     def _why(self) -> str:
