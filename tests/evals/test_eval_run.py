@@ -405,7 +405,7 @@ def test_a_folder_is_written_by_one_run_alone(panel: ModelPool, tmp_path: Path) 
     (tmp_path / "file").write_text("")
     with pytest.raises(SpecError, match="cannot write into"):
         RunFolder(tmp_path / "file", ABOUT)
-    with pytest.raises(SpecError, match="is no folder of a run"):
+    with pytest.raises(SpecError, match="is not the folder of a run"):
         read_results(tmp_path / "mine")
     system = {"name": "a", "method": {"gate": 1}}
     with RunFolder(tmp_path / "run", {**ABOUT, "systems": [system]}):

@@ -356,4 +356,4 @@ def _plain(what: str, value: object, depth: int = 0) -> Any:
         return [_plain(what, inner, depth + 1) for inner in value]
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    raise SpecError(f"{what} holds {shown(value)}, which is no value of JSON", hint="give a JSON schema")
+    raise SpecError(f"{what} holds {shown(value)}, which is not a JSON value", hint="give a JSON schema")

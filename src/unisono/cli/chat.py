@@ -47,9 +47,9 @@ class ConversationFlags(SpecFlags, MethodFlags):
     history: Annotated[
         bool, typer.Option(help="Keep what is typed, for later chats, in a file that only you can read.")
     ] = True
-    as_json: Annotated[bool, typer.Option("--json", help="Read one question per line, and print one JSON object for each.")] = (
-        False
-    )
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Read one question per line, and print one JSON object for each.")
+    ] = False
     quiet: Quiet = False
 
     def __post_init__(self) -> None:

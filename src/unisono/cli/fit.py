@@ -52,7 +52,10 @@ class FitFlags(SpecFlags, QuestionFlags):
         bool, typer.Option("--temperatures/--no-temperatures", help="Whether to fit temperatures, or weights alone.")
     ] = True
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Also correct for the letter that each member prefers among lettered answers.")
+        bool,
+        typer.Option(
+            "--calibrate", help="Also correct for the letter that each member prefers among lettered answers."
+        ),
     ] = False
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the members' chat templates.")] = False
     out: Annotated[

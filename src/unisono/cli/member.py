@@ -35,9 +35,9 @@ class WorkerFlags:
     spec: Annotated[
         str, typer.Argument(metavar="SPEC", help="The ensemble file, or a model alone.", show_default=False)
     ]
-    member: Annotated[str | None, optional(metavar="NAME", help="Serve this member of the file. Default: the only one.")] = (
-        None
-    )
+    member: Annotated[
+        str | None, optional(metavar="NAME", help="Serve this member of the file. Default: the only one.")
+    ] = None
     host: Annotated[str, typer.Option(help="Listen on this address.")] = "127.0.0.1"
     port: Annotated[int, typer.Option(min=0, max=65535, help="Listen on this port; 0 takes a free one.")] = 8100
     token_env: Annotated[

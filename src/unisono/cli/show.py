@@ -19,7 +19,9 @@ _OTHER = "choose another file"
 
 
 def show(
-    trace: Annotated[Path, typer.Argument(help="A file that `unisono run --trace` wrote, or answers with their traces.")],
+    trace: Annotated[
+        Path, typer.Argument(help="A file that `unisono run --trace` wrote, or answers with their traces.")
+    ],
     html: Annotated[
         Path | None, optional(metavar="FILE", help="Write one file with the page and the trace, and exit.")
     ] = None,

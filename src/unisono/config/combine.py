@@ -86,7 +86,7 @@ class Combine:
         if amateurs and self.truncate is not None:
             raise SpecError(
                 f"truncate is {self.truncate}, but {', '.join(amateurs)} has a negative weight: what an amateur finds "
-                "likeliest would join the pieces to choose from",
+                "most likely would join the pieces to choose from",
                 hint="leave truncate out: contrastive cuts to what the experts find plausible anyway (alpha)",
             )
         if self.rule == "contrastive" and not amateurs:

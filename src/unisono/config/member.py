@@ -112,7 +112,7 @@ class MemberSpec(BaseModel):
     def _key_is_in_the_environment(cls, variable: str | None) -> str | None:
         if variable is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", variable):
             raise SpecError(  # it may be the key itself, which no message shows
-                "api_key_env is no name of an environment variable",
+                "api_key_env is not the name of an environment variable",
                 hint="put the key into the environment and name the variable here, for instance MEMBER_KEY",
             )
         return variable
@@ -223,7 +223,7 @@ def _address(url: str) -> str:
     except ValueError:
         sound = False
     if not sound or not url.isascii() or not url.isprintable() or " " in url:
-        raise SpecError(f"url is {shown(url)}, which is no address", hint="write http://HOST:PORT or https://HOST")
+        raise SpecError(f"url is {shown(url)}, which is not an address", hint="write http://HOST:PORT or https://HOST")
     if "@" in parts.netloc:  # a message that shows it would show the password
         raise SpecError(
             "url holds a user or a password", hint="put the key into the environment, and its name into api_key_env"

@@ -146,7 +146,7 @@ class Method:
             )
         if sampling.beam_width > 1 and self.speculate is not None:
             raise SpecError(
-                f"beam_width is {sampling.beam_width}, but {self.speculate.drafter} drafts: a draft goes on from one "
+                f"beam_width is {sampling.beam_width}, but {self.speculate.drafter} drafts: a draft continues one "
                 "text, and a beam follows several",
                 hint=f"leave speculate out (speculate: {OFF}), or the beam",
             )
@@ -223,7 +223,7 @@ class Method:
         self.combine.check(weights)
         if self.lead is not None and self.lead not in members:
             raise SpecError(
-                f"the lead {shown(self.lead)} is no member that votes{nearest(self.lead, members)}",
+                f"the lead {shown(self.lead)} is not a member that votes{nearest(self.lead, members)}",
                 hint=f"members that vote: {known}",
             )
         if self.lead is not None and weights[self.lead] < 0:
@@ -246,7 +246,7 @@ class Method:
             return
         if drafter not in members:
             raise SpecError(
-                f"the drafter {shown(drafter)} is no member that votes{nearest(drafter, (*members, NGRAM, AUTO, OFF))}",
+                f"the drafter {shown(drafter)} is not a member that votes{nearest(drafter, (*members, NGRAM, AUTO, OFF))}",
                 hint=f"name one of {known}, or {NGRAM}, {AUTO}, or {OFF} for nobody",
             )
         if len(members) == 1:

@@ -116,7 +116,7 @@ class Sampling(_Remembering):
             self._check_mixture()
         if self.beam_width > 1 and self.mixture:
             raise SpecError(
-                f"{self.written} draws, and a beam searches for the likeliest text", hint="leave one of them out"
+                f"{self.written} draws, and a beam searches for the most likely text", hint="leave one of them out"
             )
         if self.beam_width > 1 and not self.is_greedy:
             raise SpecError(
@@ -136,7 +136,7 @@ class Sampling(_Remembering):
         object.__setattr__(self, name, value)
         if name in _DRAWING and self.is_greedy and value != _DEFAULTS[name]:
             raise SpecError(
-                f"{name} is {shown(value)}, but at temperature 0 the likeliest piece is taken and nothing drawn",
+                f"{name} is {shown(value)}, but at temperature 0 the most likely piece is taken and nothing is drawn",
                 hint=f"leave {name} out, or give a temperature above 0, such as 1",
             )
 
@@ -269,8 +269,8 @@ def _checked_logit_bias(bias: object) -> dict[int, float]:
     for column in bias:
         if not isinstance(column, int) or isinstance(column, bool) or column < 0:
             raise SpecError(
-                f"logit_bias is given for {shown(column)}, which is no column of a union",
-                hint="columns are whole numbers from 0 on; for texts there is bias",
+                f"logit_bias is given for {shown(column)}, which is not a column of a union",
+                hint="columns are whole numbers from 0 on; for texts use bias",
             )
     return {column: _BIAS.checked(f"the logit_bias of {column!r}", number) for column, number in bias.items()}
 
