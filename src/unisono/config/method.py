@@ -246,7 +246,8 @@ class Method:
             return
         if drafter not in members:
             raise SpecError(
-                f"the drafter {shown(drafter)} is not a member that votes{nearest(drafter, (*members, NGRAM, AUTO, OFF))}",
+                f"the drafter {shown(drafter)} is not a member that votes"
+                f"{nearest(drafter, (*members, NGRAM, AUTO, OFF))}",
                 hint=f"name one of {known}, or {NGRAM}, {AUTO}, or {OFF} for nobody",
             )
         if len(members) == 1:
