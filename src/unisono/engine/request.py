@@ -125,7 +125,7 @@ class GenerationRequest:
 
 
 Request = GenerationRequest
-"""Its public name."""
+"""The public name of `GenerationRequest`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
