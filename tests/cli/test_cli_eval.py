@@ -89,7 +89,7 @@ def test_an_ensemble_is_asked_beside_its_members_and_its_variants(
         (("--tasks", ","), "no task is named", "--tasks gsm8k,mmlu"),
         (("--tasks", "gsm8k"), "gsm8k.jsonl", ""),
         (("--tasks", "arc_easy", "--limit", 13), "limit is 13, but the task 'arc_easy' has 12 questions", "smaller"),
-        (("--tasks", "arc_easy", "--variant", "lead=z"), "the lead 'z' is no member", "a, b"),
+        (("--tasks", "arc_easy", "--variant", "lead=z"), "the lead 'z' is not a member", "a, b"),
         (("--tasks", "arc_easy", "--variant", "combine=mean", "--variant", "combine=mean"), "two systems", ""),
         (("--tasks", "arc_easy", "--baseline", "majorite"), "unknown baseline 'majorite'", ""),
         (("--tasks", "arc_easy", "--variant", "other.yaml"), "there is no spec file 'other.yaml'", ""),

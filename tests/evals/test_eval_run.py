@@ -429,7 +429,7 @@ def test_answers_survive_being_written_down(panel: ModelPool, tmp_path: Path) ->
     [
         ("", "a variant is empty"),
         ("gate=perhaps", "perhaps"),
-        ("lead=c", "the lead 'c' is no member"),
+        ("lead=c", "the lead 'c' is not a member"),
         ("weights=a", "is not MEMBER:NUMBER"),
         ("weights=a:0", "is not MEMBER:NUMBER"),
         ("weights=z:1", "of no member that votes"),
