@@ -202,7 +202,7 @@ def _member_warnings(member: MemberDiagnosis, *, is_first: bool, alone: bool, lo
     if unspellable and is_first:
         yield (
             f"{name} cannot spell {len(unspellable)} bytes ({' '.join(unspellable)}): no member may choose a piece "
-            "that holds one, and a prompt that holds one is refused"
+            "with one of them, and a prompt with one of them is refused"
         )
     if member.weight > 0.9 and not alone:
         yield f"{name} has {member.weight:.0%} of the vote: the others hardly matter"

@@ -198,7 +198,7 @@ def _check_out(prompts: Path, job: RunFlags) -> None:
     if os.path.exists(job.out) and os.path.exists(prompts) and job.out.samefile(prompts):
         raise SpecError(f"--out is {name}, the file of the prompts itself", hint="give another file")
     if os.path.isfile(job.out) and job.out.stat().st_size and not (job.resume or job.overwrite):
-        raise SpecError(f"{name} already has answers", hint="--resume goes on with it, --overwrite replaces it")
+        raise SpecError(f"{name} already has answers", hint="--resume continues it, --overwrite replaces it")
 
 
 def _earlier(job: RunFlags) -> tuple[list[dict[str, Any]], int | None]:
