@@ -13,7 +13,7 @@ QUESTION = Why does the sea look blue on a sunny day?
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help install demo test test-fast test-clients test-engines fuzz check docs bench
+.PHONY: help install demo test test-fast test-clients test-engines fuzz check bench
 
 help:
 	@echo 'make demo     two real models with different tokenizers answer a question together'
@@ -21,9 +21,9 @@ help:
 	@echo 'make test-fast  only those without models, real tokenizers and patience'
 	@echo 'make test-clients  run popular clients, installed into .clients-venv, against the demo pair'
 	@echo 'make test-engines  run members behind llama-server, vLLM and Ray, installed into .engines-venv'
+	@echo 'make docs     build the documentation as a site, in site/'
 	@echo 'make fuzz     try hostile requests and files on a server and on doctor, for MINUTES=$(MINUTES)'
 	@echo 'make check    style, types and the import rule'
-	@echo 'make docs     build the documentation as a site, in site/'
 	@echo 'make bench    run the benchmarks (installs a third model, 1.1 GB)'
 	@echo 'make install  only install, into .venv'
 
@@ -56,6 +56,12 @@ test-engines:
 	UNISONO_ENGINES=$(CURDIR)/.engines-venv .venv/bin/python -m pytest tests/engines --ignore tests/engines/on_ray $(ARGS)
 	UNISONO_ENGINES=$(CURDIR)/.engines-venv $(ALONE) .engines-venv/ray/bin/python -m pytest tests/engines/on_ray $(ARGS)
 
+.PHONY: docs
+docs:
+	@$(INSTALL) docs
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+	@echo 'Open site/index.html; to search it, too: cd site && python3 -m http.server'
+
 fuzz:
 	@$(INSTALL)
 	PYTHONPATH=$(CURDIR)/tests .venv/bin/python -m fuzz --minutes $(MINUTES) $(ARGS)
@@ -68,11 +74,6 @@ check:
 	.venv/bin/mypy tools
 	MYPYPATH=tests .venv/bin/mypy --follow-imports silent -p fuzz
 	.venv/bin/lint-imports
-
-docs:
-	@$(INSTALL) docs
-	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
-	@echo 'Open site/index.html; to search it, too: cd site && python3 -m http.server'
 
 bench:
 	@$(INSTALL) tests qwen
