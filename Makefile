@@ -21,6 +21,7 @@ help:
 	@echo 'make test-fast  only those without models, real tokenizers and patience'
 	@echo 'make test-clients  run popular clients, installed into .clients-venv, against the demo pair'
 	@echo 'make test-engines  run members behind llama-server, vLLM and Ray, installed into .engines-venv'
+	@echo 'make docs     build the documentation as a site, in site/'
 	@echo 'make fuzz     try hostile requests and files on a server and on doctor, for MINUTES=$(MINUTES)'
 	@echo 'make check    style, types and the import rule'
 	@echo 'make bench    run the benchmarks (installs a third model, 1.1 GB)'
@@ -54,6 +55,12 @@ test-engines:
 	@.venv/bin/python tools/install_engines.py
 	UNISONO_ENGINES=$(CURDIR)/.engines-venv .venv/bin/python -m pytest tests/engines --ignore tests/engines/on_ray $(ARGS)
 	UNISONO_ENGINES=$(CURDIR)/.engines-venv $(ALONE) .engines-venv/ray/bin/python -m pytest tests/engines/on_ray $(ARGS)
+
+.PHONY: docs
+docs:
+	@$(INSTALL) docs
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+	@echo 'Open site/index.html; to search it, too: cd site && python3 -m http.server'
 
 fuzz:
 	@$(INSTALL)

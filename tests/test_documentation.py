@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.main import get_command
 
+import unisono.errors
+import unisono.tools
+import unisono.types
 from unisono.cli.main import app
 from unisono.config.ensemble import load_spec
 
@@ -48,6 +54,28 @@ def test_commands_of_a_page_are_understood(page: Path, tmp_path: Path) -> None:
             verb, *words = call.decode().split("\0")[:-1]
             assert verb in verbs.commands, f"{page.name}: unisono {verb}"
             verbs.commands[verb].make_context(verb, words)  # raises what is not understood
+
+
+def test_every_page_is_in_the_site_and_every_page_of_the_site_is_there() -> None:
+    """`make docs` finds it too, and whoever adds a page runs this first."""
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    named = set(re.findall(r"[\w./*-]+\.md", json.dumps(settings["nav"])))
+    listed = {path for name in named for path in (ROOT / "docs").glob(name)}
+    outside = {name for name in named if not list((ROOT / "docs").glob(name))}
+    reports = set((ROOT / "docs").glob("results/*/report.md"))  # the results lead there
+    assert listed | reports == {*(ROOT / "docs").rglob("*.md")}
+    assert outside <= set(runpy.run_path(str(ROOT / "tools" / "site_pages.py"))["PAGES"].values())
+
+
+def test_every_public_name_has_its_place_in_the_reference() -> None:
+    told = {
+        name for page in ROOT.glob("docs/reference/*.md") for name in re.findall(r"^::: (\S+)", page.read_text(), re.M)
+    }
+    short = {name.rpartition(".")[2] for name in told}
+    for module in (unisono, unisono.types, unisono.tools, unisono.errors):
+        public = getattr(module, "__all__", None) or [name for name in vars(module) if name[0].isupper()]
+        classes = {name for name in public if not name.isupper() and name not in ("Iterable", "Iterator", "Mapping")}
+        assert classes <= short, f"{module.__name__}: {sorted(classes - short)}"
 
 
 NAMED = re.compile(

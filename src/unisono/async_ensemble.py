@@ -25,10 +25,10 @@ _Inbox = asyncio.Queue[Event | Exception]
 class AsyncEnsemble:
     """An ensemble for asyncio. Concurrent requests are batched; those without a free slot wait.
 
-    Example::
-
-        async with await AsyncEnsemble.load("duo.yaml", batch=8) as duo:
-            answers = await asyncio.gather(*(duo.generate(prompt) for prompt in prompts))
+    ```python
+    async with await AsyncEnsemble.load("duo.yaml", batch=8) as duo:
+        answers = await asyncio.gather(*(duo.generate(prompt) for prompt in prompts))
+    ```
     """
 
     def __init__(self, ensemble: Ensemble) -> None:
@@ -115,7 +115,7 @@ class AsyncEnsemble:
         return AsyncStream(self._events(self._ensemble.request(prompt, messages, options)))
 
     async def close(self) -> None:
-        """Cancel all requests, end the thread and unload all members. Idempotent."""
+        """Cancel all requests, end the thread and unload all members. A second call has no effect."""
         self._is_closed = True
         await self._thread.close()
 
@@ -166,10 +166,10 @@ class AsyncEnsemble:
 
 
 class AsyncStream(Received):
-    """A text while it is being generated; see `AsyncEnsemble.stream`. It begins when it is first awaited.
+    """A text while it is being generated; see `AsyncEnsemble.stream`. Generation begins when it is first awaited.
 
-    What is reasoned before it is no part of the text: `parts` yields both, and `reasoning` is what there is so far.
-    After the last one, `generation` is there.
+    Iterate over it to get the answer's text. `parts` yields reasoning too, and `reasoning` is the reasoning so far.
+    After the end, `generation` is the finished record.
     """
 
     def __init__(self, events: AsyncGenerator[Event, None]) -> None:
@@ -187,12 +187,12 @@ class AsyncStream(Received):
         raise StopAsyncIteration
 
     async def parts(self) -> AsyncIterator[tuple[Part, str]]:
-        """Yield what is written from here on: ``("reasoning", text)`` and ``("answer", text)``."""
+        """Yield all text from here on: ``("reasoning", text)`` and ``("answer", text)``."""
         while (found := await self._next()) is not None:
             yield found
 
     async def aclose(self) -> None:
-        """Stop generating and free the text's slots. Idempotent."""
+        """Stop generating and free the text's slots. A second call has no effect."""
         await self._events.aclose()
 
     async def _next(self) -> tuple[Part, str] | None:

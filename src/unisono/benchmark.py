@@ -74,16 +74,24 @@ class SystemFigures:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
+    """The figures of `unisono bench`."""
+
     systems: tuple[SystemFigures, ...]
+    """Each member alone, the ensemble, and its other settings."""
     ratio: float
     """Median over the rounds: the ensemble's time ÷ the sum of the members' times alone."""
     ratio_low: float
+    """The smallest ratio of a round."""
     ratio_high: float
+    """The largest ratio of a round."""
     ratio_to_forward: float
-    """The stricter one: the ensemble's time ÷ the sum of the members' bare forward passes alone."""
+    """The ensemble's time ÷ the sum of the members' forward passes alone, which is stricter."""
     rounds: int
+    """Timed rounds."""
     pieces: int
+    """Timed pieces of each text in a round."""
     batch: int
+    """Texts at once."""
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -122,11 +130,22 @@ def measure(
 ) -> Benchmark:
     """Time every member alone, the ensemble, and the ensemble in other settings, in turn, round by round.
 
-    The models are loaded once; a member alone is an ensemble of one over the same model. Each round begins with another
-    system, and all systems continue the same prompts. Reading the prompt and choosing the first piece are not timed.
+    The models are loaded once; a member alone is an ensemble of one with the same model. Each round begins with another
+    system, and all systems continue the same prompts. Reading the prompt and choosing the first piece are not timed. A
+    first round warms up and is discarded.
 
-    A first round warms up and is discarded. ``prepared`` is for ``batch`` texts or more; a round times ``pieces`` of
-    each. ``prompts`` are used in turn, `TEXTS` by default; ``count`` is called after every turn.
+    Args:
+        prepared: the ensemble, prepared for ``batch`` texts or more.
+        rounds: how many rounds are timed.
+        pieces: how many pieces of each text a round times.
+        batch: how many texts are written at once.
+        compare: other settings of the ensemble to time.
+        prompts: used in turn; raw texts by default.
+        report: called with (member, fraction done, words) while models load.
+        count: called after every turn.
+
+    Raises:
+        ModelError: all texts of a system end at their first piece, so that there is nothing to time.
     """
     prompts = prompts or [prepared.prompt(text) for text in TEXTS]
     with load_models([prepared], report) as models:

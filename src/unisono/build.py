@@ -100,7 +100,7 @@ class Prepared:
         name = lead or self.spec.method.lead_among(self.weights)
         if name not in encoders:
             raise SpecError(
-                f"the lead {shown(name)} is no member that votes{nearest(name, encoders)}",
+                f"the lead {shown(name)} is not a member that votes{nearest(name, encoders)}",
                 hint=f"choose one of {', '.join(encoders)}",
             )
         return encoders[name].call_form()

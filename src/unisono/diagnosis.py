@@ -33,24 +33,25 @@ class PairDiagnosis:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """An ensemble, seen from its vocabularies."""
+    """What `unisono doctor` shows: an ensemble's vocabularies, templates, sizes and likely problems."""
 
     members: tuple[MemberDiagnosis, ...]
     pairs: tuple[PairDiagnosis, ...]
-    """All of them; of more than `PAIRED` members, those of the lead with each."""
+    """All pairs; with more than 24 members, those of the lead with each."""
     union_size: int
     """Pieces of the union, END included."""
     left_out: int
     """Pieces that some member cannot spell; they are never chosen."""
     ordinary_text_share: float
-    """Of the pieces in which the members write ordinary text, the share that all members have."""
+    """The share, 0 to 1, of the pieces of ordinary text that all members have."""
     context: int
+    """The smallest of the members' contexts, in tokens."""
     memory_bytes: int
     """Weights and key-value caches of all models, each counted once."""
     host_memory_bytes: int | None
-    """What this machine has."""
+    """The memory of this machine; ``None`` if it is unknown."""
     method: Method
-    """How the ensemble writes; its lead is named."""
+    """How the ensemble writes, with the lead's name."""
     warnings: tuple[str, ...]
     """Likely problems, in words."""
 
@@ -61,7 +62,9 @@ class Diagnosis:
 def diagnose(prepared: Prepared, *, loaded: bool = False) -> Diagnosis:
     """Look at an ensemble's vocabularies, templates and sizes.
 
-    Unless its weights were ``loaded``, the warnings say what of them was not looked at.
+    Args:
+        prepared: the ensemble, such as `Ensemble.prepared`.
+        loaded: whether its weights were loaded. If not, the warnings say what was not checked.
     """
     members = tuple(_diagnose_members(prepared.members))
     share = ordinary_text_share(prepared)
@@ -199,7 +202,7 @@ def _member_warnings(member: MemberDiagnosis, *, is_first: bool, alone: bool, lo
     if unspellable and is_first:
         yield (
             f"{name} cannot spell {len(unspellable)} bytes ({' '.join(unspellable)}): no member may choose a piece "
-            "that holds one, and a prompt that holds one is refused"
+            "with one of them, and a prompt with one of them is refused"
         )
     if member.weight > 0.9 and not alone:
         yield f"{name} has {member.weight:.0%} of the vote: the others hardly matter"

@@ -28,14 +28,16 @@ MOST_TEXTS = 10_000
 class Ensemble:
     """Several models that write one text together. Not thread-safe.
 
-    Example::
+    Make one with `Ensemble.load`, and use it in a ``with`` block, which unloads the models at its end:
 
-        with Ensemble.load("duo.yaml") as duo:
-            print(duo.generate(messages=[{"role": "user", "content": "Why is the sky blue?"}]).text)
+    ```python
+    with Ensemble.load("duo.yaml") as duo:
+        print(duo.generate(messages=[{"role": "user", "content": "Why is the sky blue?"}]).text)
+    ```
     """
 
     def __init__(self, prepared: Prepared, engine: Engine, models: Models | None = None) -> None:
-        """Write by an engine; ``models`` are those that it was made of, which `fit` needs."""
+        """Take an engine and the ``models`` that it uses, which `fit` needs."""
         self.prepared = prepared
         self._engine = engine
         self._models = models
@@ -53,21 +55,21 @@ class Ensemble:
     ) -> Ensemble:
         """Load an ensemble for ``batch`` texts at once.
 
-        Example::
-
-            Ensemble.load("duo.yaml")
-            Ensemble.load(["Qwen/Qwen2.5-0.5B-Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"])
-            Ensemble.load(smol="demo:smollm2-135m-instruct", gemma="demo:gemma3-270m weight:0.5")
+        ```python
+        Ensemble.load("duo.yaml")
+        Ensemble.load(["Qwen/Qwen2.5-0.5B-Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"])
+        Ensemble.load(smol="demo:smollm2-135m-instruct", gemma="demo:gemma3-270m weight:0.5")
+        ```
 
         Args:
-            spec: the path of an ensemble file, its content as a mapping, a model alone, or a list of members: models
-                with what may stand beside them, ``"[NAME=]MODEL[ KEY:VALUE…]"``, or mappings of the file's keys.
+            spec: the path of an ensemble file, its content as a mapping, one model, or a list of members: strings
+                ``"[NAME=]MODEL[ KEY:VALUE…]"`` or mappings of the file's keys.
             batch: how many texts are written at once.
-            report: called with (member, fraction done, words) while things load.
-            members: the members by their names, in place of ``spec``.
+            report: called with (member, fraction done, words) while models load.
+            members: the members by name, in place of ``spec``.
 
         Raises:
-            UnisonoError: it says which member, what is wrong and the way out.
+            UnisonoError: a member or a key is wrong; the error names it and says what to do.
         """
         prepared = prepare(load_spec(source_of(spec, members)), batch=batch, report=report)
         models = load_models([prepared], report)
@@ -91,10 +93,19 @@ class Ensemble:
 
     @property
     def method(self) -> Method:
+        """How the ensemble writes; `Method.but` replaces options."""
         return self._engine.method
 
     def call_form(self, lead: str | None = None) -> CallForm:
-        """How texts write tool calls, see `Prepared.call_form`; `find_calls` and `CallFinder` find them."""
+        """How answers write tool calls, in the format of the lead; `find_calls` and `CallFinder` find them.
+
+        Args:
+            lead: the member that leads; ``None`` for the ensemble's own lead.
+
+        Raises:
+            SpecError: there is no such member that votes.
+            PromptError: the lead's template writes no calls, or only in a form that members cannot share.
+        """
         return self.prepared.call_form(lead)
 
     @overload
@@ -134,20 +145,25 @@ class Ensemble:
         """Generate a text, several texts of one prompt (``n``), or a text for each prompt of a list.
 
         Args:
-            prompt: raw text to continue, without a chat template, or a list of such. Either this or ``messages``.
-            messages: a conversation to answer, or a list of such; each member reads it through its own chat template.
-            n: how many texts to draw of one prompt, which is read once. The first has the seed of the sampling, or one
-                that is chosen for it, the next that and 1, and so on: each can be drawn again alone.
+            prompt: raw text to continue, without a chat template, or a list of texts. Either this or ``messages``.
+            messages: a conversation to answer, or a list of conversations; each member reads it through its own chat
+                template.
+            n: how many texts to sample from one prompt, which is read once. Their seeds are the seed of the sampling,
+                or a new one, then that plus 1, and so on. So each text can be generated again alone.
             options: ``max_new_tokens``, ``stop``, ``tools``, ``trace``, ``constraint``, ``begin``,
-                ``continue_final_message`` (`GenerationOptions`), and how it is written: ``temperature``, ``top_p``,
-                ``seed``, ``gate`` … (`MethodOptions`).
+                ``continue_final_message`` (`GenerationOptions`), and the method: ``temperature``, ``top_p``, ``seed``,
+                ``gate`` … (`MethodOptions`).
+
+        Returns:
+            One text, or a list if ``n`` or a list of prompts is given.
 
         Raises:
             PromptError: a prompt is empty, too long, or cannot be represented by a member.
-            SpecError: an argument is wrong, the constraint cannot be kept, or nothing is drawn where ``n`` is more
-                than 1, so that all texts would be the same.
-            BackendMissing: there is a constraint, and llguidance is not installed.
-            CapacityError: other texts, such as open streams, hold too many slots.
+            SpecError: an argument is wrong, the constraint cannot be enforced, or ``n`` is more than 1 without
+                sampling, so that all texts would be the same.
+            BackendMissing: a constraint is given, and llguidance is not installed.
+            CapacityError: other texts, such as open streams, occupy too many slots.
+            MemberUnavailable: a member that lives elsewhere does not answer.
         """
         if isinstance(prompt, list) or (isinstance(messages, list) and messages and isinstance(messages[0], list)):
             if n is not None:
@@ -172,7 +188,7 @@ class Ensemble:
         messages: Sequence[Message] | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Stream:
-        """Generate one text and yield it as it grows; the arguments are those of `generate`."""
+        """Generate one text and yield it as it grows; arguments and errors are those of `generate`."""
         return Stream(self._client, self.request(prompt, messages, options))
 
     def continuations(self, n: int, prompt: str | None = None, **arguments: Any) -> list[Generation]:
@@ -183,8 +199,11 @@ class Ensemble:
     def generate_batch(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Generation | UnisonoError]]:
         """Generate the texts of many requests, as many at once as the ensemble was loaded for.
 
-        Yields each request with its result when it ends, so not always in order; one with an ``n`` is yielded ``n``
-        times. One that fails is yielded with its error. Requests are taken from the iterable only when there is room.
+        Requests are taken from the iterable only when there is room.
+
+        Yields:
+            Each request with its result when it ends, so not always in order; a request with ``n`` comes ``n`` times.
+                The result of a failed request is its error.
         """
         self._check_open()
         return self._client.generate_batch(requests)
@@ -206,9 +225,9 @@ class Ensemble:
         Args:
             texts: one text, or several, each scored by itself.
             prompt: raw text; it may be empty. Either this or ``messages``.
-            messages: a conversation that a text answers.
-            options: as in `generate`. Gates are read as if the text were being generated; of the sampling, what
-                reshapes each member's distribution counts.
+            messages: a conversation that the texts answer.
+            options: as in `generate`. Gates are read as if the text were being generated. Of the sampling, only the
+                options of each member's distribution count.
 
         Returns:
             One score per text, in their order.
@@ -216,7 +235,7 @@ class Ensemble:
         Raises:
             PromptError: a member cannot read the prompt or spell a text, or its context is too small for both.
             SpecError: an argument is wrong.
-            CapacityError: other texts, such as open streams, hold all slots.
+            CapacityError: other texts, such as open streams, occupy all slots.
         """
         self._check_open()
         method = self._method(options)
@@ -226,10 +245,10 @@ class Ensemble:
         return [score for wave in waves for score in self._engine.score(wave, method=method)]
 
     def fit(self, answers: Iterable[Mapping[str, Any]], *, rule: str | None = None, temperatures: bool = True) -> Fit:
-        """Find the members' weights and temperatures that make reference answers likely; nothing is changed.
+        """Find the weights and temperatures that make reference answers most likely. The ensemble is not changed.
 
-        A quarter of the answers is held out, and `Fit.gains` has what that shows: only where `Fit.is_better` is the
-        fitted ensemble better beyond chance. `Fit.members` has what to write into the ensemble's file.
+        A quarter of the answers is held out. `Fit.gains` has the gain on these answers; only if `Fit.is_better`, the
+        fitted ensemble is better beyond chance. `Fit.members` has what to write into the ensemble's file.
 
         Args:
             answers: mappings with ``prompt`` (raw text) or ``messages``, and the ``answer`` that should follow it.
@@ -237,7 +256,7 @@ class Ensemble:
             temperatures: whether to fit temperatures, or weights alone.
 
         Raises:
-            SpecError: there are too few answers, or one is no such mapping.
+            SpecError: there are too few answers, or one of them is not such a mapping.
             PromptError: a member cannot read a prompt or spell an answer; the message names it.
             BackendMissing: scipy is not installed.
         """
@@ -250,7 +269,7 @@ class Ensemble:
         return fit(self.prepared, self._models, references, rule=rule, temperatures=temperatures)
 
     def close(self) -> None:
-        """Unload all members. Idempotent."""
+        """Unload all members. A second call has no effect."""
         self._is_closed = True
         self.service.unload()
 

@@ -14,7 +14,12 @@ from datetime import date
 
 
 class UnisonoError(Exception):
-    """The base of all errors."""
+    """The base of all errors.
+
+    Attributes:
+        message: what is wrong, with the subject, the value and the choices.
+        hint: what to do about it, or ``None``.
+    """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -27,7 +32,7 @@ class SpecError(UnisonoError, ValueError):
 
 
 class ModelError(UnisonoError):
-    """A member's model cannot be used."""
+    """A member's model cannot be loaded or used."""
 
 
 class ModelNotFound(ModelError):
@@ -39,11 +44,11 @@ class ModelCorrupt(ModelError):
 
 
 class ModelUnsupported(ModelError):
-    """The file is sound, but what it holds cannot be a member of an ensemble."""
+    """The file is sound, but its model cannot be a member of an ensemble."""
 
 
 class MemberUnavailable(ModelError):
-    """A member that lives elsewhere does not answer, or answers what cannot be used."""
+    """A member that lives elsewhere does not answer, or its answer cannot be used."""
 
     def __init__(
         self, member: str, address: str, reason: str, *, retry_after: float | None = None, refused: bool = False
@@ -56,9 +61,9 @@ class MemberUnavailable(ModelError):
         self.address = address
         self.reason = reason
         self.retry_after = retry_after
-        """Seconds after which it wants to be asked again, where it said so."""
+        """Seconds after which the engine wants the next request; ``None`` if it named no time."""
         self.refused = refused
-        """Whether it answers, and is not what the ensemble was begun with: asking again mends nothing."""
+        """Whether it answers but is another model than at the beginning, so that another request cannot help."""
 
 
 class BackendMissing(UnisonoError):
@@ -70,11 +75,11 @@ class CapacityError(UnisonoError, RuntimeError):
 
 
 class ClosedError(UnisonoError, RuntimeError):
-    """An ensemble is asked after it was closed."""
+    """An ensemble is used after it was closed."""
 
 
 class VocabularyError(UnisonoError):
-    """A vocabulary, a union or a spelling is impossible."""
+    """A vocabulary, a union or a spelling is impossible, for instance because a member cannot spell printable ASCII."""
 
 
 class PromptError(UnisonoError, ValueError):
@@ -98,11 +103,11 @@ class QueueFull(UnisonoError):
 
 
 class RequestTimeout(UnisonoError):
-    """A request took longer than it was given."""
+    """A request took longer than its timeout."""
 
 
 class OldNameWarning(FutureWarning):
-    """Warns of an old name or key that still works. Python shows a `FutureWarning` to users by default."""
+    """An old name or key still works, and has a new name. Python shows a `FutureWarning` to users by default."""
 
 
 def deprecated(words: str) -> None:

@@ -178,8 +178,8 @@ def read_model(wanted: Wanted, report: Report) -> Model:
 
 def words_uncased(name: str) -> str:
     return (
-        f"the tokenizer of {name} reads texts in lower case, and so prompts; capital letters that other members write "
-        "are read as they are, in pieces that its model has rarely seen"
+        f"the tokenizer of {name} reads texts in lower case, prompts too; capital letters that other members write "
+        "reach its model unchanged, in pieces that it has rarely seen"
     )
 
 
@@ -189,7 +189,7 @@ def words_beyond(name: str, rows: int, beyond: Sequence[str]) -> str:
     tokens = f"{len(beyond):,} {'token' if len(beyond) == 1 else 'tokens'} ({examples})"
     return (
         f"the tokenizer of {name} is larger than its model by {tokens}: the model has {rows:,} rows, "
-        "and what lies beyond is spelled as ordinary text"
+        "and further tokens are spelled as ordinary text"
     )
 
 

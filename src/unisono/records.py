@@ -9,12 +9,12 @@ from typing import Literal
 from unisono.errors import SpecError, shown
 
 Finish = Literal["end", "stop", "length", "context"]
-"""Why a text ended: END was chosen, a stop string was completed, the limit of new pieces was reached, or a member's
-context was full."""
+"""Why a text ended: the members chose END, a stop string was completed, the limit of new pieces was reached, or a
+member's context was full."""
 
 
 Part = Literal["answer", "reasoning"]
-"""Of a text: what stands between the marks of reasoning is no part of the answer."""
+"""Which part of a text a piece belongs to: ``reasoning`` stands between the marks of reasoning."""
 
 
 TopPieces = tuple[tuple[bytes | str | None, float], ...]
@@ -23,14 +23,18 @@ TopPieces = tuple[tuple[bytes | str | None, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class GateReading:
+    """What a gate measured at one step, and what followed."""
+
     score: float
-    """What the gate measured: a mass, a difference of masses, nats, or the position."""
+    """The gate's score of the lead's distribution: a probability, a difference of probabilities, nats, or the
+    position."""
     threshold: float
     asked: bool
+    """Whether the other members were asked."""
     inside: str | None = None
-    """The member whose token the text is inside, which keeps the gate shut."""
+    """The member inside whose token the text ended, which kept the gate shut; ``None`` otherwise."""
     certain: bool = True
-    """Whether what the lead tells of its distribution decides; where it does not, the gate opens."""
+    """Whether the lead's distribution decides the gate; if a truncated one does not, the gate opens."""
 
     def to_json(self) -> dict[str, object]:
         unsure = {} if self.certain else {"certain": False}
@@ -39,9 +43,11 @@ class GateReading:
 
 @dataclass(frozen=True, slots=True)
 class DraftRecord:
+    """What a drafter proposed at one step."""
+
     drafter: str
     piece: bytes
-    """END is never drafted: nothing could be read after it."""
+    """END is never drafted, because nothing can be read after it."""
     accepted: bool
 
     def to_json(self) -> dict[str, object]:
@@ -50,7 +56,7 @@ class DraftRecord:
 
 @dataclass(frozen=True, slots=True)
 class StepSeconds:
-    """Where the time of one step went. Steps of one block share its time evenly."""
+    """The time of one step, in seconds of wall clock. Steps of one block share its time evenly."""
 
     total: float
     members: Mapping[str, float]
@@ -61,11 +67,11 @@ class StepSeconds:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a piece that was given stands among all pieces of the union, by its columns."""
+    """The rank of a given piece among all pieces of the union."""
 
     column: int
     rank: int
-    """1 for the most likely; of two pieces that are as likely, the lower column is before the other."""
+    """1 for the most likely piece; of two equally likely pieces, the lower column comes first."""
     likeliest: tuple[int, ...]
     """The columns of the step's ``likeliest``."""
 
@@ -75,53 +81,56 @@ class StepRecord:
     """One step of generation, as it is written to a trace."""
 
     piece: bytes | None
-    """``None`` for END, and empty for a mark, whose name is ``mark``."""
+    """The chosen piece. ``None`` for END, and empty for a mark, whose name is ``mark``."""
     p: float
-    """Its combined probability ``q(piece)``, before the draw reshaped it; of a lone voter, its own."""
+    """Its combined probability ``q(piece)``, before sampling options; with one voter, that member's own probability."""
     voted: tuple[str, ...]
-    """The members that were asked; the lead alone where the gate was shut, one that was drawn, or as many as made it
-    certain: none where a constraint left one piece."""
+    """The members that were asked: the lead alone if the gate was shut, one member with mixture sampling, and with
+    `gate: certain` as many as made the piece certain (none if a constraint left one piece)."""
     members: Mapping[str, float]
-    """Each voter's folded probability of the piece."""
+    """Each voter's folded probability of the piece, by member."""
     top: Mapping[str, TopPieces] = field(default_factory=dict)
-    """Each voter's own most probable pieces and their probabilities: ten at most, none below 0.001 but the first."""
+    """Each voter's most likely pieces with their probabilities: at most ten, and except for the first none below
+    0.001."""
     likeliest: TopPieces = ()
-    """The most probable pieces of the distribution of ``p``, with probabilities: as many as were asked for, and ten
-    in a trace."""
+    """The most likely pieces of the combined distribution with their probabilities: as many as were asked for, ten in
+    a trace."""
     gate: GateReading | None = None
     draft: DraftRecord | None = None
     mark: str | None = None
-    """Which mark was chosen, of reasoning for example; ``None`` for a piece and for END."""
+    """The name of the chosen mark, such as ``reasoning_begin``; ``None`` for a piece and for END."""
     part: Part = "answer"
-    """Which part of the text it belongs to."""
+    """The part of the text that the piece belongs to."""
     seconds: StepSeconds | None = field(default=None, compare=False)
     standing: Standing | None = None
-    """Of a prompt that is scored, where its most likely pieces are kept."""
+    """The rank of the piece, for a scored prompt whose most likely pieces are kept."""
     certain: bool | None = None
-    """Where members tell their likeliest ids only, or not all were asked: whether every distribution that agrees with
-    what is known gives this piece; probabilities are then the least ones. ``None`` where distributions are whole."""
+    """With truncated members, or if not all were asked: whether every distribution within the bounds gives this piece.
+    Probabilities are then lower bounds. ``None`` for whole distributions."""
     unknown: float | None = 0.0
-    """How much more ``p`` may be; ``None`` where the piece was drawn, and what members do not tell was guessed."""
+    """How much larger ``p`` may be; ``None`` if the piece was sampled with estimated probabilities."""
     absent: tuple[str, ...] = ()
-    """The members that would have been asked, and were away."""
+    """The members that would have been asked, but were away."""
     lead: str | None = None
-    """The member that leads the text, asked or not; ``None`` in records of who knows of no lead."""
+    """The member that leads the text, asked or not."""
     unasked: tuple[str, ...] = ()
-    """The members that were there and not asked: the gate was shut, another was drawn, or it was certain without."""
+    """The members that were there but not asked: the gate was shut, mixture sampling drew another one, or the piece was
+    certain without them."""
     entropy: float | None = field(default=None, compare=False)
-    """Of the distribution of ``p``, in nats, to rounding; ``None`` without a trace, or where it is not known whole."""
+    """Entropy of the combined distribution in nats; ``None`` without a trace, or if the distribution is not whole."""
     variation: float | None = field(default=None, compare=False)
-    """How far apart voters are, from 0 to 1: the largest total variation distance of two. ``None`` as ``entropy``."""
+    """The largest total variation distance between two voters' distributions, 0 to 1; ``None`` like ``entropy``."""
     spelled: Mapping[str, tuple[tuple[int, bytes], ...]] = field(default_factory=dict)
-    """By member, the ids as which it reads the piece, each with its bytes: none for END. In a trace only."""
+    """By member, the ids as which it reads the piece, each with its bytes; none for END. Only in a trace."""
     kind: str | None = None
-    """What happened, as `unisono.outcomes` words it, and the members whose first choice it is; in a trace only."""
+    """What happened: ``agreed``, ``carried``, ``overruled``, ``nobody``, ``shut`` or ``forced``. Only in a trace."""
     winners: tuple[str, ...] = ()
+    """The members whose first choice the piece is. Only in a trace."""
     about: Mapping[str, object] | None = field(default=None, compare=False)
-    """Of the first step of a trace: its version, the members with their weights, and how the text is written."""
+    """In the first step of a trace: its version, the members with their weights, the lead, the rule and the gate."""
 
     def to_json(self) -> dict[str, object]:
-        """The record as the trace contract words it: bytes as integers, END as ``null``."""
+        """The record in the form of a trace: bytes as integers, END as ``null``."""
         return {
             **({} if self.about is None else {"about": dict(self.about)}),
             "bytes": _json_piece(self.piece),
@@ -148,54 +157,65 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True)
 class PieceScore:
+    """The score of one piece of a given text."""
+
     piece: bytes | None
+    """``None`` for END."""
     logp: float
-    """The natural logarithm of its combined probability, before any draw reshapes it; minus infinity for none."""
+    """The natural logarithm of its combined probability before sampling options; minus infinity for probability 0."""
     is_likeliest: bool
     """Whether greedy would have chosen it."""
     voted: tuple[str, ...]
+    """The members that were asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
+    """The score of a given text."""
+
     pieces: tuple[PieceScore, ...]
-    """Cut as the lead's tokenizer cuts it."""
+    """The pieces of the text, as the lead's tokenizer cuts it."""
     prompt_tokens: Mapping[str, int]
+    """Tokens of the prompt by member, each in its own tokenizer."""
     seconds: float = field(default=0.0, compare=False)
-    """What scoring took, together with all texts that were scored in the same passes. Reading the prompt is in it only
-    where nothing else followed that prompt."""
+    """The time of scoring, together with all texts that were scored in the same passes. It includes the reading of the
+    prompt only if no other text follows that prompt."""
 
     @property
     def logp(self) -> float:
-        """The natural logarithm of the probability of these pieces, one after the other."""
+        """The natural logarithm of the probability of the text: the sum over its pieces."""
         return sum(piece.logp for piece in self.pieces)
 
     @property
     def is_greedy(self) -> bool:
+        """Whether greedy would have written this text."""
         return all(piece.is_likeliest for piece in self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """What a text took, in counts."""
+
     prompt_tokens: Mapping[str, int]
-    """By member: each counts in its own tokenizer."""
+    """Tokens of the prompt by member, each in its own tokenizer."""
     pieces: int
-    """Marks counted, END not."""
+    """Pieces of the text, with marks and without END."""
     ensembled: int
     """Pieces at which all members were asked."""
     blocks: int = 0
     """Drafts; each is read in one block."""
     drafted: int = 0
-    """Pieces in drafts."""
+    """Drafted pieces."""
     accepted: int = 0
+    """Drafted pieces that were accepted."""
     reasoning: int = 0
     """Pieces of reasoning."""
     uncertain: int | None = None
-    """Choices that what members told did not prove; ``None`` where all members tell whole distributions."""
+    """Choices that truncated distributions did not prove; ``None`` if all distributions are whole."""
     degraded: Mapping[str, int] | None = None
-    """By member, the choices, END's too, that were made without it while it was away; ``None`` where none was."""
+    """By member, the choices (END's too) that were made without it while it was away; ``None`` for none."""
     unasked: Mapping[str, int] | None = None
-    """By member, the choices, END's too, that were certain without it (`gate: certain`); ``None`` where none was."""
+    """By member, the choices (END's too) that were certain without it (`gate: certain`); ``None`` for none."""
 
     def to_json(self) -> dict[str, object]:
         given = {key.name: getattr(self, key.name) for key in fields(self)}
@@ -206,23 +226,23 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """Where the time of one generation went, in seconds of wall clock."""
+    """The time of one generation, in seconds of wall clock."""
 
     total: float
     """From the moment the request joined the batch until it ended."""
     first_piece: float
     """From the same moment until its first piece was chosen."""
     members: Mapping[str, float]
-    """Forward passes, by member. A pass that serves several requests is counted whole in each; one that members share,
-    by how much each read."""
+    """Forward passes by member. A pass that serves several requests counts in full for each; a pass that members share
+    is divided by how much each of them read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A finished text, and how it was generated."""
+    """A finished text, and how it was written."""
 
     text: str
-    """The text, with a completed stop string cut off; an incomplete character at the end is left out here and kept in
+    """The text without a completed stop string. An incomplete character at its end is left out here and kept in
     ``data``."""
     data: bytes
     """The exact bytes of the chosen pieces, up to the stop string."""
@@ -230,11 +250,11 @@ class Generation:
     usage: Usage
     seconds: Seconds
     reasoning: str | None = None
-    """What was written between the marks of reasoning, without the white space beside them; ``None`` where no mark
-    was."""
+    """The text between the marks of reasoning, without the white space at its ends; ``None`` without such a mark."""
     seed: int | None = None
-    """The seed that draws this text again; ``None`` where nothing was drawn."""
+    """The seed that gives this text again; ``None`` if nothing was sampled."""
     steps: tuple[StepRecord, ...] | None = None
+    """The trace; ``None`` without ``trace=True``."""
 
     def to_json(self) -> dict[str, object]:
         out: dict[str, object] = {
@@ -257,13 +277,19 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
+    """When a text ends.
+
+    Raises:
+        SpecError: a number is out of range, or a stop string is empty or not Unicode.
+    """
+
     max_new_tokens: int = 256
-    """Pieces to choose at most."""
+    """The most pieces to choose."""
     stop: Sequence[str] = ()
     """Stop strings, or a single one. The text ends with the piece that completes one, and is cut before the leftmost
-    string that it then holds."""
+    stop string in it."""
     min_new_tokens: int = 0
-    """Pieces before END can be chosen, at least; stop strings end a text earlier."""
+    """The pieces before END can be chosen; stop strings still end a text earlier."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_new_tokens, int) or isinstance(self.max_new_tokens, bool) or self.max_new_tokens < 1:

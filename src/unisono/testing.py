@@ -1,11 +1,13 @@
-"""For tests of code that builds on unisono: fake members, tiny vocabularies, the backend contract.
+"""For tests of code that builds on unisono: fake members, tiny vocabularies, the contract of backends.
 
-A combine rule, a gate or an engine is tried on `FakeModel`; a new backend is held to the contract::
+Test a combine rule, a gate or an engine with a `FakeModel`, and a new backend with the contract:
 
-    case = ContractCase(texts=(ids_a, ids_b, ids_c), tolerance=1e-4)
-    check_backend_contract(load_my_backend(slots=4), case)
+```python
+case = ContractCase(texts=(ids_a, ids_b, ids_c), tolerance=1e-4)
+check_backend_contract(load_my_backend(slots=4), case)
+```
 
-Nothing here needs a test framework: a broken rule raises `AssertionError`.
+No test framework is needed: a broken rule raises an `AssertionError`.
 """
 
 from __future__ import annotations
@@ -35,10 +37,15 @@ UNTOLD = -1e4  # the logit of an id that a truncated backend does not tell
 
 
 def fake_member(name: str, words: Sequence[str] = (), *, seed: int = 0, family: str = "byte-level") -> FakeModel:
-    """Make and register a fake member with a tiny vocabulary and a hashed rule, for ``model: fake:NAME``.
+    """Make and register a fake member with a tiny vocabulary, for ``model: fake:NAME``.
 
-    Members of one ``seed`` and one vocabulary are the same model; ``words`` are tokens longer than a byte, and
-    ``family`` is ``byte-level`` or ``sentencepiece``.
+    Its logits are a hash of the ids so far and the seed, so they are the same every time.
+
+    Args:
+        name: the member's model is ``fake:NAME``.
+        words: tokens longer than a byte.
+        seed: members with the same seed and the same vocabulary are the same model.
+        family: ``byte-level`` or ``sentencepiece``.
     """
     if family not in ("byte-level", "sentencepiece"):
         raise ValueError(f"unknown family {family!r}; choose byte-level or sentencepiece")
@@ -49,18 +56,25 @@ def fake_member(name: str, words: Sequence[str] = (), *, seed: int = 0, family: 
 
 @dataclass(frozen=True)
 class ContractCase:
+    """The texts and the tolerance with which a backend is checked."""
+
     texts: tuple[tuple[int, ...], ...]
-    """Three texts or more, as ids, of different lengths, each of 6 tokens at least. For a model with sliding-window
-    layers one has to be longer than its window."""
+    """Three texts or more, as ids, of different lengths and with 6 tokens or more each. For a model with sliding-window
+    layers, one has to be longer than the window."""
     tolerance: float
-    """How far two distributions that ought to be equal may be apart, as their total variation (0 to 1). Real kernels
-    choose the order of their sums by the shape of a batch."""
+    """The largest total variation distance (0 to 1) between two distributions that should be equal. Real kernels choose
+    the order of their sums by the shape of a batch, so it is not 0."""
 
 
 def check_backend_contract(backend: Backend, case: ContractCase) -> None:
-    """Hold a backend to the waist's contract, and unload it. Raises an `AssertionError` that names the broken rule.
+    """Check a backend against the contract of `unisono.backends.base`, and unload it.
 
-    It is freshly loaded, with four slots or more, all free.
+    Args:
+        backend: a freshly loaded backend with four slots or more, all free.
+        case: the texts and the tolerance.
+
+    Raises:
+        AssertionError: a rule is broken; the message names it.
     """
     for rule, check in BACKEND_CONTRACT.items():
         try:
@@ -263,7 +277,7 @@ _CHECKS = (
     *(check_rewind, check_copy, check_reuse, check_misuse, check_told),
 )
 BACKEND_CONTRACT = {check.__name__.removeprefix("check_"): check for check in _CHECKS}
-"""The rules by name. Each leaves all slots free; `check_unload`, which ends a backend, is apart."""
+"""The rules by name, each a function of a backend and a case. Each leaves all slots free."""
 
 
 def _advance(backend: Backend, *feeds: Feed) -> Rows:

@@ -229,7 +229,7 @@ def test_an_ensemble_reads_tools_in_each_members_form_and_writes_calls_in_the_le
         assert all(used[name] > bare[name] + 100 for name in used)
         assert trio.call_form().opening == "<calls>["
         assert trio.call_form("tagged").opening == "<tool_call>\n"
-        with pytest.raises(SpecError, match="the lead 'tager' is no member that votes; did you mean 'tagged'"):
+        with pytest.raises(SpecError, match="the lead 'tager' is not a member that votes; did you mean 'tagged'"):
             trio.call_form("tager")
 
 

@@ -308,7 +308,7 @@ def test_bench_compares_settings_side_by_side(run: Run, duo: Path) -> None:
     assert "gate=every:2 ÷ (its lead +" in table
     assert "same text" in table
     assert "did you mean 'gate'" in run("bench", duo, "--variant", "gates=every:2").err
-    assert "'nobody' is no member" in run("bench", duo, "--variant", "speculate=nobody").err
+    assert "'nobody' is not a member" in run("bench", duo, "--variant", "speculate=nobody").err
 
 
 def test_bench_counts_members_of_a_certain_gate_as_often_as_they_were_asked(run: Run, duo: Path) -> None:

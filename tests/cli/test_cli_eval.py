@@ -62,7 +62,7 @@ def test_an_ensemble_is_asked_beside_its_members_and_its_variants(
     assert more.code == 0, more.err
     assert len(read_results(here / "eval-duo").answers) == 2 * 7 * 6
     fewer = run(*words, "--variant", "weights=a:3", "--limit", 2)
-    assert "has answers to 14 questions, of which 4 were asked for now: all are told" in fewer.err
+    assert "has answers to 14 questions, of which 4 were asked for now: the results cover all of them" in fewer.err
     assert "majority, which was not asked for now, is shown too" in fewer.err
     quiet = run("eval", duo, "--tasks", "arc_easy", "--data", data, "--limit", 2, "-q")
     assert "has answers to 14 questions, of which 2 were asked for now" in quiet.err
@@ -79,7 +79,7 @@ def test_an_ensemble_is_asked_beside_its_members_and_its_variants(
     names["show"](here / "eval-duo")
     assert (here / "out" / "index.html").read_text() == (here / "again" / "index.html").read_text()
     refused = run("report", "out")
-    assert (refused.code, "'out' is no folder of a run" in refused.err) == (2, True)
+    assert (refused.code, "'out' is not the folder of a run" in refused.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_an_ensemble_is_asked_beside_its_members_and_its_variants(
         (("--tasks", ","), "no task is named", "--tasks gsm8k,mmlu"),
         (("--tasks", "gsm8k"), "gsm8k.jsonl", ""),
         (("--tasks", "arc_easy", "--limit", 13), "limit is 13, but the task 'arc_easy' has 12 questions", "smaller"),
-        (("--tasks", "arc_easy", "--variant", "lead=z"), "the lead 'z' is no member", "a, b"),
+        (("--tasks", "arc_easy", "--variant", "lead=z"), "the lead 'z' is not a member", "a, b"),
         (("--tasks", "arc_easy", "--variant", "combine=mean", "--variant", "combine=mean"), "two systems", ""),
         (("--tasks", "arc_easy", "--baseline", "majorite"), "unknown baseline 'majorite'", ""),
         (("--tasks", "arc_easy", "--variant", "other.yaml"), "there is no spec file 'other.yaml'", ""),

@@ -312,7 +312,7 @@ def test_no_fit_begins_whose_file_could_not_be_written(run: Run, duo: Path, answ
         (duo, "the ensemble file itself"),
         (here, "a folder"),
         ("none/fitted.yaml", "in a folder that does not exist"),
-        ("notes.txt", "which is no ensemble file, and would be lost"),
+        ("notes.txt", "which is not an ensemble file and would be overwritten"),
     ):
         shown = run("fit", duo, "--prompts", answers, "--out", out, "-q")
         assert shown.code == 2

@@ -108,7 +108,7 @@ def test_doctor_and_bench_take_members_and_a_method(run: Run) -> None:
         (("run", "-m", "duo.yaml", "Hello"), "'duo.yaml' is an ensemble file"),
         (("run", "duo.yaml", "Hello", "--save", "x.yaml"), "'duo.yaml' is an ensemble file already"),
         (("run", *MEMBERS, "Hello", "--save", "nowhere/x.yaml"), "--save is 'nowhere/x.yaml', in a folder that"),
-        (("run", *MEMBERS, "Hello", "--lead", "c"), "the lead 'c' is no member"),
+        (("run", *MEMBERS, "Hello", "--lead", "c"), "the lead 'c' is not a member"),
         (("run", "-m", "a=fake:a weight:x", "Hello"), "members[0].weight is 'x'"),
         (("doctor", "duo.yaml", *MEMBERS), "'duo.yaml' and -m are both given"),
         (("doctor", "duo.yaml", "--gate", "every:2"), "--gate is given, but 'duo.yaml' says how it writes"),

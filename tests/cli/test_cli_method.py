@@ -119,7 +119,7 @@ def test_the_flags_go_with_a_file_of_prompts_too(run: Run, duo: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("flags", "problem"),
     [
-        (("--lead", "c"), "the lead 'c' is no member that votes"),
+        (("--lead", "c"), "the lead 'c' is not a member that votes"),
         (("--lead", "mute"), "the lead 'mute' has weight 0, so it is left out"),
         (("--gate", "off"), "unknown gate 'off'; known: always, confidence, margin, entropy, every, first"),
         (("--gate", "confidance:0.5"), "did you mean 'confidence'"),
@@ -127,7 +127,7 @@ def test_the_flags_go_with_a_file_of_prompts_too(run: Run, duo: Path, tmp_path: 
         (("--gate", "confidence:1.5"), "1.5: it must be a number from 0 to 1"),
         (("--gate", "every:0"), "0: it must be a whole number of 1 or more"),
         (("--gate", "always:3"), "unknown gate 'always:3'"),
-        (("--speculate", "c"), "the drafter 'c' is no member that votes"),
+        (("--speculate", "c"), "the drafter 'c' is not a member that votes"),
         (("--speculate", "mute"), "the drafter 'mute' has weight 0"),
         (("--speculate", "a:0"), "max_pieces is 0: it must be a whole number from 1 to 64"),
         (("--speculate", "a:many"), "max_pieces is 'many'"),
@@ -138,7 +138,7 @@ def test_the_flags_go_with_a_file_of_prompts_too(run: Run, duo: Path, tmp_path: 
         (("--max-pieces", "４"), "'４' is not a whole number"),
         (("--max-pieces", "9" * 5000), "is not a whole number"),
         (("--speculate", "a:" + "9" * 5000), "max_pieces is '999"),
-        (("--speculate", "none"), "no member that votes"),
+        (("--speculate", "none"), "not a member that votes"),
     ],
 )
 @pytest.mark.parametrize("many", [False, True])
@@ -361,7 +361,7 @@ def test_every_request_of_a_batch_may_be_written_in_its_own_way(ensemble: Ensemb
     results = {request.id: result for request, result in ensemble.generate_batch(requests)}
     wrong = results.pop("wrong")
     assert isinstance(wrong, SpecError)
-    assert "the lead 'c' is no member that votes" in str(wrong)
+    assert "the lead 'c' is not a member that votes" in str(wrong)
     written = {name: result for name, result in results.items() if isinstance(result, Generation)}
     assert written["plain"].data == written["drafted"].data
     alone = ensemble.generate(messages=ASKED, max_new_tokens=PIECES, lead="b", gate="first:2")

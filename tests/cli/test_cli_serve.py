@@ -31,7 +31,7 @@ from unisono.server import launch
         (("duo.yaml", "--timeout", "0"), "the limit timeout is 0"),
         (("duo.yaml", "--max-connections", "99999999"), "the limit connections is 99999999; this process may open"),
         (("duo.yaml", "--header-timeout", "0"), "the limit headers is 0"),
-        (("duo.yaml", "--allow-origin", "localhost:3000"), "'localhost:3000' is no origin of pages"),
+        (("duo.yaml", "--allow-origin", "localhost:3000"), "'localhost:3000' is not an origin of pages"),
         (("duo.yaml", "--host", "203.0.113.7", "--no-keys"), "cannot listen on port 8000 of 203.0.113.7"),
         (("duo.yaml", "--replicas", "2"), "--replicas is 2 without --ray"),
         (("duo.yaml", "--ray", "--port", "0"), "--port is 0 with --ray"),

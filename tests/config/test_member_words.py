@@ -44,7 +44,7 @@ def test_a_line_is_a_member(line: str, member: dict[str, Any], monkeypatch: pyte
         ("demo:x wieght:2", "unknown key 'wieght' in the member 'demo:x wieght:2'; did you mean 'weight'?"),
         ("demo:x system:Hi", "unknown key 'system'"),
         ("demo:x weight:1 weight:2", "the key 'weight' of a member is given twice"),
-        ("g=demo:x 0.5", "its last word is no KEY:VALUE"),
+        ("g=demo:x 0.5", "its last word is not KEY:VALUE"),
         ("demo:x weight=0.5", "'demo:x weight' cannot be a name"),
         ("duo.yaml", "is an ensemble file"),
     ],

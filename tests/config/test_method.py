@@ -135,7 +135,7 @@ def test_a_method_that_fits_its_members_is_let_pass(method: Method, members: lis
         pytest.param(
             Method("gema"),
             ["smol", "gemma"],
-            "the lead 'gema' is no member that votes; did you mean 'gemma'?",
+            "the lead 'gema' is not a member that votes; did you mean 'gemma'?",
             "members that vote: smol, gemma",
             id="the lead is no member",
         ),
@@ -152,7 +152,7 @@ def test_a_method_that_fits_its_members_is_let_pass(method: Method, members: lis
         pytest.param(
             Method(speculate=Speculation("gema")),
             ["smol", "gemma"],
-            "the drafter 'gema' is no member that votes; did you mean 'gemma'?",
+            "the drafter 'gema' is not a member that votes; did you mean 'gemma'?",
             "name one of smol, gemma, or ngram, auto, or off for nobody",
             id="the drafter is no member",
         ),
@@ -220,7 +220,7 @@ def test_a_method_reads_its_fields_as_a_spec_does() -> None:
         ({"combine": "median"}, "unknown rule 'median'; did you mean 'mean'?"),
         ({"sampling": "one-member", "combine": "geometric"}, "one-member draws from the weighted mean of all members"),
         ({"sampling": "one-member", "combine": "mean weights:entropy"}, "but combine is 'mean weights:entropy'"),
-        ({"sampling": "beam_width:4", "speculate": "a"}, "a draft goes on from one text, and a beam follows several"),
+        ({"sampling": "beam_width:4", "speculate": "a"}, "a draft continues one text, and a beam follows several"),
     ],
 )
 def test_a_method_is_checked_when_it_is_built(fields: dict[str, object], message: str) -> None:

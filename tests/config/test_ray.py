@@ -29,7 +29,7 @@ def source_of(**keys: Any) -> RaySource:
         ({"ray": {"num_gpus": 1.5}}, "num_gpus of ray is 1.5"),
         ({"ray": {"resources": {"GPU": 1}}}, "write num_gpus: 1"),
         ({"ray": {"num_cpu": 1}}, "did you mean 'num_cpus'"),
-        ({"ray": {"address": "ray://host:10001"}}, "by a proxy"),
+        ({"ray": {"address": "ray://host:10001"}}, "through a proxy"),
         ({"ray": {"slots": 4}}, "an actor without a name"),
         ({"ray": {"name": "a b"}}, "name"),
         ({"backend": "ray"}, "which is where a member lives"),

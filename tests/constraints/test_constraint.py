@@ -710,7 +710,7 @@ def test_values_that_are_written_as_they_are_pass() -> None:
 
 
 def test_schemas_within_a_lark_grammar_are_held_to_the_same() -> None:
-    with pytest.raises(SpecError, match="'minimun' in the schema is no keyword"):
+    with pytest.raises(SpecError, match="'minimun' in the schema is not a keyword"):
         Grammars(load().prepared.union)(Constraint("lark", 'start: "a" %json {"minimun": 3}'))
 
 

@@ -64,7 +64,7 @@ def test_a_text_with_weights_of_its_own_is_that_of_a_file_that_has_them(keys: di
         ({"a": 1.0, "b": 1.0}, "the weight of c is missing"),
         ({"a": 1.0, "b": 1.0, "c": 0.0}, "the weight of c is 0.0"),
         ({"a": 1.0, "b": 1.0, "c": float("inf")}, "the weight of c is inf"),
-        ({"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0}, "no member that votes"),
+        ({"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0}, "not a member that votes"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(weights: dict[str, float], words: str) -> None:

@@ -543,7 +543,7 @@ def test_what_is_written_wrong_is_named(words: str, message: str) -> None:
     "words", ["best-member:smul", "genrm:smul", "self-evaluation:smul", "cycles-of-thought judge:smul"]
 )
 def test_a_judge_that_is_no_member_is_refused_before_anything_is_asked(words: str) -> None:
-    with pytest.raises(SpecError, match=r"names 'smul', which is no member that votes; did you mean 'smol'\?"):
+    with pytest.raises(SpecError, match=r"names 'smul', which is not a member that votes; did you mean 'smol'\?"):
         make_baseline(words).check(("smol", "gemma"))
     make_baseline(words).check(("smul",))
 

@@ -413,7 +413,7 @@ def test_a_folder_is_written_by_one_run_alone(panel: ModelPool, tmp_path: Path) 
     (tmp_path / "file").write_text("")
     with pytest.raises(SpecError, match="cannot write into"):
         RunFolder(tmp_path / "file", ABOUT)
-    with pytest.raises(SpecError, match="is no folder of a run"):
+    with pytest.raises(SpecError, match="is not the folder of a run"):
         read_results(tmp_path / "mine")
     system = {"name": "a", "method": {"gate": 1}}
     with RunFolder(tmp_path / "run", {**ABOUT, "systems": [system]}):
@@ -437,7 +437,7 @@ def test_answers_survive_being_written_down(panel: ModelPool, tmp_path: Path) ->
     [
         ("", "a variant is empty"),
         ("gate=perhaps", "perhaps"),
-        ("lead=c", "the lead 'c' is no member"),
+        ("lead=c", "the lead 'c' is not a member"),
         ("weights=a", "is not MEMBER:NUMBER"),
         ("weights=a:0", "is not MEMBER:NUMBER"),
         ("weights=z:1", "of no member that votes"),

@@ -113,7 +113,7 @@ def test_a_bias_is_not_changed_from_outside() -> None:
     assert draw.bias == {b"a": 1}
 
 
-NO_DRAWING = "but at temperature 0 the likeliest piece is taken and nothing drawn"
+NO_DRAWING = "but at temperature 0 the most likely piece is taken and nothing is drawn"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ NO_DRAWING = "but at temperature 0 the likeliest piece is taken and nothing draw
         ({"bias": {"a": 1, b"a": 2}}, "bias is given twice for b'a'", "it is the same: leave one"),
         ("bias:a=1 bias:%61=2", "sampling gives the bias of b'a' twice", "leave one of them out"),
         ({"logit_bias": 3}, "logit_bias is 3", "{COLUMN: NUMBER, …}"),
-        ({"logit_bias": {"a": 1}}, "logit_bias is given for 'a', which is no column", "for texts there is bias"),
+        ({"logit_bias": {"a": 1}}, "logit_bias is given for 'a', which is not a column", "for texts use bias"),
         ({"logit_bias": {-1: 1}}, "logit_bias is given for -1", "from 0 on"),
         ({"logit_bias": {7: 101}}, "the logit_bias of 7 is 101: it must be a number from -100 to 100", "bans it"),
         ("logit_bias:9", "'logit_bias:9' gives no number", "write logit_bias:COLUMN=NUMBER"),

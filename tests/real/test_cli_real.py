@@ -150,7 +150,7 @@ def _seconds(*words: str) -> float:
     return time.perf_counter() - began
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/command-line.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/start.md", "docs/command-line.md"])
 def test_every_command_of_the_pages_runs(tmp_path: Path, page: str) -> None:
     """Those that run unisono; ``make`` has its own test wherever it is used."""
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)

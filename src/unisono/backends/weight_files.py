@@ -285,7 +285,7 @@ def read_index(index: Path) -> dict[str, str]:
     except OSError as error:
         raise ModelError(f"{index} cannot be read: {error.strerror}", hint="check the file") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelCorrupt(f"{index} is no index of weights ({error})", hint=_AGAIN) from error
+        raise ModelCorrupt(f"{index} is not an index of weights ({error})", hint=_AGAIN) from error
     return places
 
 

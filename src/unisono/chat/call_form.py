@@ -43,7 +43,10 @@ NAME_ALONE = "its chat template begins a call with its name alone, or with signs
 
 @dataclass(frozen=True, slots=True)
 class CallForm:
-    """How an answer writes calls: as JSON objects with a name and arguments, between marks, or by `segments`."""
+    """How an answer writes calls: as JSON objects with a name and arguments, between marks, or by `segments`.
+
+    `Ensemble.call_form` returns one; its fields are for `find_calls` and `call_grammar`.
+    """
 
     opening: str  # before the first call; empty where a call is nothing but its object
     between: str | None  # between two calls; ``None`` where there is never more than one

@@ -31,37 +31,52 @@ _DEEPEST = 200
 
 
 class FunctionCall(TypedDict):
+    """The function of a call, in the shape of OpenAI's chat API."""
+
     name: str
-    arguments: str  # the JSON text of an object; of a past call anything that a model wrote
+    arguments: str
+    """The JSON text of an object; in a past call, any text that a model wrote."""
 
 
 class ToolCall(TypedDict):
+    """A call of a tool, in the shape of OpenAI's chat API."""
+
     id: str
     type: Literal["function"]
     function: FunctionCall
 
 
 class Message(TypedDict):
+    """A message of a conversation, in the shape of OpenAI's chat API."""
+
     role: str
-    content: NotRequired[str | None]  # only a message with tool calls may have none
-    tool_calls: NotRequired[Sequence[ToolCall]]  # of an assistant
+    """``system``, ``user``, ``assistant`` or ``tool``."""
+    content: NotRequired[str | None]
+    """The text. Only a message with tool calls may have none."""
+    tool_calls: NotRequired[Sequence[ToolCall]]
+    """The calls of an assistant's message."""
     tool_call_id: NotRequired[str]
-    """Of the role ``tool``: the call that it answers."""
+    """The call that a message of the role ``tool`` answers."""
     name: NotRequired[str]
-    """Who speaks; of the role ``tool``, the function that was called."""
+    """The name of the speaker, or for the role ``tool`` of the function that was called."""
     extra: NotRequired[Mapping[str, Any]]
-    """Further keys, values of JSON, for the templates that read them, such as ``reasoning_content``. Most do not."""
+    """Further keys with JSON values, for templates that read them, such as ``reasoning_content``."""
 
 
 class FunctionTool(TypedDict):
+    """The function of a tool."""
+
     name: str
     description: NotRequired[str]
     parameters: NotRequired[Mapping[str, Any]]
-    """A JSON schema of an object. None stands for no parameters."""
+    """A JSON schema of an object; absent for no parameters."""
     strict: NotRequired[bool | None]
+    """On the server, whether a grammar enforces the schema in a free answer."""
 
 
 class Tool(TypedDict):
+    """A tool that an answer may call, in the shape of OpenAI's chat API."""
+
     type: Literal["function"]
     function: FunctionTool
 
@@ -79,28 +94,33 @@ TEMPLATE_VARIABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the ensemble continues: raw text, or a conversation to be answered.
+    """A prompt: raw text to continue, or a conversation to answer.
 
     Exactly one of ``text``, ``messages`` and ``ids`` is set.
+
+    Raises:
+        SpecError: none or several of them are set, or one of them is malformed.
     """
 
     text: str | None = None
+    """Raw text, without a chat template."""
     messages: Sequence[Message] | None = None
+    """A conversation; each member reads it through its own chat template."""
     tools: Sequence[Tool] | None = None
-    """What the answer to messages may call."""
+    """The tools that the answer to messages may call."""
     template_kwargs: Mapping[str, Any] | None = None
-    """Further variables of the members' chat templates, values of JSON. What a template does not read has no effect."""
+    """Further variables of the members' chat templates, with JSON values. Templates ignore those that they do not
+    read."""
     ids: Sequence[int] | None = None
-    """Raw text as one member's tokens, which are read as they are."""
+    """Raw text as token ids of one member."""
     continue_final_message: bool = False
-    """Whether the last message, an assistant's, is continued in place of being answered."""
+    """Whether the last message, an assistant's, is continued and not answered."""
     open_calls: bool = False
-    """Whether calls may lack answers where the conversation goes on, and answers their calls: clients are interrupted,
-    and cut what is long."""
+    """Whether past calls may lack results, and results their calls, as in histories that a client has cut."""
 
     @property
     def begins_answer(self) -> bool:
-        """Whether what is written is an answer from its beginning on."""
+        """Whether the text is an answer from its beginning on."""
         return self.messages is not None and not self.continue_final_message
 
     def __post_init__(self) -> None:
@@ -356,4 +376,4 @@ def _plain(what: str, value: object, depth: int = 0) -> Any:
         return [_plain(what, inner, depth + 1) for inner in value]
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    raise SpecError(f"{what} holds {shown(value)}, which is no value of JSON", hint="give a JSON schema")
+    raise SpecError(f"{what} holds {shown(value)}, which is not a JSON value", hint="give a JSON schema")

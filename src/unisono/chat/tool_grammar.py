@@ -28,18 +28,18 @@ def call_grammar(
     free: bool = False,
     answer: Any = None,
 ) -> str:
-    """Write the grammar of an answer that calls tools, spelled as the form spells calls.
+    """Write the grammar, for a constraint of the kind ``lark``, of an answer that calls tools.
 
     Args:
-        form: of the calls.
-        tools: that may be called.
-        chosen: the only one that may be.
-        several: whether there may be more calls than one, where the form can write them.
+        form: how calls are written, from `Ensemble.call_form`.
+        tools: the tools that may be called.
+        chosen: the only tool that may be called; ``None`` for all.
+        several: whether there may be several calls, if the form can write them.
         free: whether any text may stand before the calls, or instead of them.
-        answer: the JSON schema of an answer that is no call; ``None`` where it has to be one.
+        answer: the JSON schema of an answer without a call; ``None`` if there has to be a call.
 
     Raises:
-        SpecError: ``chosen`` is none of the tools, or no grammar can keep a tool's schema.
+        SpecError: ``chosen`` is not one of the tools, or no grammar can enforce a tool's schema.
     """
     allowed = _allowed(form, tools, chosen)
     opening, between, closing = (_around(form, mark) for mark in ("call_begin", "call_next", "call_end"))

@@ -70,9 +70,14 @@ class FoundCall:
 def find_calls(
     form: CallForm, names: Collection[str], text: str, *, cut: bool = False, tools: Sequence[Tool] = ()
 ) -> tuple[str, tuple[FoundCall, ...]]:
-    """Split a whole answer into content and calls; an incomplete call is content. See `CallFinder`.
+    """Split a whole answer into content and calls; an incomplete call is content. See `CallFinder` for streams.
 
-    Of a ``cut`` answer, the last call may have the beginning of its arguments only.
+    Args:
+        form: how the answer writes calls, from `Ensemble.call_form`.
+        names: the names of the tools; a call of another name is content.
+        text: the answer.
+        tools: the tools, whose schemas tell strings from other values if arguments are written one by one.
+        cut: whether a limit cut the answer off, so that the last call may have only the beginning of its arguments.
     """
     finder = CallFinder(form, names, tools)
     content = ""

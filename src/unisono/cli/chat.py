@@ -33,7 +33,7 @@ FAILED = 2
 class ConversationFlags(SpecFlags, MethodFlags):
     system: Annotated[str | None, optional(help="Put a system message before the conversation.")] = None
     resume: Annotated[
-        Path | None, optional(metavar="FILE", help="Go on with the conversation that /save has written to FILE.")
+        Path | None, optional(metavar="FILE", help="Continue the conversation that /save wrote to FILE.")
     ] = None
     max_new_tokens: Annotated[int, typer.Option(help="Write at most this many pieces of an answer.")] = 1024
     stop: Annotated[list[str] | None, optional(help="End answers before this text. May be given several times.")] = None
@@ -41,15 +41,15 @@ class ConversationFlags(SpecFlags, MethodFlags):
         bool,
         typer.Option(
             "--show",
-            help="Colour each piece by what happened at it, such as who overruled the lead; /show then has a table.",
+            help="Colour each piece by what happened at it, such as who overruled the lead. /show prints a table.",
         ),
     ] = False
     history: Annotated[
         bool, typer.Option(help="Keep what is typed, for later chats, in a file that only you can read.")
     ] = True
-    as_json: Annotated[bool, typer.Option("--json", help="Read a question a line, and print a JSON object each.")] = (
-        False
-    )
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Read one question per line, and print one JSON object for each.")
+    ] = False
     quiet: Quiet = False
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class ConversationFlags(SpecFlags, MethodFlags):
 
 @takes_flags
 def chat(flags: ConversationFlags) -> None:
-    """Talk with an ensemble: type, or pipe a question a line; /help lists what can be changed on the way."""
+    """Talk with an ensemble in the terminal, or pipe questions, one per line. /help lists the commands."""
     from unisono.cli.talk.commands import Commands
     from unisono.cli.talk.loop import Loop
     from unisono.cli.talk.screen import Screen

@@ -33,7 +33,9 @@ def check_out(out: Path, spec: Path | None, prompts: Path | None = None, *, flag
     if not os.access(folder, os.W_OK):
         raise SpecError(f"{flag} is {name}, in a folder that cannot be written to", hint=f"choose another {flag}")
     if os.path.exists(out) and not _is_ensemble(out):
-        raise SpecError(f"{flag} is {name}, which is no ensemble file, and would be lost", hint="give another file")
+        raise SpecError(
+            f"{flag} is {name}, which is not an ensemble file and would be overwritten", hint="give another file"
+        )
 
 
 def write_ensemble(

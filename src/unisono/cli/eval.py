@@ -125,7 +125,10 @@ def _read_results(folder: Path, tasks: Iterable[Task], systems: Collection[str])
     answered = len({(answer.task, answer.question) for answer in results.answers})
     asked = sum(len(task.questions) for task in tasks)
     if answered > asked:
-        say(f"{folder} has answers to {answered:,} questions, of which {asked:,} were asked for now: all are told")
+        say(
+            f"{folder} has answers to {answered:,} questions, of which {asked:,} were asked for now: "
+            "the results cover all of them"
+        )
     others = [name for name in dict.fromkeys(answer.system for answer in results.answers) if name not in systems]
     if others:
         *first, last = others

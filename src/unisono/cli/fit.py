@@ -52,7 +52,10 @@ class FitFlags(SpecFlags, QuestionFlags):
         bool, typer.Option("--temperatures/--no-temperatures", help="Whether to fit temperatures, or weights alone.")
     ] = True
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Divide out what members prefer among lettered answers, too.")
+        bool,
+        typer.Option(
+            "--calibrate", help="Also correct for the letter that each member prefers among lettered answers."
+        ),
     ] = False
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the members' chat templates.")] = False
     out: Annotated[
@@ -62,7 +65,7 @@ class FitFlags(SpecFlags, QuestionFlags):
 
 @takes_flags
 def fit(flags: FitFlags) -> None:
-    """Fit members' weights and temperatures on reference answers, and say what a held-out part shows of it."""
+    """Fit members' weights and temperatures on reference answers, and measure the gain on a held-out part."""
     from unisono.fitting.checks import check_installed
 
     given = flags.given(again=True)

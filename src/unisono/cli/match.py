@@ -65,7 +65,7 @@ def match(flags: MatchFlags) -> None:
         print(json.dumps(matching.to_json(), indent=2, ensure_ascii=False))
     else:
         _show(matching)
-    flags.say("gap and overlap are hints: `unisono eval --compare` tells whether a pair is better than its best member")
+    flags.say("gap and overlap are hints: `unisono eval --compare` shows whether a pair is better than its best member")
 
 
 def _ask_and_compare(members: Sequence[dict[str, Any]], flags: MatchFlags) -> Matching:

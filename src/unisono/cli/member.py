@@ -35,20 +35,20 @@ class WorkerFlags:
     spec: Annotated[
         str, typer.Argument(metavar="SPEC", help="The ensemble file, or a model alone.", show_default=False)
     ]
-    member: Annotated[str | None, optional(metavar="NAME", help="Serve this member of it. Default: the only one.")] = (
-        None
-    )
+    member: Annotated[
+        str | None, optional(metavar="NAME", help="Serve this member of the file. Default: the only one.")
+    ] = None
     host: Annotated[str, typer.Option(help="Listen on this address.")] = "127.0.0.1"
     port: Annotated[int, typer.Option(min=0, max=65535, help="Listen on this port; 0 takes a free one.")] = 8100
     token_env: Annotated[
         str | None,
         optional(
             metavar="VARIABLE",
-            help="Require the token in this environment variable. Without it, a token is made and printed where "
-            "other machines can reach the worker.",
+            help="Require the token in this environment variable. Without it, the worker makes and "
+            "prints one if other machines can reach it.",
         ),
     ] = None
-    slots: Annotated[int, limit_flag(min=1, max=4096, help="Hold this many texts at once, of all clients.")] = 8
+    slots: Annotated[int, limit_flag(min=1, max=4096, help="Hold this many texts at once, over all clients.")] = 8
     idle: Annotated[
         float, limit_flag(min=1, max=86400, help="Free the slots of a client that is silent for this many seconds.")
     ] = 60.0

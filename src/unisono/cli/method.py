@@ -102,7 +102,7 @@ class MethodFlags:
     truncated_sampling: Annotated[
         bool | None,
         method_flag(
-            help="Sample also where members tell their likeliest tokens only: the rest is guessed, and such pieces "
+            help="Sample even if members report only their most likely tokens. The rest is estimated, and such pieces "
             "count as uncertain. Default: --no-truncated-sampling."
         ),
     ] = None

@@ -85,7 +85,7 @@ def run_prompts(prompts: Path, job: RunFlags) -> None:
             failed += _answer(ensemble, sound, faulty, file, job.quiet) if ensemble else 0
             _write_faulty(faulty, file)
         except KeyboardInterrupt:
-            say("\n--resume goes on from here" if job.out else "")
+            say("\n--resume continues from here" if job.out else "")
             raise
     if failed or not job.quiet:
         earlier = f", {len(tasks) - len(waiting)} were there already" if len(waiting) < len(tasks) else ""
@@ -188,7 +188,7 @@ def _prompt(row: _Line, job: RunFlags) -> Prompt:
 def _check_out(prompts: Path, job: RunFlags) -> None:
     if job.out is None:
         if job.resume:
-            raise SpecError("--resume needs --out: nothing else knows what is done already")
+            raise SpecError("--resume needs --out: it reads there which prompts are done")
         return
     name = repr(str(job.out))
     if job.resume and job.overwrite:
@@ -198,7 +198,7 @@ def _check_out(prompts: Path, job: RunFlags) -> None:
     if os.path.exists(job.out) and os.path.exists(prompts) and job.out.samefile(prompts):
         raise SpecError(f"--out is {name}, the file of the prompts itself", hint="give another file")
     if os.path.isfile(job.out) and job.out.stat().st_size and not (job.resume or job.overwrite):
-        raise SpecError(f"{name} holds answers already", hint="--resume goes on with it, --overwrite replaces it")
+        raise SpecError(f"{name} already has answers", hint="--resume continues it, --overwrite replaces it")
 
 
 def _earlier(job: RunFlags) -> tuple[list[dict[str, Any]], int | None]:

@@ -24,7 +24,7 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The --out of unisono eval.", show_default=False)],
     out: Annotated[Path | None, REPORT] = None,
     as_json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not say where the report is.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not print where the report is.")] = False,
 ) -> None:
     """Rebuild the report of `unisono eval` from the run's folder, finished or not, without any model."""
     from unisono.evals.baselines.decide import decide_all

@@ -63,7 +63,7 @@ def _run_one(text: str, job: RunFlags) -> None:
     if job.trace == INLINE:
         raise SpecError("--trace needs a file here", hint="write --trace FILE")
     if job.n > 1 and job.trace is not None:
-        raise SpecError("--trace does not go with --n", hint="draw each text alone, with the seed that --json tells")
+        raise SpecError("--trace does not go with --n", hint="generate each text alone, with its seed from --json")
     refuse_flags("does not go with --show", "look at one text at a time", {"--n": job.show and job.n > 1})
     refuse_flags("does not go with --show", "--trace FILE keeps every step", {"--json": job.show and job.as_json})
     prompt = job.prompt_of(text)

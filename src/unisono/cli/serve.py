@@ -40,7 +40,9 @@ class LimitFlags:
     )
     values: Annotated[
         int,
-        limit_flag("--max-values", min=1, help="Accept this many values in a request's JSON, beside a prompt's ids."),
+        limit_flag(
+            "--max-values", min=1, help="Accept this many values in a request's JSON, not counting a prompt's ids."
+        ),
     ] = LIMITS.values
     prompt: Annotated[int, limit_flag("--max-prompt", min=1, help="Accept prompts of this many tokens at most.")] = (
         LIMITS.prompt
@@ -54,19 +56,25 @@ class LimitFlags:
     ] = LIMITS.concurrency
     responses: Annotated[
         int,
-        limit_flag("--max-responses", min=0, help="Keep this many responses in memory, for others to follow; 0: none."),
+        limit_flag(
+            "--max-responses", min=0, help="Keep this many responses in memory, for previous_response_id; 0 keeps none."
+        ),
     ] = LIMITS.responses
     timeout: Annotated[float, limit_flag(help="Give a request this many seconds.")] = LIMITS.timeout
     connections: Annotated[
         int | None,
         limit_flag(
-            "--max-connections", min=1, help="Hold this many connections at most; by default what open files allow."
+            "--max-connections",
+            min=1,
+            help="Accept at most this many connections. Default: what the limit of open files permits.",
         ),
     ] = LIMITS.connections
     connections_per_address: Annotated[
         int | None,
         limit_flag(
-            "--max-connections-per-address", min=1, help="Hold this many of one address; by default three quarters."
+            "--max-connections-per-address",
+            min=1,
+            help="Accept at most this many from one address. Default: three quarters of them.",
         ),
     ] = LIMITS.connections_per_address
     headers: Annotated[
@@ -107,20 +115,25 @@ class ServeFlags(MethodFlags, LimitFlags):
     queue: Annotated[int, typer.Option(min=1, help="Let this many requests wait; refuse more with 429.")] = 256
     chunk: Annotated[int, typer.Option(min=1, help="Read this many prompt tokens between two steps.")] = 256
     members_alone: Annotated[bool, typer.Option(help="Serve each member by itself too, as NAME/MEMBER.")] = True
-    api_key_file: Annotated[Path | None, optional(help="Require one of the API keys in this file, one a line.")] = None
+    api_key_file: Annotated[Path | None, optional(help="Require one of the API keys in this file, one per line.")] = (
+        None
+    )
     no_keys: Annotated[
         bool, typer.Option("--no-keys", help="Allow any address without API keys, and answer under any host name.")
     ] = False
     gac_api: Annotated[
         bool,
-        typer.Option("--gac-api", help="Also serve /status and /api/generate/ of the GaC release, by the first FILE."),
+        typer.Option(
+            "--gac-api", help="Also serve /status and /api/generate/ of the GaC release, with the first FILE."
+        ),
     ] = False
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log prompts and answers too.")] = False
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse fields without effect, and limits that are too high.")
     ] = False
     ray: Annotated[
-        bool, typer.Option("--ray", help="Run replicas by Ray Serve, in the cluster of RAY_ADDRESS or on this machine.")
+        bool,
+        typer.Option("--ray", help="Run replicas through Ray Serve, in the cluster of RAY_ADDRESS or on this machine."),
     ] = False
     replicas: Annotated[int, typer.Option(min=1, help="With --ray, run this many replicas.")] = 1
     allow_origin: Annotated[
@@ -240,8 +253,8 @@ def _read_keys(flags: ServeFlags) -> Keys | None:
         return read_keys(flags.api_key_file)
     if not is_loopback(flags.host) and not flags.no_keys:
         raise SpecError(
-            f"whoever reaches {flags.host} could use this server: there are no keys",
-            hint="give keys with --api-key-file FILE, or say --no-keys",
+            f"every client that reaches {flags.host} could use this server, because there are no keys",
+            hint="give keys with --api-key-file FILE, or allow this with --no-keys",
         )
     return None
 

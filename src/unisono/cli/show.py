@@ -19,14 +19,16 @@ _OTHER = "choose another file"
 
 
 def show(
-    trace: Annotated[Path, typer.Argument(help="A file of `unisono run --trace`, or of answers with their traces.")],
+    trace: Annotated[
+        Path, typer.Argument(help="A file that `unisono run --trace` wrote, or answers with their traces.")
+    ],
     html: Annotated[
-        Path | None, optional(metavar="FILE", help="Write one file that holds the page and the trace, and leave.")
+        Path | None, optional(metavar="FILE", help="Write one file with the page and the trace, and exit.")
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Listen on this port; 0 takes a free one.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
-    """Show a recorded trace in the page that shows every vote, until Ctrl-C."""
+    """Show a recorded trace on the page of `unisono serve`, until Ctrl-C."""
     from unisono.page.trace_reader import read_trace
 
     found = read_trace(trace)

@@ -30,13 +30,13 @@ MemberWords = Annotated[
         "--member",
         "-m",
         metavar="[NAME=]MODEL",
-        help="Name a member in place of SPEC; give one for each. KEY:VALUE may follow in the same word: "
+        help="Name a member in place of a file, once for each member. KEY:VALUE may follow in the same word: "
         "'gemma=demo:gemma3-270m weight:0.5'.",
     ),
 ]
 Save = Annotated[
     Path | None,
-    optional("--save", metavar="FILE", help="Write the ensemble file that says the same as the members and flags."),
+    optional("--save", metavar="FILE", help="Write an ensemble file with these members and flags."),
 ]
 
 

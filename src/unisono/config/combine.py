@@ -23,33 +23,43 @@ _FORMS = "write it as mean, geometric truncate:10 or {rule: geometric, truncate:
 
 @dataclass(frozen=True, slots=True)
 class Combine:
-    """How the members' distributions become one. The default is their weighted mean."""
+    """How the members' distributions are combined. The default is their weighted mean.
+
+    `unisono.fusion.rules` and `unisono.fusion.weights` have the formulas and their sources.
+
+    Raises:
+        SpecError: a name is unknown, or a value is out of range or does not belong to the rule.
+    """
 
     rule: str = MEAN
+    """``mean``, ``geometric``, ``max`` or ``contrastive``."""
     weights: str = "fixed"
+    """A factor on each member's weight: ``fixed``, ``entropy``, ``consistency`` or ``perplexity``."""
     truncate: Annotated[int | None, Number(1, 2**31, "it counts each member's likeliest pieces", whole=True)] = None
-    """Keep only the union of the members' likeliest pieces, this many of each; ``None`` for all."""
+    """Keep only the union of the members' most likely pieces, this many of each (UniTE, arXiv 2410.03777); ``None`` for
+    all."""
     sharpen: Annotated[float | None, Number(0.01, SMOOTH, "a piece of more mass takes that of its continuations")] = (
         None
     )
-    """The share from which a piece takes the mass of its continuations, see `sharpen`; ``None`` for never."""
+    """The probability, 0.01 to 0.5, above which a piece takes the probability of its continuations (SAFE, arXiv
+    2510.15346); ``None`` for never."""
     alpha: Annotated[
         float | None,
         Number(
             1e-6, 1, "from this share of the largest mass on a piece is plausible", readers=("rule", ("contrastive",))
         ),
     ] = None
-    """For ``contrastive``; ``None`` for `ALPHA`."""
+    """For ``contrastive``: the share of the experts' largest probability that a piece needs; ``None`` for 0.1."""
     floor: Annotated[
         float | None,
         Number(1e-30, 0.01, "a mass counts as this at least", readers=("rule", FLOORED)),
     ] = None
-    """For the rules that have one; ``None`` for `FLOOR`."""
+    """For the rules with logarithms and ``minimum``: the least value of a probability; ``None`` for 1e-10."""
     temperature: Annotated[
         float | None,
         Number(0.01, 100, "the higher it is, the less perplexities matter", readers=("weights", ("perplexity",))),
     ] = None
-    """For the weights ``perplexity``; ``None`` for their `TEMPERATURE`."""
+    """For the weights ``perplexity``: higher values make perplexities matter less; ``None`` for 1."""
 
     def __post_init__(self) -> None:
         _check_name("rule", self.rule, COMBINE_RULES, _FORMS)
@@ -95,7 +105,7 @@ class Combine:
             way = "contrastive cuts to what the experts find plausible anyway (alpha)"
             raise SpecError(
                 f"truncate is {self.truncate}, but {', '.join(amateurs)} has a negative weight: what an amateur finds "
-                "likeliest would join the pieces to choose from",
+                "most likely would join the pieces to choose from",
                 hint=f"leave truncate out{'' if self.rule == 'logits' else ': ' + way}",
             )
         if self.rule == "contrastive" and not amateurs:
@@ -136,8 +146,8 @@ class Combine:
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read a `Combine`, ``"geometric truncate:10"`` (keys with blanks or commas between), or a mapping of the
-        fields.
+        """Read a `Combine`, a line such as ``"geometric truncate:10"``, or a mapping of the fields. Blanks or commas
+        separate the keys of a line.
 
         Raises:
             SpecError: it is none of these.

@@ -23,11 +23,16 @@ _WAYS = "write it as json_object, regex:[a-z]+, {json_schema: {type: object}}, {
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """What every text that is written has to be, from its first byte to END."""
+    """The form of a text, from its first byte to END.
+
+    Raises:
+        SpecError: the kind is unknown, or the source is empty, no text, or no JSON schema.
+    """
 
     kind: str
+    """``json_object``, ``json_schema``, ``regex`` or ``lark``."""
     source: str = ""
-    """The schema as JSON, the regular expression, which the whole text has to match, or the Lark grammar."""
+    """The JSON schema, the regular expression that the whole text has to match, or the Lark grammar, as text."""
 
     def __post_init__(self) -> None:
         """Check the shape; whether a grammar comes of it is found out when it is compiled. Raises a `SpecError`."""
@@ -60,8 +65,11 @@ class Constraint:
 
     @classmethod
     def parse(cls, value: object) -> Self | None:
-        """Read a `Constraint`, ``"json_object"``, ``"regex:…"``, ``"lark:…"``, ``"json_schema:…"``, or a mapping of one
-        of the last three to its source; ``None`` for none. A schema may be a mapping itself. Raises a `SpecError`.
+        """Read a `Constraint`, ``"json_object"``, ``"regex:…"``, ``"lark:…"``, ``"json_schema:…"``, or a mapping of
+        one of these kinds to its source. A schema may be a mapping itself. ``None`` is no constraint.
+
+        Raises:
+            SpecError: it is none of these.
         """
         if value is None or isinstance(value, cls):
             return value

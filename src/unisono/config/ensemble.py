@@ -64,14 +64,18 @@ class Fitted(BaseModel):
 
 
 class EnsembleSpec(BaseModel):
-    """An ensemble as a file or a mapping describes it."""
+    """An ensemble, as a file or a mapping describes it.
+
+    Raises:
+        SpecError: a key is unknown, a value is wrong, or keys contradict each other.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     members: Annotated[list[MemberSpec], Field(min_length=1)]
-    """The voters. Their order numbers the union vocabulary and decides ties."""
+    """The members. Their order numbers the union vocabulary and so decides ties."""
     lead: str | None = None
-    """The member whose distribution the gate looks at; ``None`` for the first that votes."""
+    """The member whose distribution the gate reads; ``None`` for the first that votes."""
     combine: Combine = Combine()
     gate: Gate = Gate()
     speculate: Speculation | None = None
@@ -79,11 +83,11 @@ class EnsembleSpec(BaseModel):
     reasoning: Reasoning = Reasoning()
     spelling: None = Field(default=None, exclude=True)
     tuned_on: list[TunedOn] = Field(default_factory=list)
-    """What `unisono tune` looked at, and `unisono eval` therefore leaves out."""
+    """The questions that `unisono tune` used; `unisono eval` leaves them out."""
     fitted: Fitted | None = None
-    """What `unisono fit` found the members' weights, temperatures and calibrations on."""
+    """The answers on which `unisono fit` found weights, temperatures and calibrations."""
     folder: Path = Field(default=Path(), exclude=True)
-    """What relative paths of models are relative to: the folder of the spec's file."""
+    """The folder to which paths of models are relative: that of the ensemble file."""
 
     @field_validator("lead", mode="before")
     @classmethod

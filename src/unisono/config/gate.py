@@ -19,15 +19,21 @@ _ENDS = "write always, which asks the others at every step, or first:0, which ne
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """When the other members are asked. The default asks at every step."""
+    """When the other members are asked. The default asks them at every step.
+
+    Raises:
+        SpecError: the kind is unknown, or a value is out of range or does not belong to the kind.
+    """
 
     kind: str = "always"
+    """``always``, ``confidence``, ``margin``, ``entropy``, ``every``, ``first`` or ``certain``."""
     threshold: float | None = None
-    """For ``confidence``, ``margin`` and ``entropy``."""
+    """For ``confidence`` and ``margin`` a probability, 0 to 1; for ``entropy`` nats, 0 to 20."""
     n: int | None = None
-    """For ``every`` and ``first``."""
+    """For ``every`` and ``first``: a number of pieces."""
     boundary: bool = False
-    """Do not ask right after a piece that ends inside another member's token (SAFE, arXiv 2510.15346)."""
+    """Whether the gate stays shut directly after a piece that ends inside another member's token (SAFE, arXiv
+    2510.15346)."""
 
     def __post_init__(self) -> None:
         if self.kind is False:  # type: ignore[comparison-overlap]  # what YAML makes of off and no
@@ -71,6 +77,7 @@ class Gate:
 
     @property
     def parameter(self) -> float | None:
+        """The number of the kind: ``threshold`` or ``n``."""
         return self.threshold if self.n is None else self.n
 
     @property
@@ -80,7 +87,7 @@ class Gate:
 
     @property
     def is_certain(self) -> bool:
-        """Whether members are asked in turn, until those that are left cannot change the choice."""
+        """Whether members are asked in turn, until the rest cannot change the choice."""
         return self.kind == "certain"
 
     @property
@@ -98,8 +105,8 @@ class Gate:
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read a `Gate`, ``"confidence:0.5"``, with ``" boundary"`` after it or not, or a mapping of the fields;
-        ``None`` is the default.
+        """Read a `Gate`, a line such as ``"confidence:0.5"`` or ``"confidence:0.5 boundary"``, or a mapping of the
+        fields. ``None`` is the default.
 
         Raises:
             SpecError: it is none of these.

@@ -35,7 +35,13 @@ class MarkReading(BaseModel):
 
 
 class MemberSpec(BaseModel):
-    """One member as a spec describes it. It needs a ``name``, and ``model``, ``url`` or ``share_weights_with``."""
+    """One member, as an ensemble file describes it.
+
+    It needs a ``name``, and ``model``, ``url`` or ``share_weights_with``.
+
+    Raises:
+        SpecError: a key is unknown, a value is wrong, or keys contradict each other.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -43,59 +49,60 @@ class MemberSpec(BaseModel):
     model: Annotated[str, Field(min_length=1)] | None = None
     """A hub id, a folder, a GGUF file, or ``demo:NAME``."""
     share_weights_with: Annotated[str, Field(min_length=1)] | None = None
-    """The member whose model it is too: the weights are loaded once."""
+    """The member whose model this member uses too: the weights are loaded once."""
     adapter: Annotated[str, Field(min_length=1)] | None = None
-    """What is added to the model's weights for this member alone: a folder of PEFT's, or a GGUF file."""
+    """A LoRA adapter that is added to the model's weights for this member alone: a folder of PEFT's, or a GGUF file."""
     backend: str | None = None
-    """``llamacpp``, ``transformers``, ``vllm`` or ``endpoint``; by default the first that reads this model and is
-    installed."""
+    """``llamacpp``, ``transformers``, ``vllm`` or ``endpoint``; by default the first installed one that reads the
+    model."""
     url: str | None = None
     """The address of the engine or worker that has the model, ``http://HOST:PORT``."""
     api_key_env: str | None = None
-    """The environment variable that holds its key."""
+    """The environment variable that contains the engine's key."""
     served_model: Annotated[str, Field(min_length=1)] | None = None
-    """The model's name there, where the engine serves several."""
+    """The model's name in the engine, if it serves several."""
     tokenizer: Annotated[str, Field(min_length=1)] | None = None
-    """Where its tokenizer is read from: a hub id, a folder, a GGUF file, or ``demo:NAME``."""
+    """The source of its tokenizer: a hub id, a folder, a GGUF file, or ``demo:NAME``."""
     top: Annotated[int, Field(gt=0)] | None = None
-    """How many of the likeliest ids to ask for at each step."""
+    """How many of the most likely ids to request at each step."""
     timeout: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] | None = None
-    """Seconds that a step may wait for it, retries included."""
+    """Seconds that a step waits for the member, retries included."""
     retries: Annotated[int, Field(ge=0, le=100)] | None = None
-    """How often a request that is lost, or for which the engine is too busy, is sent again."""
+    """How often a request is sent again after a lost connection, or if the engine is busy."""
     wait: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] | None = None
-    """Seconds for which a start waits for it, where nothing answers."""
+    """Seconds that a start waits for an engine that does not answer."""
     weight: Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] = 1.0
-    """Its share of the vote, relative to the others'; 0 leaves the member out. Only the rules ``logits``
-    and ``contrastive`` have a use for a negative one."""
+    """Share of the vote, relative to the others'; 0 leaves the member out. Only the rules ``logits`` and
+    ``contrastive`` accept a negative weight."""
     temperature: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] = 1.0
-    """What its logits are divided by before it votes: above 1 it is less sure of itself, below 1 surer."""
+    """Divides the member's logits before it votes: above 1 it counts as less sure, below 1 as surer."""
     calibrate: dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         default_factory=dict
     )
-    """How likely it finds some answers of one piece where the question says nothing: their masses are divided by
-    these at the first piece of a text."""
+    """How likely the member finds some one-piece answers when the question says nothing. At the first piece of a text,
+    their probabilities are divided by these numbers (contextual calibration, arXiv 2102.09690)."""
     dtype: str | None = None
-    """Number format of the weights (transformers)."""
+    """Number format of the weights (transformers, vllm): ``float32``, ``bfloat16``, ``float16`` or ``auto``."""
     device: str | None = None
     """``cpu``, ``cuda``, ``cuda:1``, ``mps`` …"""
     context: Annotated[int, Field(gt=0)] | None = None
-    """Tokens that one text may hold."""
+    """The most tokens of one text."""
     threads: Annotated[int, Field(gt=0, le=1024)] | None = None
+    """Processor threads."""
     chat_template: str | None = None
-    """A Jinja template to use in place of the model's own."""
+    """A Jinja template that replaces the model's own, or a template's name, such as ``plain``."""
     system: Annotated[str, Field(min_length=1)] | None = None
-    """This member's own system message, put before that of the request."""
+    """This member's own system message, before that of the request."""
     prefix: Annotated[str, Field(min_length=1)] | None = None
     """Text that this member reads before the first user message, or before a raw prompt."""
     marks: dict[GivenMark, Annotated[str, Field(min_length=1)] | MarkReading] = Field(default_factory=dict)
-    """How it writes marks, where its template does not show that: tokens as text, or ``{reads: …}``."""
+    """How the member writes marks, if its template does not show it: tokens as text, or ``{reads: …}``."""
     ray: RaySpec | None = None
-    """What its Ray actor takes, where it lives in one."""
+    """Puts the member into a Ray actor, with these resources."""
     on_failure: Literal["error", "degrade"] = "error"
-    """What becomes of texts when it does not answer, where it lives elsewhere: they fail, or go on without it."""
+    """What happens to texts while a member that lives elsewhere does not answer: they fail, or continue without it."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """What only its backend understands."""
+    """Options of the backend."""
 
     @field_validator("backend")
     @classmethod
@@ -114,24 +121,24 @@ class MemberSpec(BaseModel):
     def _key_is_in_the_environment(cls, variable: str | None) -> str | None:
         if variable is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", variable):
             raise SpecError(  # it may be the key itself, which no message shows
-                "api_key_env is no name of an environment variable",
+                "api_key_env is not the name of an environment variable",
                 hint="put the key into the environment and name the variable here, for instance MEMBER_KEY",
             )
         return variable
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether it lives behind an endpoint, or in a Ray actor."""
+        """Whether the member lives behind an endpoint, or in a Ray actor."""
         return self.url is not None or self.ray is not None
 
     @property
     def home(self) -> str | None:
-        """What has its weights: a model or an address; ``None`` where they are another member's."""
+        """The model or the address; ``None`` if the member uses another one's weights."""
         return self.url if self.model is None else self.model
 
     @property
     def owner(self) -> str:
-        """The member whose weights it runs on: itself, or the one that ``share_weights_with`` names."""
+        """The member whose weights it uses: itself, or the one in ``share_weights_with``."""
         return self.share_weights_with or self.name
 
     @field_validator("calibrate")
@@ -231,7 +238,7 @@ def _address(url: str) -> str:
     except ValueError:
         sound = False
     if not sound or not url.isascii() or not url.isprintable() or " " in url:
-        raise SpecError(f"url is {shown(url)}, which is no address", hint="write http://HOST:PORT or https://HOST")
+        raise SpecError(f"url is {shown(url)}, which is not an address", hint="write http://HOST:PORT or https://HOST")
     if "@" in parts.netloc:  # a message that shows it would show the password
         raise SpecError(
             "url holds a user or a password", hint="put the key into the environment, and its name into api_key_env"

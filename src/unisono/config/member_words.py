@@ -137,7 +137,7 @@ def _check_model(model: str, line: str) -> None:
         )
     if re.search(r"\s", model) and not os.path.exists(os.path.expanduser(model)):
         raise SpecError(
-            f"the member {shown(line)}: there is no model {shown(model)}, and its last word is no KEY:VALUE",
+            f"the member {shown(line)}: there is no model {shown(model)}, and its last word is not KEY:VALUE",
             hint=f"write it as {FORM}, such as 'gemma=demo:gemma3-270m weight:0.5'; known keys: {', '.join(KEYS)}",
         )
 

@@ -29,12 +29,13 @@ _FORMS = "write it as smol, smol:6 or {drafter: smol, max_pieces: 6}"
 
 @dataclass(frozen=True, slots=True)
 class Speculation:
-    """Who drafts pieces that the others then read in one block. What is written stays the same."""
+    """Who drafts pieces that the others then verify in one block. The text stays the same."""
 
     drafter: str
     """A member, ``ngram`` or ``auto``."""
     max_pieces: Annotated[int, Number(1, MOST_PIECES, "it counts the pieces of a draft at most", whole=True)] = 6
-    """Drafted pieces in a block at most; how many it is follows what has been accepted and what passes cost."""
+    """The most drafted pieces of a block, 1 to 64. The actual number follows the acceptance rate and the cost of
+    passes."""
 
     def __post_init__(self) -> None:
         if _is_off(self.drafter):
@@ -49,8 +50,11 @@ class Speculation:
 
     @classmethod
     def parse(cls, value: object) -> Self | None:
-        """Read a `Speculation`, a drafter's name, with ``:N`` for ``max_pieces`` or not, or a mapping of the two;
-        ``"off"``, ``False`` or ``None`` is no speculation. Raises a `SpecError`.
+        """Read a `Speculation`, ``"DRAFTER"``, ``"DRAFTER:MAX_PIECES"``, or a mapping of the fields. ``"off"``,
+        ``False`` and ``None`` mean no speculation.
+
+        Raises:
+            SpecError: it is none of these.
         """
         if value is None or _is_off(value):
             return None
@@ -73,26 +77,28 @@ def _read_words(text: str) -> dict[str, Any]:
 
 
 class MethodOptions(SamplingOptions, total=False):
-    """How a text is written, as keywords: of `Method.but`, of `Ensemble.generate` and the like, and of a request.
+    """Keywords of `Method.but`, `Ensemble.generate`, `Ensemble.stream` and `Request` that replace keys of the method.
 
-    ``None``, or a key that is left out, stands for what the ensemble does anyway.
+    ``None``, or an absent keyword, leaves a key as it is.
     """
 
     lead: str | None
+    """The member that leads."""
     combine: Combine | str | Mapping[str, Any] | None
-    """How distributions become one, as `Combine.parse` reads it: ``"geometric"`` …"""
+    """How distributions are combined, as `Combine.parse` reads it: ``"geometric"`` …"""
     gate: Gate | str | Mapping[str, Any] | None
     """When the others are asked, as `Gate.parse` reads it: ``"always"``, ``"confidence:0.5"`` …"""
     boundary: bool | None
     """Whether the gate stays shut inside another member's token."""
     speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None
-    """Who drafts, as `Speculation.parse` reads it; ``"off"`` or ``False`` for nobody."""
+    """Who drafts, as `Speculation.parse` reads it; ``"off"`` or ``False`` for no drafts."""
     max_pieces: int | None
+    """The most drafted pieces of a block."""
     reasoning: Reasoning | str | int | Mapping[str, Any] | None
     """Whether answers may begin with reasoning, as `Reasoning.parse` reads it: ``"auto"``, ``"off"``, ``256`` …"""
     sampling: Sampling | str | float | Mapping[str, Any] | None
-    """How a piece is chosen, as `Sampling.parse` reads it: ``"greedy"``, ``0.7``, ``"one-member"`` …; ``temperature``
-    and the like then replace options of it."""
+    """How a piece is chosen, as `Sampling.parse` reads it: ``"greedy"``, ``0.7``, ``"mixture"`` …; ``temperature`` and
+    the like then replace options of it."""
     draw: Sampling | str | float | Mapping[str, Any] | None
     """The old name of ``sampling``."""
     spelling: str | None
@@ -115,15 +121,17 @@ def check_options(given: Iterable[str], known: Sequence[str] = OPTION_NAMES) -> 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How an ensemble writes. The default is the paper's: ask everybody at every step, take the likeliest
-    piece of the mean.
+    """How an ensemble writes. The default is the paper's method: all members vote at every step, and the most likely
+    piece of the mean is chosen (GaC, arXiv 2406.12585).
 
-    ``combine``, ``gate``, ``speculate``, ``sampling`` and ``reasoning`` may be given as the ``parse`` of each reads
-    them.
+    Each field also accepts what the ``parse`` of its class reads.
+
+    Raises:
+        SpecError: a value is wrong, or contradicts another one.
     """
 
     lead: str | None = None
-    """``None`` for the first of positive weight."""
+    """The member that the gate looks at; ``None`` for the first member with a positive weight."""
     combine: Combine = field(default_factory=Combine)
     gate: Gate = field(default_factory=Gate)
     speculate: Speculation | None = None
@@ -146,17 +154,17 @@ class Method:
             )
         if sampling.beam_width > 1 and self.speculate is not None:
             raise SpecError(
-                f"beam_width is {sampling.beam_width}, but {self.speculate.drafter} drafts: a draft goes on from one "
+                f"beam_width is {sampling.beam_width}, but {self.speculate.drafter} drafts: a draft continues one "
                 "text, and a beam follows several",
                 hint=f"leave speculate out (speculate: {OFF}), or the beam",
             )
 
     def but(self, **options: Unpack[MethodOptions]) -> Method:
-        """This method with some options replaced; ``None`` leaves one as it is, ``speculate="off"`` ends drafting.
+        """This method with some options replaced; ``None`` leaves an option as it is, ``speculate="off"`` ends drafts.
 
         Raises:
-            SpecError: an option is unknown, a value is wrong or contradicts another, or ``max_pieces`` is given though
-                nobody drafts.
+            SpecError: an option is unknown, a value is wrong or contradicts another one, or ``max_pieces`` is given
+                without a drafter.
         """
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         check_options(given)
@@ -188,7 +196,7 @@ class Method:
         return self.sampling
 
     def lead_among(self, weights: Mapping[str, float]) -> str:
-        """The member that leads: the one that is named, or else the first of positive weight."""
+        """The member that leads: the named one, or else the first with a positive weight."""
         return self.lead or next(name for name, weight in weights.items() if weight > 0)
 
     def to_json(self) -> dict[str, object]:
@@ -223,7 +231,7 @@ class Method:
         self.combine.check(weights)
         if self.lead is not None and self.lead not in members:
             raise SpecError(
-                f"the lead {shown(self.lead)} is no member that votes{nearest(self.lead, members)}",
+                f"the lead {shown(self.lead)} is not a member that votes{nearest(self.lead, members)}",
                 hint=f"members that vote: {known}",
             )
         if self.lead is not None and weights[self.lead] < 0:
@@ -246,7 +254,8 @@ class Method:
             return
         if drafter not in members:
             raise SpecError(
-                f"the drafter {shown(drafter)} is no member that votes{nearest(drafter, (*members, NGRAM, AUTO, OFF))}",
+                f"the drafter {shown(drafter)} is not a member that votes"
+                f"{nearest(drafter, (*members, NGRAM, AUTO, OFF))}",
                 hint=f"name one of {known}, or {NGRAM}, {AUTO}, or {OFF} for nobody",
             )
         if len(members) == 1:

@@ -38,7 +38,7 @@ class RaySpec(BaseModel):
     def _address_is_of_a_cluster(cls, address: str | None) -> str | None:
         if address is not None and address.startswith("ray://"):
             raise SpecError(
-                f"the address of a Ray cluster is {shown(address)}: through Ray Client each step would go by a proxy",
+                f"the address of a Ray cluster is {shown(address)}: with Ray Client each step would go through a proxy",
                 hint="run unisono on a node of the cluster (ray start --address HOST:PORT), and write that HOST:PORT",
             )
         return address

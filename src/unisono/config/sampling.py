@@ -45,25 +45,35 @@ class _Remembering:
 
 @dataclass(frozen=True, slots=True)
 class Sampling(_Remembering):
-    """How a piece is chosen from a distribution. The default is greedy.
+    """How a piece is chosen from the combined distribution. The default is greedy.
 
-    `unisono.fusion.logits_processors` says what each option does, and in which order they are applied.
+    Options apply in this order: bias, penalties, temperature, ``top_k``, ``top_p``, ``min_p``, ``typical_p``. Penalties
+    count the pieces of the answer, not those of the prompt. `unisono.fusion.logits_processors` has the formulas.
+
+    Raises:
+        SpecError: a value is out of range, or options contradict each other.
     """
 
     temperature: Temperature = 0
-    """Masses are raised to the power 1/temperature; at 0 the likeliest piece is taken."""
+    """Probabilities are raised to the power 1/temperature, 0 to 100; at 0 the most likely piece is chosen."""
     top_k: TopK | None = None
+    """Sample from this many most likely pieces; ``None`` for all."""
     top_p: TopP = 1
+    """Sample from the most likely pieces with this total probability, 0 to 1."""
     min_p: MinP = 0
+    """Sample from pieces with at least this share of the largest probability, 0 to 1."""
     typical_p: TypicalP = 1
+    """Sample from the most typical pieces with this total probability (arXiv 2202.00666), above 0 to 1."""
     repetition_penalty: RepetitionPenalty = 1
-    """The masses of pieces that were written are raised to this power."""
+    """The probabilities of generated pieces are raised to this power, above 0 to 100."""
     presence_penalty: PresencePenalty = 0
+    """Subtracted once from the log-probability of a generated piece, -2 to 2."""
     frequency_penalty: FrequencyPenalty = 0
+    """Subtracted from the log-probability of a generated piece for each occurrence, -2 to 2."""
     bias: Mapping[bytes, float] = field(default_factory=dict, hash=False)
-    """Added to the log-mass of the piece that completes a text, -100 to 100 as in the OpenAI API; see `Bias`."""
+    """Added to the log-probability of the piece that completes a text, -100 to 100; see `Bias`."""
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
-    """Added to the log-mass of a column of the union, END's included, -100 to 100 as in the OpenAI API."""
+    """Added to the log-probability of a column of the union, END included, -100 to 100."""
     member_temperature: Annotated[
         float,
         Number(
@@ -72,7 +82,7 @@ class Sampling(_Remembering):
             "1 leaves each member's distribution as it is, less makes every member surer before they are combined",
         ),
     ] = 1
-    """These, up to ``member_bias``, do the same to each member's distribution before they are combined."""
+    """Options with ``member_`` act on each member's distribution before combining."""
     member_top_k: TopK | None = None
     member_top_p: TopP = 1
     member_min_p: MinP = 0
@@ -82,25 +92,25 @@ class Sampling(_Remembering):
     member_frequency_penalty: FrequencyPenalty = 0
     member_bias: Mapping[bytes, float] = field(default_factory=dict, hash=False)
     seed: Seed | None = None
-    """``None`` for another text each time: a seed is then chosen for it. With greedy a seed promises what
-    holds anyway, the same text again."""
+    """The same seed gives the same text. ``None`` for a new seed each time. No effect with greedy."""
     mixture: bool = False
-    """Draw a member by weight and the piece from that member's distribution alone: the others are not run
-    (mixture sampling, arXiv 2605.00419). What is written is distributed as if drawn from the weighted mean."""
+    """Sample a member by weight, and the piece from that member's distribution alone; the others are not run (mixture
+    sampling, arXiv 2605.00419). The distribution of the text is that of the weighted mean."""
     truncated_sampling: bool = False
-    """Whether pieces may be drawn where members tell their likeliest ids only: `unisono.fusion.completion` fills the
-    rest up."""
+    """Whether pieces may be sampled if members report only their most likely ids; `unisono.fusion.completion` estimates
+    the rest."""
     # transformers and vLLM: 1 or more.
     beam_width: Annotated[
         int, Number(1, 64, "it counts the texts that are followed at once; 1 is greedy", whole=True)
     ] = 1
+    """Beam search over this many texts, 1 to 64; 1 for none."""
     # transformers and vLLM: any number.
     length_penalty: Annotated[
         float,
         Number(-10, 10, "a text's log-mass is divided by its pieces to this power: more favours long texts"),
     ] = 1
-    """A text's log-mass is divided by its number of pieces to this power before it is compared (GNMT, arXiv
-    1609.08144, section 7, without its constant: as transformers does)."""
+    """In beam search, a text's log-probability is divided by its number of pieces to this power, -10 to 10 (GNMT, arXiv
+    1609.08144, section 7, without its constant, as in transformers)."""
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():
@@ -116,7 +126,7 @@ class Sampling(_Remembering):
             self._check_mixture()
         if self.beam_width > 1 and self.mixture:
             raise SpecError(
-                f"{self.written} draws, and a beam searches for the likeliest text", hint="leave one of them out"
+                f"{self.written} draws, and a beam searches for the most likely text", hint="leave one of them out"
             )
         if self.beam_width > 1 and not self.is_greedy:
             raise SpecError(
@@ -136,7 +146,7 @@ class Sampling(_Remembering):
         object.__setattr__(self, name, value)
         if name in _DRAWING and self.is_greedy and value != _DEFAULTS[name]:
             raise SpecError(
-                f"{name} is {shown(value)}, but at temperature 0 the likeliest piece is taken and nothing drawn",
+                f"{name} is {shown(value)}, but at temperature 0 the most likely piece is taken and nothing is drawn",
                 hint=f"leave {name} out, or give a temperature above 0, such as 1",
             )
 
@@ -269,8 +279,8 @@ def _checked_logit_bias(bias: object) -> dict[int, float]:
     for column in bias:
         if not isinstance(column, int) or isinstance(column, bool) or column < 0:
             raise SpecError(
-                f"logit_bias is given for {shown(column)}, which is no column of a union",
-                hint="columns are whole numbers from 0 on; for texts there is bias",
+                f"logit_bias is given for {shown(column)}, which is not a column of a union",
+                hint="columns are whole numbers from 0 on; for texts use bias",
             )
     return {column: _BIAS.checked(f"the logit_bias of {column!r}", number) for column, number in bias.items()}
 

@@ -60,7 +60,10 @@ Seed = Annotated[
 
 
 class SamplingOptions(TypedDict, total=False):
-    """The options of `Sampling` that have keywords of their own."""
+    """Keywords that replace options of the ensemble's `Sampling`. ``None`` leaves an option as it is.
+
+    `Sampling` says what each one does.
+    """
 
     temperature: Temperature | None
     top_p: TopP | None

@@ -105,5 +105,5 @@ def refusal(words: str, truncated: Sequence[str], reason: str, way: str) -> Spec
     tell = "tells its likeliest ids" if len(truncated) == 1 else "tell their likeliest ids"
     return SpecError(
         f"{words} needs whole distributions, but member {names} {tell} only: {reason}",
-        hint=f"{way}, or load the member by a backend that tells whole distributions",
+        hint=f"{way}, or load the member with a backend that reports whole distributions",
     )

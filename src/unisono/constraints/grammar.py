@@ -223,7 +223,9 @@ def _check_lark(grammar: str) -> None:
     for schema in _schemas_in(grammar):
         options = schema.pop(OPTIONS, None)
         if isinstance(options, dict) and set(options) - {*JSON_OPTIONS, *SPACING}:
-            raise SpecError(f"{OPTIONS} is {shown(options)}", hint=f"choose of {', '.join([*JSON_OPTIONS, *SPACING])}")
+            raise SpecError(
+                f"{OPTIONS} is {shown(options)}", hint=f"choose one of {', '.join([*JSON_OPTIONS, *SPACING])}"
+            )
         check_schema(schema)
 
 

@@ -73,8 +73,8 @@ def check_schema(schema: Any) -> None:
                 odd.add(keyword)
             if len(odd) > MOST_ODD:
                 raise SpecError(
-                    f"the schema has more than {MOST_ODD} different words that are no keywords of JSON Schema",
-                    hint="leave out what asks for nothing",
+                    f"the schema has more than {MOST_ODD} different words that are not keywords of JSON Schema",
+                    hint="leave out words without effect",
                 )
         _check_values(part, where)
         least = part.get("minProperties", 0)
@@ -119,8 +119,8 @@ def _check_keyword(keyword: str, value: object, where: str) -> None:
         raise SpecError(f"{keyword} in {where} is of an older draft", hint="write prefixItems and items")
     elif keyword not in _REMARKS and (near := _near(keyword.lower())):
         raise SpecError(
-            f"{keyword!r} in {where} is no keyword of JSON Schema; did you mean {near!r}?",
-            hint="unknown words ask for nothing: correct it, or rename it if it is a remark",
+            f"{keyword!r} in {where} is not a keyword of JSON Schema; did you mean {near!r}?",
+            hint="unknown words have no effect: correct it, or rename it if it is a remark",
         )
 
 

@@ -179,7 +179,7 @@ class Received:
 
     @property
     def reasoning(self) -> str:
-        """What was reasoned, as far as it has been received."""
+        """The reasoning that has been received so far."""
         return "".join(self._reasoning)
 
     @property
@@ -197,10 +197,10 @@ class Received:
 
 
 class Stream(Received):
-    """A text while it is being generated: iterate to receive it as whole characters.
+    """A text while it is being generated: iterate to receive it, in whole characters.
 
-    What is reasoned before it is no part of the text: `parts` yields both, and `reasoning` is what there is so far.
-    After the last one, `generation` is there. Closing it, or leaving a ``with``, gives the text up.
+    `parts` yields reasoning too, and `reasoning` is the reasoning so far. After the end, `generation` is the finished
+    record. `close`, or the end of a ``with`` block, cancels the text.
     """
 
     def __init__(self, client: Client, request: GenerationRequest) -> None:
@@ -223,7 +223,7 @@ class Stream(Received):
         raise StopIteration
 
     def parts(self) -> Iterator[tuple[Part, str]]:
-        """Yield what is written from here on: ``("reasoning", text)`` and ``("answer", text)``."""
+        """Yield all text from here on: ``("reasoning", text)`` and ``("answer", text)``."""
         while (found := self._next()) is not None:
             yield found
 
@@ -235,10 +235,11 @@ class Stream(Received):
 
     @property
     def steps(self) -> tuple[StepRecord, ...]:
+        """The steps so far, with ``trace=True``."""
         return tuple(self._steps)
 
     def close(self) -> None:
-        """Stop generating and free the text's slots. Idempotent."""
+        """Stop generating and free the text's slots. A second call has no effect."""
         self._closed = True
         self._client.cancel(self._id)
 

@@ -93,7 +93,7 @@ def check_thinking(variables: Mapping[str, Any] | None, reasoning: Reasoning, *,
         if reasoning.off if thinks else reasoning.max_pieces is not None:
             raise SpecError(
                 f"reasoning is {reasoning}, but template_kwargs says {name}: {shown(value)}",
-                hint="leave one of them out; reasoning tells all templates that read such a variable",
+                hint="leave one of them out; reasoning sets all variables of templates for it",
             )
 
 

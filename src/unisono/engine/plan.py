@@ -83,7 +83,7 @@ def _replacing(weights: Mapping[str, float], its: Mapping[str, float]) -> dict[s
         )
     if unknown := next((name for name in weights if name not in its), None):
         raise SpecError(
-            f"weights are given for {shown(unknown)}, which is no member that votes{nearest(unknown, list(its))}",
+            f"weights are given for {shown(unknown)}, which is not a member that votes{nearest(unknown, list(its))}",
             hint=f"members that vote: {known}",
         )
     for name in its:

@@ -21,32 +21,32 @@ DEFAULT_LIMITS = Limits()
 
 
 class GenerationOptions(MethodOptions, total=False):
-    """What is asked for beside a prompt, as keywords of `Ensemble.generate` and the like."""
+    """Keywords of `Ensemble.generate`, `Ensemble.stream` and their asynchronous forms, beside the prompt."""
 
     tools: Sequence[Tool] | None
-    """What the answer to messages may call; `Ensemble.call_form` tells how it does."""
+    """The tools that the answer may call; `Ensemble.call_form` says in which form."""
     continue_final_message: bool
-    """Whether the last message, an assistant's, is continued in place of being answered."""
+    """Whether the last message, an assistant's, is continued and not answered."""
     begin: Beginning | str | bytes | Sequence[GivenPiece] | None
     """What the text begins with: the answer's first words, or a list of all pieces so far, such as steps of a trace.
     The generation is what follows."""
     max_new_tokens: int
-    """Pieces to choose at most."""
+    """The most pieces to choose."""
     stop: str | Sequence[str]
     """The text ends before the first of these strings that is completed."""
     trace: bool
     """Whether to keep a `StepRecord` of every step."""
     constraint: Constraint | str | Mapping[str, Any] | None
-    """What the text has to be, as `Constraint.parse` reads it: ``"json_object"``, ``{"json_schema": {…}}``,
+    """The form of the text, as `Constraint.parse` reads it: ``"json_object"``, ``{"json_schema": {…}}``,
     ``{"regex": "…"}``, ``{"lark": "…"}``."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class GenerationRequest:
-    """What somebody asks for: one text, or several, that follow a prompt.
+    """One text, or several, to generate after a prompt. `unisono.Request` is its public name.
 
-    It is the same record from the wire to the sequence: the library, the command line, the server and evaluation
-    make one, and `Preparer` turns it into a `PreparedRequest`.
+    The library, the command line, the server and evaluation all make this record, and `Preparer` turns it into a
+    `PreparedRequest`.
     """
 
     id: str
@@ -57,28 +57,28 @@ class GenerationRequest:
     trace: bool
     """Whether to keep a record of every step."""
     method: Method | None
-    """How it is written, as ``ensemble.method.but(gate="first:8")`` says it; ``None`` for as the ensemble writes."""
+    """The method, such as ``ensemble.method.but(gate="first:8")``; ``None`` for the ensemble's own."""
     constraint: Constraint | str | Mapping[str, Any] | None
-    """What each text has to be, as `Constraint.parse` reads it; ``None`` for anything."""
+    """The form of each text, as `Constraint.parse` reads it; ``None`` for any text."""
     n: int
-    """How many texts. The first has the seed of the sampling, the next that and 1, and so on."""
+    """How many texts. Their seeds are the seed of the sampling, then that plus 1, and so on."""
     top_logprobs: int
-    """How many of the most likely pieces of the combined distribution to keep of every step."""
+    """How many of the most likely pieces of the combined distribution to keep at every step."""
     model: str
-    """Which ensemble, where a service has several."""
+    """The ensemble, if a service has several."""
     options: Mapping[str, Any] = field(hash=False)
-    """What replaces options of the method, as `Method.but` takes them."""
+    """Options of the method to replace, as `Method.but` takes them."""
     score: bool
-    """Whether the prompt is scored, piece by piece, and nothing is generated. The generation is then the prompt without
-    its first piece, which nothing precedes, and its steps have the probabilities. The method's weights are those of a
-    text before which nothing was asked.
+    """Whether the prompt is scored piece by piece, and nothing is generated. The generation is then the prompt without
+    its first piece, which nothing precedes, and its steps have the probabilities. The weights are those after an empty
+    prompt.
     """
     begin: Beginning | None
-    """What each text begins with. The limits, the generation and its steps are those of what follows."""
+    """What each text begins with. Limits, generation and steps are those of the text that follows."""
     weights: Mapping[str, float] | None = field(hash=False)
-    """By member, what replaces the weights of the ensemble's file: positive, and scaled to sum 1."""
+    """By member, weights that replace those of the ensemble's file: positive, and scaled to sum to 1."""
     first_choices: bool
-    """Whether to keep a record of every step with each voter's likeliest piece, and without the rest of a trace."""
+    """Whether to keep a record of every step with each voter's most likely piece, without the rest of a trace."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class GenerationRequest:
 
 
 Request = GenerationRequest
-"""Its public name."""
+"""The public name of `GenerationRequest`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -176,7 +176,7 @@ def from_hub(name: str, folder: str | None, choices: Sequence[str]) -> list[Any]
     if name not in manager.all_tasks:
         raise SpecError(
             f"there is no task {shown(name)}{nearest(name, [*choices, *manager.all_tasks])}",
-            hint=f"choose of {', '.join(choices)}, or one that `unisono lm-eval ls tasks` lists",
+            hint=f"choose one of {', '.join(choices)}, or one that `unisono lm-eval ls tasks` lists",
         )
     with _making(name, "its data comes from the hub: see that it can be reached, or give files (--data)"):
         tasks = list(manager.load([name])["tasks"].values())

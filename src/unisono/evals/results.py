@@ -119,7 +119,9 @@ class RunFolder:
 def read_results(folder: Path) -> Results:
     """Read a run's folder, finished or not. Raises a `SpecError` when it holds no run."""
     if not os.path.isfile(folder / ABOUT):
-        raise SpecError(f"{str(folder)!r} is no folder of a run: it has no {ABOUT}", hint="name the --out of a run")
+        raise SpecError(
+            f"{str(folder)!r} is not the folder of a run: it has no {ABOUT}", hint="name the --out of a run"
+        )
     answers, _ = complete_lines(folder / ANSWERS, "task", what="a run's answers", line_is="an answer")
     about = read_about(folder)
     tasks = about.get("tasks", ())
@@ -216,7 +218,9 @@ def _is_begun(folder: Path) -> bool:
     ours = {LOCK, ANSWERS, *(_new(folder / name).name for name in (ABOUT, TIMES)), TIMES}
     strange = next((path.name for path in folder.iterdir() if path.name not in ours), None)
     if strange is not None:
-        raise SpecError(f"{str(folder)!r} is no folder of a run: it holds {strange!r}", hint="choose another --out")
+        raise SpecError(
+            f"{str(folder)!r} is not the folder of a run: it holds {strange!r}", hint="choose another --out"
+        )
     return False
 
 

@@ -45,8 +45,8 @@ def check(prepared: Prepared, references: Sequence[Reference], rule: str | None 
         )
     if told := [member.spec.name for member in prepared.members if member.facts.truncated]:
         raise SpecError(
-            f"member {told[0]!r} tells its likeliest ids only: other pieces of an answer have no probability",
-            hint="load it by a backend that tells whole distributions",
+            f"member {told[0]!r} reports only its most likely ids: other pieces of an answer have no probability",
+            hint="load it with a backend that reports whole distributions",
         )
     if len(references) < FEWEST:
         answers = "answer" if len(references) == 1 else "answers"

@@ -37,6 +37,8 @@ AS_IT_WAS, FITTED = "as it was", "as fitted"  # no member can have such a name
 
 @dataclass(frozen=True, slots=True)
 class FittedMember:
+    """The fitted keys of one member, as they are written into an ensemble file."""
+
     name: str
     weight: float
     temperature: float
@@ -45,41 +47,50 @@ class FittedMember:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """By how much the fitted ensemble is better than another system on what was held out, in nats a byte."""
+    """By how much the fitted ensemble is better than another system on held-out answers, in nats per byte."""
 
     over: str
+    """The other system: a member, or the ensemble as it was."""
     mean: float
+    """Nats per byte; positive if the fitted ensemble is better."""
     interval: Interval
+    """A bootstrap interval of the mean over answers, 95 %."""
     held_out: int
-    """How many answers show it."""
+    """How many answers were held out."""
 
     @property
     def is_shown(self) -> bool:
+        """Whether there are ten held-out answers or more, and the interval is above 0."""
         return self.held_out >= SHOWN_FROM and self.interval.low > 0
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What was found, and what it is worth."""
+    """The result of fitting, and its gain on held-out answers."""
 
     rule: str
+    """``mean`` or ``geometric``."""
     lead: str
+    """The member that cuts the answers into pieces."""
     members: tuple[FittedMember, ...]
+    """What to write into the ensemble file."""
     parameters: int
     """How many numbers were fitted."""
     answers: int
+    """How many answers were fitted on."""
     held_out: int
+    """How many answers were held out."""
     leads: Mapping[str, float]
-    """By lead that was tried, nats a byte on what it was tried on, with the weights that suit it best there."""
+    """By lead that was tried, nats per byte of the answers on which leads were tried, with the weights that suit it best."""
     nats: Mapping[str, float]
-    """By system, nats a byte on what was held out, the less the better: each member alone, the ensemble as it was, and
-    as it is fitted."""
+    """By system, nats per byte on held-out answers, lower is better: each member alone, the ensemble as it was, and the
+    fitted ensemble."""
     gains: tuple[Gain, ...]
-    """Over the ensemble as it was, and over the member that was best on the part that was fitted on."""
+    """Over the ensemble as it was, and over the member that was best on the other answers."""
 
     @property
     def is_better(self) -> bool:
-        """Whether what was held out shows that fitting the ensemble has made it better."""
+        """Whether the held-out answers show a gain over the ensemble as it was."""
         return self.gains[0].is_shown
 
     def to_json(self) -> dict[str, Any]:

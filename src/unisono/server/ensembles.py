@@ -31,7 +31,7 @@ def named_files(ensembles: Iterable[str]) -> dict[str, Path | str]:
         if not NAME.fullmatch(name):
             raise SpecError(
                 f"{shown(name)} cannot be the name of a model",
-                hint="use letters, digits, '.', '_' and '-'; NAME=FILE names it otherwise than its file",
+                hint="use letters, digits, '.', '_' and '-'; NAME=FILE gives it another name",
             )
         if name in found:
             raise SpecError(

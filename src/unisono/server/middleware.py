@@ -203,7 +203,7 @@ def read_origins(given: Iterable[str]) -> list[str]:
         if origin not in ("*", "null"):
             if (parts := ORIGIN.fullmatch(origin)) is None:
                 raise SpecError(
-                    f"{shown(value)} is no origin of pages",
+                    f"{shown(value)} is not an origin of pages",
                     hint="write it as SCHEME://HOST or SCHEME://HOST:PORT, such as https://app.example; * is any",
                 )
             scheme, host, port = parts.groups(default="")

@@ -169,7 +169,7 @@ class Commands:
 
     def _show(self, rest: str) -> Effect:
         if rest not in ("", "on", OFF):
-            raise SpecError(f"/show {rest}: there is no such way", hint="write /show, /show on or /show off")
+            raise SpecError(f"/show {rest} is unknown", hint="write /show, /show on or /show off")
         session = self._session
         if rest:
             self.shows_pieces = rest == "on"
@@ -235,7 +235,7 @@ def _value(session: Session, name: str) -> str:
 def _count(rest: str) -> int:
     number = read_number(rest or "1")
     if not isinstance(number, int) or not 1 <= number <= MOST:
-        raise SpecError(f"{shown(rest)} is no number of turns", hint="write a whole number, as in /undo 2")
+        raise SpecError(f"{shown(rest)} is not a number of turns", hint="write a whole number, as in /undo 2")
     return number
 
 
@@ -252,4 +252,4 @@ def _path_of(name: str) -> Path:
     try:
         return Path(os.path.abspath(Path(name).expanduser()))
     except (RuntimeError, ValueError) as error:
-        raise SpecError(f"{shown(name)} is no name of a file: {error}", hint="give another") from error
+        raise SpecError(f"{shown(name)} is not a file name: {error}", hint="give another") from error

@@ -138,4 +138,4 @@ class Loop:
         if os.environ.get(DEBUG_KEY):
             raise error
         say(f"unisono: {type(error).__name__}: {error}")
-        say(f"  the conversation goes on; {DEBUG_KEY}=1 shows where it happened")
+        say(f"  the conversation continues; {DEBUG_KEY}=1 shows where it happened")

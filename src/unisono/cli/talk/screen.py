@@ -15,7 +15,7 @@ from unisono.cli.talk.commands import Table
 if TYPE_CHECKING:
     from unisono.config.method import Method
 
-STOPPED = "stopped: what is written stays; /continue goes on, /retry writes it anew, /undo takes it back"
+STOPPED = "stopped: what is written stays; /continue goes on, /retry writes it again, /undo takes it back"
 UNANSWERED = "stopped before an answer began: the question is taken back; /retry asks it again"
 AS_BEFORE = "stopped before there was any text: the answer is as it was"
 WAYS = {

@@ -116,10 +116,10 @@ class Session:
         """Go on with the last answer, where it was cut off."""
         last = self._last("to go on with")
         if not last.can_continue:
-            raise SpecError("the last answer is not cut off: its end was chosen", hint="/retry writes it anew")
+            raise SpecError("the last answer is not cut off: its end was chosen", hint="/retry writes it again")
         if not last.answer:
             hint = "/retry, after /reasoning off or with a larger --max-new-tokens"
-            raise SpecError("the last answer was cut off within its reasoning, which cannot go on", hint=hint)
+            raise SpecError("the last answer was cut off within its reasoning, which cannot be continued", hint=hint)
         return self._begin(self.conversation.without_last(), last.question, last, continues=True)
 
     def keep(self, answer: Answer) -> bool:

@@ -132,6 +132,6 @@ def _explained(error: ValidationError) -> str:
 
 def _no_conversation(name: str, why: str) -> SpecError:
     return SpecError(
-        f"{name} is no conversation of unisono chat: {why}",
+        f"{name} is not a conversation of unisono chat: {why}",
         hint="docs/chat.md shows the form; the file was not changed",
     )

@@ -67,7 +67,7 @@ class Baseline(ABC):
         for name in (getattr(self, key.name) for key in fields(self) if key.name in NAMES):
             if name is not None and name not in members:
                 raise SpecError(
-                    f"{self.name} names {shown(name)}, which is no member that votes{nearest(name, members)}",
+                    f"{self.name} names {shown(name)}, which is not a member that votes{nearest(name, members)}",
                     hint=f"members that vote: {', '.join(members)}",
                 )
 

@@ -108,7 +108,7 @@ def _pareto(report: Report, task: TaskFigures, prefix: str) -> Picture | None:
     if min(speeds) > 0 and max(speeds) > 20 * min(speeds):
         axes.set_xscale("log")
     axes.margins(0.09, 0.08)
-    axes.set_xlabel("ms a piece")
+    axes.set_xlabel("ms per piece")
     axes.set_ylabel(_metric(task))
     strong = LOOKS[Kind.ENSEMBLE]
     drawing.label(
@@ -120,7 +120,7 @@ def _pareto(report: Report, task: TaskFigures, prefix: str) -> Picture | None:
     )
     said = (f"{system}: {accuracy:.1f} at {milliseconds(ms)} ms" for system, (ms, accuracy) in places.items())
     front = f"On the dashed line, which no other system beats: {', '.join(task.front)}"
-    title = f"{task.facts.name}: {_metric(task)} against ms a piece; no system beats those on the dashed line"
+    title = f"{task.facts.name}: {_metric(task)} against ms per piece; no system beats those on the dashed line"
     return Picture(f"{prefix}-accuracy-and-time", title, f"{'; '.join(said)}. {front}", drawing.svg())
 
 

@@ -255,7 +255,7 @@ def headline(systems: Sequence[SystemFacts], tasks: Sequence[TaskFigures]) -> st
     if ensemble is None:
         return "No ensemble was asked in this run."
     if not any(system.kind == Kind.MEMBER for system in systems):
-        return "No member was asked alone in this run, so there is nothing to hold the ensemble against."
+        return "No member was asked alone in this run, so the ensemble cannot be compared."
     compared = [comparison for _, comparison in comparisons(ensemble, tasks)]
     if not compared:
         return "The ensemble and its members have no question in common in this run."
@@ -306,7 +306,7 @@ def claim(found: GateClaim) -> str:
         tried = "the one gate" if found.gates == 1 else f"each of the {found.gates} gates"
         return f"{where}, {tried} is less accurate than {found.always}, which asks always."
     times = (
-        f", and {milliseconds(found.ms_a_piece)} ms a piece in place of {milliseconds(found.ms_always)} ms"
+        f", and {milliseconds(found.ms_a_piece)} ms per piece instead of {milliseconds(found.ms_always)} ms"
         if found.ms_a_piece is not None and found.ms_always is not None
         else ""
     )
@@ -314,7 +314,7 @@ def claim(found: GateClaim) -> str:
     return (
         f"{where}, {found.system} is at least as accurate as {found.always}, which asks always "
         f"({points(found.difference or 0)} points{interval}), with all members asked at {percent(found.share)} % of "
-        f"the pieces{times}. It is the gate that asks least often among those, of {found.gates}."
+        f"the pieces{times}. Gates compared: {found.gates}; of those as accurate, it asks least often."
     )
 
 

@@ -58,7 +58,7 @@ def load_tasks(
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise SpecError(f"{what} is {shown(value)}: it must be a whole number, {least} or more")
     if not wanted:
-        raise SpecError("no task is named", hint=f"choose of {', '.join(RECIPES)}")
+        raise SpecError("no task is named", hint=f"choose one of {', '.join(RECIPES)}")
     if data is not None:
         _check_data(wanted, data)
     lm_eval, cut = load_lm_eval(), Slice(limit, fewer, last, tuned_on, fitted_on)
@@ -134,7 +134,7 @@ def _check_data(names: Sequence[str], data: Path) -> None:
         if name not in RECIPES:
             raise SpecError(
                 f"there is no task {shown(name)} for data in files{nearest(name, RECIPES)}",
-                hint=f"choose of {', '.join(RECIPES)}; without --data, any of lm-evaluation-harness",
+                hint=f"choose one of {', '.join(RECIPES)}; without --data, any of lm-evaluation-harness",
             )
     if not os.path.isdir(data):
         raise SpecError(f"there is no folder {str(data)!r}", hint="--data names a folder with NAME.jsonl of each task")

@@ -53,7 +53,7 @@ class ResponseRoutes:
         if (after := request.query_params.get("after")) is not None:
             place = next((place for place, item in enumerate(data, 1) if item["id"] == after), None)
             if place is None:
-                raise invalid("after", f"after is {shown(after)}, which is no item of this response's input")
+                raise invalid("after", f"after is {shown(after)}, which is not an item of this response's input")
             data = data[place:]
         most = int(_asked(request, "limit", LIMITS))
         page = data[:most]
