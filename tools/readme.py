@@ -76,15 +76,26 @@ def _command(snippet: Snippet) -> list[str]:
 
 
 def _run(snippet: Snippet, folder: Path, environment: Mapping[str, str]) -> None:
-    command = _command(snippet)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        _command(snippet),
+        cwd=folder,
+        env=dict(environment),
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        done = subprocess.run(
-            command, cwd=folder, env=dict(environment), input=SAID, capture_output=True, text=True, timeout=LIMIT
-        )
-    except subprocess.TimeoutExpired as late:
-        sys.exit(f"README.md: this has not ended after {LIMIT} s:\n{snippet.code}\n{late.stdout}\n{late.stderr}")
-    if done.returncode or not done.stdout.strip() or "Traceback" in done.stderr:
-        sys.exit(f"README.md: this ended with status {done.returncode}:\n{snippet.code}\n{done.stdout}\n{done.stderr}")
+        shown, told = process.communicate(SAID, timeout=LIMIT)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)  # what the shell has started, too
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        sys.exit(f"README.md: this has not ended after {LIMIT} s:\n{snippet.code}")
+    if process.returncode or not shown.strip() or "Traceback" in told:
+        sys.exit(f"README.md: this ended with status {process.returncode}:\n{snippet.code}\n{shown}\n{told}")
 
 
 @contextlib.contextmanager
