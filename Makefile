@@ -13,7 +13,7 @@ QUESTION = Why does the sea look blue on a sunny day?
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help install demo test test-fast test-clients test-engines fuzz check bench
+.PHONY: help install demo test test-fast test-clients test-engines fuzz check bench dist
 
 help:
 	@echo 'make demo     two real models with different tokenizers answer a question together'
@@ -25,6 +25,7 @@ help:
 	@echo 'make fuzz     try hostile requests and files on a server and on doctor, for MINUTES=$(MINUTES)'
 	@echo 'make check    style, types and the import rule'
 	@echo 'make bench    run the benchmarks (installs a third model, 1.1 GB)'
+	@echo 'make dist     build the wheel and the sdist, and try the wheel alone'
 	@echo 'make install  only install, into .venv'
 
 install:
@@ -78,3 +79,7 @@ check:
 bench:
 	@$(INSTALL) tests qwen
 	.venv/bin/python benchmarks/run.py $(ARGS)
+
+dist:
+	@$(INSTALL)
+	.venv/bin/python tools/dist.py $(ARGS)
