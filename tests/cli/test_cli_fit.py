@@ -23,7 +23,7 @@ from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.evals.analysis.references import read_answers
 from unisono.evals.results import read_results
-from unisono.fitting.fit import Gain, _members
+from unisono.fitting.fit import Gain, _members, _parted
 from unisono.fusion.fitting import Shape
 from unisono.fusion.resampling import Interval
 from unisono.identity import check_fitted, marks_of
@@ -388,3 +388,16 @@ def test_fitted_temperatures_are_those_that_a_file_may_have(
     prepared = prepare(load_spec(duo)).reshaped({"a": {"temperature": was}})
     members = _members(prepared, Shape(np.array([0.5, 0.5]), np.array([found, 1.0])))
     assert [each.temperature for each in members] == [expected, 1]
+
+
+def test_leads_are_tried_on_answers_of_every_task_from_all_over_it() -> None:
+    tasks = {"few": 95, "more": 192}
+    references = [
+        Reference(str(place), Prompt("x"), "y", task) for task, count in tasks.items() for place in range(count)
+    ]
+    tried, rest = _parted(references)
+    by_task = {task: [int(each.id) for each in tried if each.task == task] for task in tasks}
+    assert {task: len(its) for task, its in by_task.items()} == {"few": 32, "more": 64}
+    assert by_task["few"][-1] > 90
+    assert by_task["more"][-1] > 185
+    assert sorted(map(id, [*tried, *rest])) == sorted(map(id, references))

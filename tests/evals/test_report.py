@@ -364,7 +364,14 @@ def test_a_failure_is_worth_nothing_on_the_whole_and_has_no_nats() -> None:
     ]
     by_accuracy, by_nats = figures(replace(results, answers=failed)).overall
     assert [each.mean for each in by_accuracy.systems] == [1, 0.625]
-    assert [each.mean for each in by_nats.systems] == [1, 1]
+    assert [(each.system, each.mean) for each in by_nats.systems] == [("a", 1)]
+
+
+def test_metrics_that_are_no_shares_are_not_averaged_with_others() -> None:
+    results = over_tasks({"a": ("1111", "11"), "ensemble": ("1111", "11")})
+    third = [replace(each, task="f1", metrics={"f1": 87.5}) for each in results.answers if each.task == "short"]
+    by_accuracy, by_nats = figures(replace(results, answers=[*results.answers, *third])).overall
+    assert by_accuracy.tasks == by_nats.tasks == ("long", "short")
 
 
 @needs_plots

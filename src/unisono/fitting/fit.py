@@ -21,7 +21,7 @@ from unisono.fitting.checks import check
 from unisono.fitting.readings import Losses, Observations, leads_of, mean_of, read_losses, weights_of
 from unisono.fusion.fitting import Observed, Shape, fit_geometric, fit_mean, nats
 from unisono.fusion.resampling import Interval, paired_bootstrap
-from unisono.reference_answers import Reference, split
+from unisono.reference_answers import Reference, by_task, split
 
 SHOWN_FROM = 10
 """Held-out answers that can show a gain: that of three lies above zero by chance every ninth time."""
@@ -81,7 +81,7 @@ class Fit:
     held_out: int
     """How many answers were held out."""
     leads: Mapping[str, float]
-    """By lead that was tried, nats per byte of the answers on which leads were tried, with the weights that suit it best."""
+    """By lead that was tried, nats per byte of the answers on which leads were tried, with its own best weights."""
     nats: Mapping[str, float]
     """By system, nats per byte on held-out answers, lower is better: each member alone, the ensemble as it was, and the
     fitted ensemble."""
@@ -174,11 +174,12 @@ def _lead(
 
 
 def _parted(references: Sequence[Reference]) -> tuple[list[Reference], list[Reference]]:
-    """Answers on which leads are tried, spread over all, and the others."""
-    step = max(1, len(references) // TRIED)
-    tried = references[::step][:TRIED] if step > 1 else references
-    others = set(tried)
-    return list(tried), [each for each in references if each not in others]
+    """Answers on which leads are tried, spread over each task, and the others."""
+    tried: set[Reference] = set()
+    for its in by_task(references).values():
+        count = min(len(its), max(1, round(TRIED * len(its) / len(references))))
+        tried.update(its[place * len(its) // count] for place in range(count))
+    return [each for each in references if each in tried], [each for each in references if each not in tried]
 
 
 def _priors(prepared: Prepared, before: Prepared | None) -> int:

@@ -14,17 +14,18 @@ from unisono.fusion.resampling import stratified_bootstrap
 
 
 def overall(systems: Sequence[SystemFacts], tables: Sequence[TaskTable]) -> tuple[Overall, ...]:
-    """By the main metrics and by nats a byte, as far as all members have these on all of several tasks."""
+    """By the main metrics that are shares and by nats a byte, as far as all members have these on several tasks."""
     found = (_overall(systems, tables, metric) for metric in (None, NATS))
     return tuple(each for each in found if each is not None)
 
 
 def _overall(systems: Sequence[SystemFacts], tables: Sequence[TaskTable], metric: str | None) -> Overall | None:
     members = [system.name for system in systems if system.kind == Kind.MEMBER]
+    tables = [table for table in tables if _counts(table, members, metric)]
     if len(tables) < 2 or not members:
         return None
-    values = _values(systems, tables, members[0], metric)
-    if not all(name in values for name in members) or not all(map(len, values[members[0]])):
+    values = _values(systems, tables, members, metric)
+    if not all(name in values for name in members):
         return None
     means = {name: fmean(fmean(each.values()) for each in its) for name, its in values.items()}
     best = (min if metric == NATS else max)(members, key=lambda name: means[name])
@@ -32,6 +33,7 @@ def _overall(systems: Sequence[SystemFacts], tables: Sequence[TaskTable], metric
     others = {name: [member for member in members if member != name] for name in values}
     return Overall(
         metric,
+        tuple(names),
         best,
         tuple(
             OverTasks(name, means[name], tuple(_beside(names, own, each, values[each]) for each in others[name]))
@@ -40,18 +42,32 @@ def _overall(systems: Sequence[SystemFacts], tables: Sequence[TaskTable], metric
     )
 
 
+def _counts(table: TaskTable, members: Sequence[str], metric: str | None) -> bool:
+    """Whether a task can be averaged with others: its main metric is from 0 to 1, or members have nats a byte of it."""
+    values = [table.values(name, metric) for name in members]
+    if metric is None:
+        return all(its for its in values) and all(0 <= value <= 1 for its in values for value in its.values())
+    return bool(set.intersection(*map(set, values))) if values else False
+
+
 def _values(
-    systems: Sequence[SystemFacts], tables: Sequence[TaskTable], first: str, metric: str | None
+    systems: Sequence[SystemFacts], tables: Sequence[TaskTable], members: Sequence[str], metric: str | None
 ) -> dict[str, list[Values]]:
-    """By system and task, of systems that were asked what the first one was, on the questions that have a value."""
-    asked = [set(table.values(first)) for table in tables]
+    """By system and task, the values of systems that were asked what the members were.
+
+    By nats a byte, on the questions that all members answered; a system that failed at one of these has no place.
+    """
+    asked = [set(table.values(members[0])) for table in tables]
     alike = [each.name for each in systems if [set(table.values(each.name)) for table in tables] == asked]
-    found: dict[str, list[Values]] = {name: [] for name in alike}
-    for table in tables:
-        its = {name: table.values(name, metric) for name in alike}
-        shared = set.intersection(*map(set, its.values())) if its else set()
-        for name, own in its.items():
-            found[name].append({question: value for question, value in own.items() if question in shared})
+    found: dict[str, list[Values]] = {}
+    shared = [set.intersection(*(set(table.values(name, metric)) for name in members)) for table in tables]
+    for name in alike:
+        its = [table.values(name, metric) for table in tables]
+        if all(questions <= set(own) for questions, own in zip(shared, its, strict=True)):
+            found[name] = [
+                {question: value for question, value in own.items() if question in questions}
+                for questions, own in zip(shared, its, strict=True)
+            ]
     return found
 
 

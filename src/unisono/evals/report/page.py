@@ -68,7 +68,6 @@ def environment(form: str) -> jinja2.Environment:
         "list_of": lambda names: ", ".join(names) or "none",
         "literal": lambda text: escape(visible(text)) if is_html else Markup(visible(text)),
         "ms": phrases.milliseconds,
-        "name_of": lambda task: task.facts.name,
         "title": phrases.task_title,
         "zip": functools.partial(zip, strict=True),
     }

@@ -75,9 +75,10 @@ def as_measured(cell: Cell, mean: float) -> str:
     return percent(mean) if cell.interval is not None and 0 <= mean <= 1 else f"{mean:.4g}"
 
 
-def overall_caption(found: Overall) -> str:
+def overall_caption(found: Overall, tasks: int) -> str:
     by = "The main metrics in %" if found.metric is None else "Nats a byte of the right answers, the less the better"
-    return f"{by}: the mean of the tasks, and the difference to each member"
+    of = "the tasks" if len(found.tasks) == tasks else ", ".join(found.tasks)
+    return f"{by}: the mean of {of}, and the difference to each member"
 
 
 def less(members: Sequence[str]) -> list[str]:

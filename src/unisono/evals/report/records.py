@@ -225,6 +225,8 @@ class Overall:
 
     metric: str | None
     """``None`` for the main metric of each task."""
+    tasks: tuple[str, ...]
+    """Those that can be averaged: whose main metric is from 0 to 1, or, by nats a byte, which have choices."""
     best_member: str
     """The one whose mean is best, the first of equals."""
     systems: tuple[OverTasks, ...]

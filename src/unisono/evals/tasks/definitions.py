@@ -156,8 +156,10 @@ class Definition:
 
     def _nats(self, document: Any, choices: Sequence[str], reply: Reply) -> dict[str, float]:
         """How likely the right choice is, where one is known to be right."""
+        if not reply.choices:
+            return {}
         place = self._task.doc_to_target(document)
-        if not reply.choices or not isinstance(place, int) or not 0 <= place < len(choices):
+        if not isinstance(place, int) or not 0 <= place < len(choices):
             return {}
         return {NATS: min(MOST_NATS, -reply.choices[place][0]) / max(1, len(choices[place].encode()))}
 
