@@ -114,7 +114,7 @@ def _check_base(base: object, names: Collection[str], who: str) -> None:
         return
     if not isinstance(base, str) or _plain(base) not in map(_plain, names):
         raise ModelUnsupported(
-            f"{who} was trained on {shown(base)}, and the model is {' or '.join(sorted(set(names)))}",
+            f"{who} was trained on {shown(base)}, and the model is {' or '.join(sorted({*map(_last, names)}))}",
             hint="an adapter of another model spoils this one without a word. If it is the same model by another name, "
             f"write that into {CONFIG} as base_model_name_or_path, or null",
         )
@@ -122,9 +122,13 @@ def _check_base(base: object, names: Collection[str], who: str) -> None:
 
 def _plain(name: str) -> str:
     """The last part of a name, without case, signs, and the number format that files of GGUF end with."""
-    last = re.split(r"[/\\:]", name.rstrip("/\\"))[-1].lower().removesuffix(".gguf")
+    last = _last(name).lower().removesuffix(".gguf")
     last = re.sub(r"[-._](i?q\d\w*|f16|bf16|f32|gguf)$", "", last)
     return re.sub(r"[^a-z0-9]", "", last)
+
+
+def _last(name: str) -> str:
+    return re.split(r"[/\\:]", name.rstrip("/\\"))[-1]
 
 
 def _layers(shapes: Mapping[str, tuple[int, ...]], who: str) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:

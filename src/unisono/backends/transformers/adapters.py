@@ -26,7 +26,6 @@ class Adapters:
         self._names = list(found)
         self._rows: tuple[int | None, ...] = ()
         self._masks: dict[tuple[Any, ...], Tensor] = {}
-        self._layers: dict[str, _Layer] = {}
         parts: dict[str, list[tuple[int, Tensor, Tensor]]] = {}
         for number, files in enumerate(found.values()):
             tensors = read(files.weights)
@@ -38,12 +37,12 @@ class Adapters:
         for name, its in parts.items():
             module = model.get_submodule(name)
             device = module.weight.device
-            self._layers[name] = layer = _Layer(
+            its_layer = _Layer(
                 ranks=tuple((number, a_ri.shape[0]) for number, a_ri, _ in its),
                 a_ri=join([a_ri for _, a_ri, _ in its], 0).to(device),
                 b_or=join([b_or for _, _, b_or in its], 1).to(device),
             )
-            module.register_forward_hook(partial(self._add, layer))
+            module.register_forward_hook(partial(self._add, its_layer))
 
     def begin(self, adapters: Sequence[str | None]) -> None:
         """Say which adapter each row of the next pass has."""
