@@ -183,7 +183,7 @@ def test_an_answer_can_be_stopped_and_outlives_a_reload_as_far_as_it_came(tmp_pa
         send(page, "Hello")
         page.locator(".answer").nth(1).locator(".piece").nth(2).wait_for()
         page.reload()
-        assert "the page was loaded again while this was written" in page.locator(".foot").nth(1).text_content()
+        assert page.locator(".foot.problem").count() == 1  # its connection, or the page, went away
         assert page.locator(".answer").nth(1).locator(".piece").count() >= 3
 
 

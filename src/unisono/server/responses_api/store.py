@@ -179,10 +179,11 @@ class ResponseStore:
             if not isinstance(item, dict) or item.get("type") != REFERENCE:
                 found.append(item)
                 continue
-            wanted, param = item.get("id"), f"input[{place}].id"
-            response = self._response_of.get(wanted) if isinstance(wanted, str) else None
+            given, param = item.get("id"), f"input[{place}].id"
+            wanted = given if isinstance(given, str) else ""
+            response = self._response_of.get(wanted)
             if response is None or self._kept[response].owner != owner:
-                words = f"{param} is {shown(wanted)}, which is no item of a response's output here: {self._why}"
+                words = f"{param} is {shown(given)}, which is no item of a response's output here: {self._why}"
                 raise Refusal(400, words, param=param, code="invalid_value")
             if wanted in known:
                 most -= len(packed(known[wanted]))
