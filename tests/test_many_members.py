@@ -14,12 +14,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from unisono import member_template
 from unisono.build import prepare
+from unisono.chat.template import ChatTemplate
+from unisono.chat.template_probe import AnswerForm, probe_answer_form
 from unisono.cli.doctor import _show
 from unisono.config.ensemble import load_spec
 from unisono.diagnosis import PAIRED, diagnose
 from unisono.errors import SpecError
 from unisono.members import find_models, silent
+from unisono.vocab.tokenizer import Tokenizer
 
 MANY = 1_000
 
@@ -64,6 +68,25 @@ def test_a_diagnosis_grows_with_the_number_of_members_and_not_with_its_square(du
         counts.append((lines_of(partial(diagnose, prepared)), lines_of(partial(_show, found, console))))
     for few, more in zip(*counts, strict=True):
         assert more < 2.3 * few
+
+
+def test_copies_of_a_model_ask_its_template_once_and_other_templates_are_asked(
+    duo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[ChatTemplate | None] = []
+
+    def counted(template: ChatTemplate | None, tokenizer: Tokenizer) -> AnswerForm:
+        asked.append(template)
+        return probe_answer_form(template, tokenizer)
+
+    monkeypatch.setattr(member_template, "probe_answer_form", counted)
+    own = {"chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"}
+    members = [{"name": f"m{n}", "model": f"fake:{'ab'[n % 2]}", **(own if n > 7 else {})} for n in range(12)]
+    prepared = prepare(load_spec({"members": members}))
+    assert len(asked) == 4  # of each model, its own and the other
+    templates = [member.encoder.template for member in prepared.members]
+    assert len({id(template) for template in templates}) == 4
+    assert templates[0] is templates[6] is not templates[8]
 
 
 def test_two_of_a_thousand_names_are_found_alike() -> None:

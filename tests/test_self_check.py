@@ -197,6 +197,33 @@ def test_an_answer_that_its_own_chat_would_not_show_is_found(answer: str | bytes
     assert only.startswith(f"answers a plain question {words}")
 
 
+def test_only_what_can_be_found_is_read_and_the_likely_answer_in_one_pass() -> None:
+    """A tokenizer of bytes has no longer token anywhere; one of words has them where it is told not to use them."""
+    for words, reads_as, whole in ((WORDS, byte_level_table(WORDS), False), (WORDS, byte_level_table(), True)):
+        table = byte_level_table(words)
+        tokenizer = LongestMatchTokenizer(reads_as)
+        tokenizer.table = table
+        register_fake("checked", FakeModel(tokenizer, reader(table)))
+        try:
+            [member] = prepare(load_spec({"members": [{"name": "m", "model": "fake:checked"}]})).members
+            backend, fed = member.loader.load(lambda *_: None), list[int]()
+            plain = backend.advance
+
+            def counted(feeds: Any, plain: Any = plain, fed: list[int] = fed) -> Any:
+                fed.extend(len(feed.ids) for feed in feeds)
+                return plain(feeds)
+
+            backend.advance = counted  # type: ignore[method-assign]
+            list(model_findings.findings(member, backend))
+        finally:
+            del FAKE_MODELS["checked"]
+        text = model_findings.text_ids(member)
+        answer = member.encoder.encode_messages([{"role": "user", "content": model_findings.QUESTION}])
+        assert (sum(fed) - len(answer) > len(text) / 2) == whole
+        if not whole:
+            assert fed[-1] == len(answer) + len(tokenizer.encode(ANSWER))
+
+
 def test_an_answer_may_be_cut_inside_a_character() -> None:
     table = byte_level_table()
     long = "a" * (model_findings.LONGEST_ANSWER - 1) + "é"
