@@ -117,6 +117,8 @@ class StepRecord:
     kind: str | None = None
     """What happened, as `unisono.outcomes` words it, and the members whose first choice it is; in a trace only."""
     winners: tuple[str, ...] = ()
+    walked: int | None = None
+    """How many of its bytes were chosen one by one (`vocabulary: bytes`): 0 where the members' cuts agreed."""
     about: Mapping[str, object] | None = field(default=None, compare=False)
     """Of the first step of a trace: its version, the members with their weights, and how the text is written."""
 
@@ -141,6 +143,7 @@ class StepRecord:
             **({} if self.kind is None else {"kind": self.kind, "winners": list(self.winners)}),
             **({} if self.entropy is None else {"entropy": round(self.entropy, 6)}),
             **({} if self.variation is None else {"variation": round(self.variation, 6)}),
+            **({} if self.walked is None else {"walked": self.walked}),
             **({"spelled": _json_spelled(self.spelled)} if self.spelled else {}),
             "seconds": None if self.seconds is None else self.seconds.to_json(),
         }
@@ -196,6 +199,8 @@ class Usage:
     """By member, the choices, END's too, that were made without it while it was away; ``None`` where none was."""
     unasked: Mapping[str, int] | None = None
     """By member, the choices, END's too, that were certain without it (`gate: certain`); ``None`` where none was."""
+    parted: int | None = None
+    """Pieces at which the members' cuts parted, so that bytes were walked; ``None`` without `vocabulary: bytes`."""
 
     def to_json(self) -> dict[str, object]:
         given = {key.name: getattr(self, key.name) for key in fields(self)}
