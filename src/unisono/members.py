@@ -136,7 +136,7 @@ def find_models(spec: EnsembleSpec, batch: int, report: Report) -> dict[str, Wan
         source = find_model(owner, spec.folder, say)
         backend = choose_backend(owner, source).name
         check_files(backend, name, source)
-        slots = batch * spec.sampling.beam_width * spec.vocabulary.slots * members
+        slots = batch * spec.method.slots * members
         wanted = Wanted(owner=owner, backend=backend, source=source, slots=slots)
         key = wanted.key
         found[name] = replace(wanted, copy=copies[key])

@@ -23,8 +23,14 @@ from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.fusion.byte_beam import next_symbols
 from unisono.records import Generation, Limits
-from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
-from unisono.testing import sentencepiece_table
+from unisono.testing import (
+    FakeModel,
+    LongestMatchTokenizer,
+    byte_level_table,
+    hashed_rule,
+    register_fake,
+    sentencepiece_table,
+)
 
 EXACT = "bytes beam:64 least:0"
 WORDS = {"p": ["th", "the", "he", " t", " th"], "q": ["hen", "en", "the", " the"]}
@@ -171,7 +177,9 @@ def test_several_texts_of_a_prompt_have_seeds_of_their_own() -> None:
     with load(["a", "b"], sampling="1 seed:7", batch=3) as ensemble:
         engine = ensemble._engine
         several = ensemble.generate(PROMPTS[0].text, max_new_tokens=6, n=3)
-        alone = [ensemble.generate(PROMPTS[0].text, max_new_tokens=6, sampling=f"1 seed:{7 + more}") for more in range(3)]
+        alone = [
+            ensemble.generate(PROMPTS[0].text, max_new_tokens=6, sampling=f"1 seed:{7 + more}") for more in range(3)
+        ]
         assert [essence(each) for each in several] == [essence(each) for each in alone]
         assert engine.free == engine.slots
 
@@ -238,7 +246,7 @@ def test_several_members_draw_from_the_mean_of_their_bytes() -> None:
         register_fake(name, FakeModel(LongestMatchTokenizer(table), scripted_rule(table, script)))
     with load(["x", "y"], EXACT, sampling=1) as ensemble:
         drawn = Enumeration(lambda: ensemble.generate("z", max_new_tokens=9).data)
-    assert drawn[b"b"] == pytest.approx(0.4 * 0.5 + 0.4 * 0.5, abs=1) # what follows is any of two
+    assert drawn[b"b"] == pytest.approx(0.4 * 0.5 + 0.4 * 0.5, abs=1)  # what follows is any of two
     first: defaultdict[bytes, float] = defaultdict(float)
     for text, p in drawn.items():
         first[text[:1]] += p

@@ -188,6 +188,11 @@ class Method:
         )
 
     @property
+    def slots(self) -> int:
+        """How many slots of each model a text takes."""
+        return self.sampling.beam_width * self.vocabulary.slots
+
+    @property
     def draw(self) -> Sampling:
         """The old name of `sampling`."""
         return self.sampling

@@ -13,7 +13,7 @@ from unisono.backends.base import Array
 from unisono.config.sampling import Sampling
 from unisono.config.without_union import refusal
 from unisono.engine.member import Member
-from unisono.errors import ModelError
+from unisono.errors import ModelError, PromptError
 from unisono.fusion.byte_beam import Hypothesis, Told
 from unisono.fusion.fold import FoldPlan, Scratch, bring, fold, plan_fold
 from unisono.fusion.logits_processors import shape
@@ -34,7 +34,12 @@ class ByteMember:
         self._scratch = Scratch()
 
     def spelled(self, piece: bytes, *, opening: bool) -> tuple[int, ...]:
-        """The ids as which the member reads some bytes, all of which it can spell."""
+        """The ids as which the member reads some bytes. Raises a `PromptError` where it cannot spell them."""
+        if self.member.speller.spell(piece) is None:
+            raise PromptError(
+                f"member {self.member.name!r} cannot spell {piece!r}",
+                hint="`unisono doctor` lists the bytes that are missing; leave the member out, or the characters",
+            )
         return self.member.spell_text(piece, first=opening)
 
     def spelled_mark(self, mark: Mark, *, opening: bool) -> tuple[int, ...]:

@@ -85,7 +85,7 @@ class ByteStepper:
             text.end("end")
             return
         text.ensembled += 1
-        text.parted = (text.parted or 0) + bool(choice.walked)
+        text.parted = (text.parted or 0) + bool(choice.walked and mark is None)
         if mark is None:
             assert isinstance(piece, bytes)
             text.append(piece, NO_COLUMN)
@@ -147,7 +147,12 @@ def _take_row(cursor: ByteCursor, path: BytePath, logits_NV: Array) -> None:
 
 def _spelled_by_all(members: Sequence[Member], size: int) -> Allowed | None:
     """The bytes, marks and END that may be written: of several members, no byte that one of them cannot spell."""
-    missing = {byte for member in members for byte in member.speller.vocabulary.missing_bytes}
+    missing = {
+        byte
+        for member in members
+        for byte in member.speller.vocabulary.missing_bytes
+        if member.speller.spell(bytes([byte])) is None
+    }
     if len(members) == 1 or not missing:
         return None
     spelled = np.ones(size, np.bool_)

@@ -53,6 +53,7 @@ class ByteWalk:
         self.parse: Parse | None = text.parse
         text.parse = None  # the text itself is written in pieces
         text.forks = self
+        text.parted = text.parted or 0
         draw = plan.member_draw
         self.cursors = {
             its.member.name: ByteCursor(

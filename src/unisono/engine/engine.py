@@ -107,6 +107,10 @@ class Engine:
         """How many more can be begun; a group counts for as many as it may come to have."""
         return self.slots - sum(group.slots for group in self.groups)
 
+    def texts_at_once(self, method: Method) -> int:
+        """How many texts can be scored together by a method, or one where not even that can."""
+        return max(1, self.slots // method.slots)
+
     @property
     def context(self) -> int:
         """The smallest of the members' contexts, in tokens; each member ends a text when its own is full."""

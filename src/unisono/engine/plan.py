@@ -50,7 +50,7 @@ class Plan:
         if self.is_bytes:
             check_bytes(method)
             check_members(members)
-        self.slots = max(method.sampling.beam_width, method.vocabulary.slots)
+        self.slots = method.slots
         """How many slots of each member a text takes."""
         speculation = method.speculate
         self.method, self.gate, self.combine, self.draw = method, method.gate, method.combine, method.draw

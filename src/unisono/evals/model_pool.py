@@ -115,8 +115,9 @@ class ModelPool:
         results: list[Score | UnisonoError] = []
         for _, group in itertools.groupby(asked, key=lambda each: each[0]):
             texts = list(group)
-            for start in range(0, len(texts), engine.slots):
-                results += _score(engine, texts[start : start + engine.slots], system)
+            size = engine.texts_at_once(system.method)
+            for start in range(0, len(texts), size):
+                results += _score(engine, texts[start : start + size], system)
         return results
 
     def score_all(
@@ -126,13 +127,14 @@ class ModelPool:
 
         Where that is not possible, or fails, each prompt is read by itself, and then each system.
         """
-        if not self._is_truncated:
+        are_read_apart = self._is_truncated or any(system.method.vocabulary.is_bytes for system in systems)
+        if not are_read_apart:
             try:
                 return [list(scores) for scores in self._reading(systems).score(asked)]
             except Exception as error:
                 log.debug("a reading of %d texts failed: %s", len(asked), error)
         groups = [list(group) for _, group in itertools.groupby(asked, key=lambda each: id(each[0]))]
-        if len(groups) == 1 or self._is_truncated:
+        if len(groups) == 1 or are_read_apart:
             return [self.score(system, asked) for system in systems]
         found = [self.score_all(systems, group) for group in groups]
         return [[score for its in found for score in its[place]] for place in range(len(systems))]
