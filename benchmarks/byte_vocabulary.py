@@ -2,8 +2,8 @@
 
     python benchmarks/byte_vocabulary.py examples/duo.yaml --pieces 48 --rounds 3
 
-The two write the same prompts greedily and take turns; the table shows medians of milliseconds a byte of text, and of
-their ratio by round. Then both score the same texts, and `--exact` scores them again with a wide beam that drops nothing.
+The two write the same prompts greedily and take turns; the table shows milliseconds a byte of text by round, and the
+median of their ratio. Then both score the same texts, and `--exact` scores them again with a wide beam.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", default="bytes")
     parser.add_argument("--pieces", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--exact", default="bytes beam:32 least:0.00001", help="what the scores are held to; empty: none"
-    )
+    parser.add_argument("--exact", default="bytes beam:32 least:0.00001", help="what scores are held to; or empty")
     given = parser.parse_args()
     spec = load_spec(given.spec)
     widest = max(spec.but(vocabulary=words).method.slots for words in (given.vocabulary, given.exact or "union"))
@@ -85,7 +83,8 @@ def main() -> None:
                 seconds, texts = write(engine, vocabulary, given.pieces)
                 written = sum(len(each.data) for each in texts)
                 times.append(1000 * seconds / written)
-                parted, pieces = sum(each.usage.parted or 0 for each in texts), sum(each.usage.pieces for each in texts)
+                parted = sum(each.usage.parted or 0 for each in texts)
+                pieces = sum(each.usage.pieces for each in texts)
                 show(vocabulary, [times[-1], written, pieces, f"{parted / pieces:.0%}"])
             ratios.append(times[1] / times[0])
         show("ratio a byte", [statistics.median(ratios), min(ratios), max(ratios)])

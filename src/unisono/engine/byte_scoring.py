@@ -82,6 +82,7 @@ class _Given:
         for name, cursor in self._walk.cursors.items():
             its = self._ahead[name]
             for path in cursor.unread():
+                check_room(cursor.member, len(path.cursor.ids))
                 done = path.cursor.ids[its.begin :]
                 following = its.ids[: len(done)] == done
                 ahead = its.ids[len(done) : len(done) + AT_ONCE][:-1] if following else []

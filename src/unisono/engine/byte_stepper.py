@@ -48,6 +48,11 @@ class ByteStepper:
         records: dict[TextSequence, list[StepRecord]] = {text: [] for text in texts}
         try:
             while left:
+                for text in [text for text, walk in left.items() if walk.is_full]:
+                    for choice in left.pop(text).flush():
+                        self._take(text, choice, records[text])
+                    if text.finish is None:
+                        text.end("context")
                 self._runner.read_rows(row for walk in left.values() for row in rows(walk))
                 for text, walk in list(left.items()):
                     if choices := walk.write():

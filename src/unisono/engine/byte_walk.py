@@ -120,6 +120,19 @@ class ByteWalk:
             )
         return q_C, q_KC
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a member cannot be asked any more, as its context is full."""
+        return any(
+            len(path.cursor.ids) > cursor.member.backend.facts.context
+            for cursor in self.cursors.values()
+            for path in cursor.unread()
+        )
+
+    def flush(self) -> list[ByteChoice]:
+        """What stands of a piece so far."""
+        return [self._finish()] if self._piece else []
+
     def would_write(self, q_C: Symbols) -> bytes:
         """What greedy would write from here, ``q_C`` being what `next_symbols` gives; nothing for a mark or END."""
         if (cuts := self._agreed()) is not None:
@@ -135,10 +148,11 @@ class ByteWalk:
             cursor.take_byte(byte)
 
     def _choose(self, q_C: Symbols) -> int:
-        allowed_C = None if self.parse is None else np.array(self.parse.allowed(()))
+        allowed_C = None if self.parse is None else self.parse.allowed(())
         if not self._may_end:
-            allowed_C = np.ones(len(q_C), bool) if allowed_C is None else allowed_C
-            allowed_C[-1] = False
+            going_on_C = np.ones(len(q_C), np.bool_) if allowed_C is None else np.array(allowed_C)
+            going_on_C[-1] = False
+            allowed_C = going_on_C if going_on_C.any() else allowed_C
         shaped_C = confine(q_C[None], [allowed_C])[0]
         if self.text.plan.is_greedy:
             return int(np.argmax(shaped_C))
@@ -192,7 +206,7 @@ class ByteWalk:
 
     def _take_class(self, place: int, p: float, p_K: Sequence[float]) -> list[ByteChoice]:
         """Write a mark or END; what stands of a piece before it is a piece."""
-        written = [self._finish()] if self._piece else []
+        written = self.flush()
         self._note_cuts()
         self._count(p, p_K)
         chosen = self._finish(place)

@@ -41,7 +41,8 @@ class ModelPool:
 
     def __init__(self, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> None:
         """Read everything but the weights, so that systems can be checked first. Raises as `build.prepare`."""
-        self.prepared = prepare(spec.measured(), batch=max(batch, MOST_CHOICES), report=report)
+        choices = -(-MOST_CHOICES // spec.vocabulary.slots)  # preparing counts the cuts of each text in
+        self.prepared = prepare(spec.measured(), batch=max(batch, choices), report=report)
         self.batch = batch
         self._models: Models | None = None
         self._engines: dict[str, Engine] = {}
