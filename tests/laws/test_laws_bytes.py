@@ -110,16 +110,16 @@ def test_a_score_is_that_of_the_bytes_however_they_are_cut(rule: str, prompt: Pr
     assert alone == pytest.approx([score.logp for score in scores], rel=1e-6)
 
 
-def test_a_longer_text_is_scored_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    with load(["a", "b"], "bytes beam:16 least:0") as blocks:
-        text = STORY + STORY
-        [score] = blocks._engine.score([(Prompt(text=STORY), text)])
-        [beginning] = blocks._engine.score([(Prompt(text=STORY), text[:40])])
-        monkeypatch.setattr(byte_scoring, "AT_ONCE", 1)
-        [again] = blocks._engine.score([(Prompt(text=STORY), text)])
-    assert score.logp < beginning.logp < 0
-    assert again.logp == pytest.approx(score.logp, rel=1e-6)
-    assert [each.is_likeliest for each in again.pieces] == [each.is_likeliest for each in score.pieces]
+def test_a_text_is_scored_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [(Prompt(text=STORY), STORY[:40])]
+    with load(["a", "b"], "bytes beam:8 least:0", batch=1) as ensemble:
+        scores = []
+        for block in (32, 5, 1):
+            monkeypatch.setattr(byte_scoring, "AT_ONCE", block)
+            scores += ensemble._engine.score(asked)
+    for score in scores:
+        assert score.logp == pytest.approx(scores[0].logp, rel=1e-6)
+        assert [each.is_likeliest for each in score.pieces] == [each.is_likeliest for each in scores[0].pieces]
 
 
 @pytest.mark.parametrize("name", ["a", "b", "c", "p", "q"])
@@ -163,7 +163,7 @@ def test_cuts_that_part_are_walked_and_told() -> None:
 
 def test_batches_change_no_text() -> None:
     for sampling in ("greedy", "1 seed:5"):
-        with load(["a", "b", "c"], sampling=sampling, batch=8) as ensemble:
+        with load(["a", "b"], sampling=sampling, batch=8) as ensemble:
             alone = [essence(_written(ensemble, prompt)) for prompt in PROMPTS]
             engine = ensemble._engine
             texts = [engine.add(prompt, Limits(12), trace=True) for prompt in PROMPTS]
@@ -245,8 +245,7 @@ def test_several_members_draw_from_the_mean_of_their_bytes() -> None:
     for name, script in shares.items():
         register_fake(name, FakeModel(LongestMatchTokenizer(table), scripted_rule(table, script)))
     with load(["x", "y"], EXACT, sampling=1) as ensemble:
-        drawn = Enumeration(lambda: ensemble.generate("z", max_new_tokens=9).data)
-    assert drawn[b"b"] == pytest.approx(0.4 * 0.5 + 0.4 * 0.5, abs=1)  # what follows is any of two
+        drawn = Enumeration(lambda: ensemble.generate("z", max_new_tokens=1).data)
     first: defaultdict[bytes, float] = defaultdict(float)
     for text, p in drawn.items():
         first[text[:1]] += p

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unisono.backends.base import Feed, dense
 from unisono.engine.member import Member
 from unisono.fusion.fold import bring
 from unisono.vocab.union import without_space
 
+Symbols = NDArray[np.float64]
 Way = tuple[bytes | int, float, tuple[int, ...]]
 """A piece, mark or END by its place among the classes; its probability; and the ids as which the member reads it."""
 
@@ -47,12 +49,22 @@ class PlainBytes:
                 total += p * self.whole(text[len(piece) :], place, (*ids, *own))
         return total
 
-    def next_symbols(self, text: bytes) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def next_symbols(self, text: bytes) -> Symbols:
         """The distribution over 256 bytes, marks and END behind a text."""
-        classes = len(self._member.map.marks) + 1
-        q_C = [self.prefix(text + bytes([byte])) for byte in range(256)]
-        q_C += [self.whole(text, place) for place in range(classes)]
-        return np.asarray(q_C) / self.prefix(text)
+        q_C = self._following(text, ())
+        return q_C / q_C.sum()
+
+    def _following(self, text: bytes, ids: tuple[int, ...]) -> Symbols:
+        """The probability of a text and each byte, mark or END behind it."""
+        q_C = np.zeros(256 + len(self._member.map.marks) + 1)
+        for piece, p, own in self._ways(ids):
+            if isinstance(piece, int):
+                q_C[256 + piece] += p * (not text)
+            elif piece.startswith(text) and len(piece) > len(text):
+                q_C[piece[len(text)]] += p
+            elif text.startswith(piece):
+                q_C += p * self._following(text[len(piece) :], (*ids, *own))
+        return q_C
 
     def _ways(self, ids: tuple[int, ...]) -> list[Way]:
         if ids not in self._known:
