@@ -228,7 +228,7 @@ def test_drawn_texts_are_distributed_as_the_members_texts_are() -> None:
     }
     model = FakeModel(LongestMatchTokenizer(table), scripted_rule(table, script))
     register_fake("x", model)
-    with load(["x"], EXACT, sampling=1) as ensemble:
+    with load(["x"], EXACT, sampling="1 seed:0") as ensemble:
         drawn = Enumeration(lambda: ensemble.generate("z", max_new_tokens=20).data)
         oracle = plain(ensemble._engine, Prompt(text="z"))[0]
         expected = {text: oracle.whole(text, 0) for text in drawn}
@@ -244,7 +244,7 @@ def test_several_members_draw_from_the_mean_of_their_bytes() -> None:
     shares["y"] = {"": {"a": 0.2, "b": 0.8}, "a": {"</s>": 1.0}, "b": {"</s>": 1.0}}
     for name, script in shares.items():
         register_fake(name, FakeModel(LongestMatchTokenizer(table), scripted_rule(table, script)))
-    with load(["x", "y"], EXACT, sampling=1) as ensemble:
+    with load(["x", "y"], EXACT, sampling="1 seed:0") as ensemble:
         drawn = Enumeration(lambda: ensemble.generate("z", max_new_tokens=1).data)
     first: defaultdict[bytes, float] = defaultdict(float)
     for text, p in drawn.items():
