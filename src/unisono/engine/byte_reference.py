@@ -52,7 +52,7 @@ class PlainBytes:
     def next_symbols(self, text: bytes) -> Symbols:
         """The distribution over 256 bytes, marks and END behind a text."""
         q_C = self._following(text, ())
-        return q_C / q_C.sum()
+        return q_C / float(q_C.sum())
 
     def _following(self, text: bytes, ids: tuple[int, ...]) -> Symbols:
         """The probability of a text and each byte, mark or END behind it."""

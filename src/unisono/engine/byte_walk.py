@@ -69,6 +69,7 @@ class ByteWalk:
         self._lead = self.cursors[plan.lead.name]
         self._weights = [plan.weights[name] for name in self.cursors]
         self._spelled = spelled
+        self._cuts: dict[str, list[tuple[Following, float]]] = {}
         self._begin_piece()
 
     def note_cursors(self) -> None:
@@ -237,7 +238,7 @@ class ByteWalk:
         self._walked = 0
         self._p = 1.0
         self._p_by_member = dict.fromkeys(self.cursors, 1.0)
-        self._cuts: dict[str, list[tuple[Following, float]]] = {}
+        self._cuts = {}
 
 
 def _within(q_C: Symbols, spelled: Allowed) -> Symbols:
