@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from unisono.engine import byte_scoring
 from unisono.engine.byte_reference import PlainBytes
 from unisono.engine.byte_stepper import rows
 from unisono.engine.engine import Engine
+from unisono.engine.request import GenerationRequest
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.fusion.byte_beam import next_symbols
@@ -215,6 +217,34 @@ def test_stop_strings_and_the_least_length_hold() -> None:
         while engine.active:
             engine.step()
         assert text.generation().data == b"abab"
+
+
+def test_a_grammar_masks_bytes() -> None:
+    with load(["a", "b", "c"]) as ensemble:
+        for sampling in ("greedy", "1 seed:2"):
+            bound = ensemble.generate(
+                PROMPTS[4].text, max_new_tokens=30, constraint="regex:(cat|dog|日本)+ends", sampling=sampling
+            )
+            assert re.fullmatch("(cat|dog|日本)+ends", bound.text) or bound.finish_reason == "length"
+        free = ensemble.generate(PROMPTS[4].text, max_new_tokens=12)
+        same = ensemble.generate(PROMPTS[4].text, max_new_tokens=12, constraint="regex:(.|\\n)*")
+        assert same.text == free.text
+
+
+def test_what_a_union_alone_tells_is_refused() -> None:
+    with load(["a", "b"]) as ensemble:
+        engine = ensemble._engine
+        for request, words in (
+            (GenerationRequest("", PROMPTS[0], top_logprobs=2), "logprobs"),
+            (GenerationRequest("", PROMPTS[0], score=True), "the score of a prompt"),
+            (GenerationRequest("", PROMPTS[0], begin="x", constraint="regex:x*"), "a beginning"),
+        ):
+            with pytest.raises(SpecError, match=f"{words}.* does not go with vocabulary: bytes"):
+                engine.prepare(request)
+        with pytest.raises(SpecError, match="one reading"):
+            engine.setting()
+        begun = ensemble.generate(PROMPTS[4].text, max_new_tokens=6, begin=" the cat")
+        assert begun.usage.pieces == 6
 
 
 def test_drawn_texts_are_distributed_as_the_members_texts_are() -> None:

@@ -178,12 +178,13 @@ class ByteWalk:
     def _allows(self, following: Following) -> bool:
         if self.parse is None:
             return True
-        columns = [BYTES + following] if isinstance(following, int) else list(following)
+        if isinstance(following, int):
+            return bool(self.parse.allowed(())[BYTES + following])
         ahead = self.parse.copy()
-        for column in columns:
-            if not ahead.accepts(column):
+        for byte in following:
+            if not ahead.accepts(byte):
                 return False
-            ahead.consume(column)
+            ahead.consume(byte)
         return True
 
     def _take_cuts(self, cuts: Sequence[Cut]) -> list[ByteChoice]:
@@ -211,11 +212,11 @@ class ByteWalk:
         self._note_cuts()
         self._count(p, p_K)
         chosen = self._finish(place)
-        if self.parse is not None:
+        is_end = place == len(self._lead.its.marks)
+        if self.parse is not None and not is_end:
             self.parse.consume(BYTES + place)
-        for cursor in self.cursors.values():
-            if place < len(cursor.its.marks):
-                cursor.take_mark(place)
+        for cursor in () if is_end else self.cursors.values():
+            cursor.take_mark(place)
         return [*written, chosen]
 
     def _note_cuts(self) -> None:
