@@ -247,6 +247,28 @@ def test_what_a_union_alone_tells_is_refused() -> None:
         assert begun.usage.pieces == 6
 
 
+def test_marks_are_chosen_beside_bytes() -> None:
+    table = byte_level_table(["ab"])
+    scripts = {
+        "x": {"": {"<|user|>": 0.6, "ab": 0.4}, "b": {"</s>": 1.0}},
+        "y": {"": {"ab": 0.9, "</s>": 0.1}, "b": {"</s>": 1.0}},
+    }
+    for name, script in scripts.items():
+        model = FakeModel(LongestMatchTokenizer(table), scripted_rule(table, script))
+        register_fake(name, model)
+    marks = {"call_begin": "<|user|>", "call_end": "<|system|>"}
+    members = [{"name": "x", "model": "fake:x", "marks": marks, "weight": 9}, {"name": "y", "model": "fake:y"}]
+    for count in (1, 2):
+        found = []
+        for vocabulary in ("union", "bytes"):
+            spec = {"members": members[:count], "vocabulary": vocabulary, "sampling": "greedy"}
+            with Ensemble.load(spec, batch=2) as ensemble:
+                written = ensemble.generate("z", max_new_tokens=3, trace=True)
+                found.append([(step.mark, step.piece) for step in written.steps or ()])
+                assert ensemble._engine.free == ensemble._engine.slots
+        assert found[0] == found[1] == [("call_begin", b"")] * 3
+
+
 def test_drawn_texts_are_distributed_as_the_members_texts_are() -> None:
     """Of one member: the sum over its cuts of each text, which is not what its own drawing shows piece by piece."""
     table = byte_level_table(["ab", "abc", "bc"])
