@@ -293,8 +293,8 @@ def _method_alone(method: Method) -> Method:
 def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Prepared:
     """Find the models, read their vocabularies and templates, and build the union. No weights are loaded.
 
-    ``batch`` is the most texts to write at once; a beam multiplies it by its width. Raises a `UnisonoError` that
-    names the member.
+    ``batch`` is the most texts to write at once; a beam, of texts or of cuts, multiplies it by its width. Raises a
+    `UnisonoError` that names the member.
     """
     [prepared] = prepare_several([spec], batch=batch, report=report)
     return prepared

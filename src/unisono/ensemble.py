@@ -240,7 +240,7 @@ class Ensemble:
         self._check_open()
         method = self._method(options)
         asked = [(Prompt(prompt, messages), text) for text in ([texts] if isinstance(texts, str) else texts)]
-        room = max(1, self._engine.free)
+        room = max(1, self._engine.free // method.vocabulary.slots)
         waves = [asked[start : start + room] for start in range(0, len(asked), room)]
         return [score for wave in waves for score in self._engine.score(wave, method=method)]
 

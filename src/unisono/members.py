@@ -136,7 +136,7 @@ def find_models(spec: EnsembleSpec, batch: int, report: Report) -> dict[str, Wan
         source = find_model(owner, spec.folder, say)
         backend = choose_backend(owner, source).name
         check_files(backend, name, source)
-        slots = batch * spec.sampling.beam_width * members
+        slots = batch * spec.method.slots * members
         adapted = {each.name: find_adapter(each, spec.folder, backend) for each, _ in voters if each.owner == name}
         adapters = {each: path for each, path in adapted.items() if path is not None}
         wanted = Wanted(owner=owner, backend=backend, source=source, slots=slots, adapters=adapters)

@@ -126,6 +126,8 @@ class StepRecord:
     """What happened: ``agreed``, ``carried``, ``overruled``, ``nobody``, ``shut`` or ``forced``. Only in a trace."""
     winners: tuple[str, ...] = ()
     """The members whose first choice the piece is. Only in a trace."""
+    walked: int | None = None
+    """How many of its bytes were chosen one by one (`vocabulary: bytes`): 0 if the members' cuts agreed."""
     about: Mapping[str, object] | None = field(default=None, compare=False)
     """In the first step of a trace: its version, the members with their weights, the lead, the rule and the gate."""
 
@@ -150,6 +152,7 @@ class StepRecord:
             **({} if self.kind is None else {"kind": self.kind, "winners": list(self.winners)}),
             **({} if self.entropy is None else {"entropy": round(self.entropy, 6)}),
             **({} if self.variation is None else {"variation": round(self.variation, 6)}),
+            **({} if self.walked is None else {"walked": self.walked}),
             **({"spelled": _json_spelled(self.spelled)} if self.spelled else {}),
             "seconds": None if self.seconds is None else self.seconds.to_json(),
         }
@@ -216,6 +219,8 @@ class Usage:
     """By member, the choices (END's too) that were made without it while it was away; ``None`` for none."""
     unasked: Mapping[str, int] | None = None
     """By member, the choices (END's too) that were certain without it (`gate: certain`); ``None`` for none."""
+    parted: int | None = None
+    """Pieces at which the members' cuts differed, so that bytes were chosen; ``None`` without `vocabulary: bytes`."""
 
     def to_json(self) -> dict[str, object]:
         given = {key.name: getattr(self, key.name) for key in fields(self)}

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 import pytest
 
-from unisono.engine import reference, voting
+from unisono.engine import byte_walk, reference, voting
 from unisono.fusion.sampling import Purpose, RandomNumbers
 
 GRAIN = 1e-12
@@ -53,7 +53,7 @@ class Enumeration(dict[Outcome, float]):
         found: defaultdict[Outcome, list[float]] = defaultdict(list)
         self._waiting: list[Box] = [{}]
         with pytest.MonkeyPatch.context() as patch:
-            for module in (voting, reference):
+            for module in (voting, reference, byte_walk):
                 patch.setattr(module, "RandomNumbers", functools.partial(_Enumerated, self._below))
             while self._waiting:
                 self._box = self._waiting.pop()

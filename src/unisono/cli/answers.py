@@ -101,6 +101,8 @@ def closing(generation: Generation, method: Method) -> str:
     if method.speculate is not None:
         drafted = f"{usage.accepted} of {usage.drafted} drafted pieces accepted"
         parts.append(drafted if usage.drafted else "nothing drafted")
+    if usage.parted is not None:
+        parts.append(f"cuts parted at {usage.parted}")
     if usage.uncertain is not None:
         parts.append(f"{usage.uncertain} uncertain")
     if generation.seed is not None:

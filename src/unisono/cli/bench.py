@@ -32,7 +32,7 @@ class BenchFlags(EnsembleOrMembers):
         optional(
             metavar="SETTING",
             help="Time another setting beside the file's: 'gate=confidence:0.5 sampling=0.7,top_p:0.9'. Keys: lead, "
-            "combine, gate, boundary, speculate, max_pieces, sampling. May be given several times.",
+            "combine, gate, boundary, speculate, max_pieces, sampling, vocabulary. May be given several times.",
         ),
     ] = None
     compare: Annotated[list[str] | None, typer.Option("--compare", hidden=True)] = None
@@ -54,8 +54,8 @@ def bench(flags: BenchFlags) -> None:
         )
     settings = [Setting(text, checked.but(**parse_setting(text)).method) for text in variants]
     with loading_report(quiet=flags.quiet) as report:
-        widest = max(method.sampling.beam_width for method in (checked.method, *(each.method for each in settings)))
-        room = -(-flags.batch * widest // checked.method.sampling.beam_width)  # preparing counts the file's own beam in
+        widest = max(method.slots for method in (checked.method, *(each.method for each in settings)))
+        room = -(-flags.batch * widest // checked.method.slots)  # preparing counts what the file's own texts take
         prepared = prepare(checked.measured(), batch=room, report=report)
     turns = (flags.rounds + 1) * (len(prepared.members) + 1 + len(settings))
     with counting(turns, quiet=flags.quiet) as count:

@@ -85,6 +85,14 @@ class MethodFlags:
             help="Answer without reasoning, or end it after N pieces. Default: auto, as the members do.",
         ),
     ] = None
+    vocabulary: Annotated[
+        str | None,
+        method_flag(
+            metavar="union|bytes[ KEY:VALUE…]",
+            help="What members vote on: pieces of their union, or bytes, each member summing over its ways of cutting "
+            "the text (beam:8 follows 8 of them). Default: union.",
+        ),
+    ] = None
     temperature: Annotated[
         float | None, method_flag(metavar="T", help="Sample at this temperature; 0 takes the most likely piece.")
     ] = None
@@ -126,6 +134,7 @@ def method_words(method: Method, weights: Mapping[str, float]) -> str:
     from unisono.config.combine import Combine
     from unisono.config.reasoning import Reasoning
     from unisono.config.sampling import Sampling
+    from unisono.config.vocabulary import SharedVocabulary
 
     words = [] if method.combine == Combine() else [f"combined by {method.combine}"]
     lead = method.lead_among(weights)
@@ -139,4 +148,6 @@ def method_words(method: Method, weights: Mapping[str, float]) -> str:
         words.append(f"sampling {method.sampling}")
     if method.reasoning != Reasoning():
         words.append(f"reasoning {method.reasoning}")
+    if method.vocabulary != SharedVocabulary():
+        words.append(f"vocabulary {method.vocabulary}")
     return ", ".join(words)

@@ -20,6 +20,8 @@ from unisono.config.method import Method, Speculation, check_off, check_spelling
 from unisono.config.reasoning import Reasoning
 from unisono.config.sampling import Sampling
 from unisono.config.spec_word import model_alone, no_such_spec
+from unisono.config.vocabulary import SharedVocabulary
+from unisono.config.without_union import check_bytes
 from unisono.config.yaml_source import Places, path_of, place_of, read_yaml
 from unisono.errors import SpecError, deprecated, nearest, shown
 from unisono.fusion.weights import scaled
@@ -81,6 +83,8 @@ class EnsembleSpec(BaseModel):
     speculate: Speculation | None = None
     sampling: Sampling = Sampling()
     reasoning: Reasoning = Reasoning()
+    vocabulary: SharedVocabulary = SharedVocabulary()
+    """What members vote on."""
     spelling: None = Field(default=None, exclude=True)
     tuned_on: list[TunedOn] = Field(default_factory=list)
     """The questions that `unisono tune` used; `unisono eval` leaves them out."""
@@ -97,7 +101,7 @@ class EnsembleSpec(BaseModel):
             raise SpecError(f"the lead is {shown(value)}", hint=f"members that vote: {', '.join(voters)}")
         return value
 
-    @field_validator("combine", "gate", "sampling", "reasoning", mode="before")
+    @field_validator("combine", "gate", "sampling", "reasoning", "vocabulary", mode="before")
     @classmethod
     def _text_or_mapping_is_read(cls, value: object, info: ValidationInfo) -> object:
         readers: dict[str | None, Any] = {
@@ -105,6 +109,7 @@ class EnsembleSpec(BaseModel):
             "gate": Gate,
             "sampling": Sampling,
             "reasoning": Reasoning,
+            "vocabulary": SharedVocabulary,
         }
         reader = readers[info.field_name]
         if value is None:
@@ -163,7 +168,8 @@ class EnsembleSpec(BaseModel):
 
     @property
     def method(self) -> Method:
-        return Method(self.lead, self.combine, self.gate, self.speculate, self.sampling, self.reasoning)
+        keys = {key.name: getattr(self, key.name) for key in fields(Method)}
+        return Method(**keys)
 
     def but(self, **keys: Any) -> EnsembleSpec:
         """This spec with keys of its method replaced, as `Method.but` takes them. Raises a `SpecError`."""
@@ -194,6 +200,7 @@ def _check_method(method: Method, members: list[MemberSpec]) -> None:
                 hint=f"members that vote: {', '.join(voters)}",
             )
     method.check(voters)
+    check_bytes(method)
 
 
 Source = str | Path | Mapping[str, Any] | EnsembleSpec | Sequence[str | Mapping[str, Any]]

@@ -13,6 +13,7 @@ from unisono.config.gate import Gate
 from unisono.config.reasoning import Reasoning
 from unisono.config.sampling import MIXTURE, OLD_MIXTURE, TRUNCATED, Sampling
 from unisono.config.sampling_options import SamplingOptions
+from unisono.config.vocabulary import SharedVocabulary
 from unisono.errors import SpecError, deprecated, nearest, shown
 
 NGRAM = "ngram"
@@ -102,6 +103,8 @@ class MethodOptions(SamplingOptions, total=False):
     draw: Sampling | str | float | Mapping[str, Any] | None
     """The old name of ``sampling``."""
     spelling: str | None
+    vocabulary: SharedVocabulary | str | Mapping[str, Any] | None
+    """What members vote on, as `SharedVocabulary.parse` reads it: ``"union"``, ``"bytes"``, ``"bytes beam:8"`` …"""
 
 
 OPTION_NAMES = (*MethodOptions.__annotations__,)
@@ -137,6 +140,7 @@ class Method:
     speculate: Speculation | None = None
     sampling: Sampling = field(default_factory=Sampling)
     reasoning: Reasoning = field(default_factory=Reasoning)
+    vocabulary: SharedVocabulary = field(default_factory=SharedVocabulary)
 
     def __post_init__(self) -> None:
         if self.lead is not None and not isinstance(self.lead, str):
@@ -188,7 +192,13 @@ class Method:
             speculation,
             sampling.but({name: given[name] for name in SamplingOptions.__annotations__ if name in given}),
             Reasoning.parse(given.get("reasoning", self.reasoning)),
+            SharedVocabulary.parse(given.get("vocabulary", self.vocabulary)),
         )
+
+    @property
+    def slots(self) -> int:
+        """How many slots of each model a text takes."""
+        return self.sampling.beam_width * self.vocabulary.slots
 
     @property
     def draw(self) -> Sampling:
@@ -218,6 +228,7 @@ class Method:
             "draw": draw,
             "reasoning": asdict(self.reasoning),
             "spelling": PIECEWISE,  # which readers of run folders know
+            **({"vocabulary": asdict(self.vocabulary)} if self.vocabulary.is_bytes else {}),
         }
 
     def check(self, weights: Mapping[str, float]) -> None:
@@ -271,6 +282,7 @@ _READERS = {
     "speculate": Speculation,
     "sampling": Sampling,
     "reasoning": Reasoning,
+    "vocabulary": SharedVocabulary,
 }
 
 

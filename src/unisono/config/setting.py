@@ -9,7 +9,18 @@ from unisono.config.compact import read_number, renamed
 from unisono.config.method import OLD_OPTIONS, MethodOptions
 from unisono.errors import SpecError, deprecated, nearest, shown
 
-KEYS = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "sampling", "reasoning", "spelling")
+KEYS = (
+    "lead",
+    "combine",
+    "gate",
+    "boundary",
+    "speculate",
+    "max_pieces",
+    "sampling",
+    "reasoning",
+    "spelling",
+    "vocabulary",
+)
 
 
 def parse_setting(text: str, others: Sequence[str] = ()) -> MethodOptions:

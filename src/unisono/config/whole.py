@@ -38,6 +38,11 @@ def _drawn(method: Method) -> str:
 
 
 NEEDS = (
+    Need(
+        lambda method: f"vocabulary: {method.vocabulary}" if method.vocabulary.is_bytes else "",
+        "the mass of a byte is the sum of all pieces that begin with it",
+        "write vocabulary: union",
+    ),
     Need(_drawn, "a piece is drawn of all", _GREEDY),
     Need(
         lambda method: f"beam_width {method.sampling.beam_width}" if method.sampling.beam_width > 1 else "",

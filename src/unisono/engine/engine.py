@@ -11,8 +11,11 @@ from typing import Any, Self
 from unisono.chat.messages import Prompt
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method
+from unisono.config.without_union import refusal
 from unisono.constraints.grammar import Compile
 from unisono.engine.beam import Beam
+from unisono.engine.byte_scoring import ByteScoring
+from unisono.engine.byte_stepper import ByteStepper
 from unisono.engine.certifier import Certifier
 from unisono.engine.company import Setting
 from unisono.engine.draft_length import DraftLengthController
@@ -32,7 +35,7 @@ from unisono.engine.step import States, Stepper, all_states
 from unisono.engine.step_state import StepState
 from unisono.errors import CapacityError
 from unisono.free_pages import PROCESS
-from unisono.records import Limits, Score
+from unisono.records import Limits, PieceScore, Score
 from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_METHOD = Method()
@@ -90,6 +93,8 @@ class Engine:
         self._speculator = Speculator(members, union, runner, sampler, self._draft_length, prefill, certifier)
         self._stepper = Stepper(members, union, runner, prefill, self._speculator, sampler, foresight, certifier)
         self._scoring = Scoring(members, union, self._runner, self._sampler, self._stepper)
+        self._bytes = ByteStepper(members, union, runner)
+        self._byte_scoring = ByteScoring(self._bytes, runner)
 
     def __enter__(self) -> Self:
         return self
@@ -101,6 +106,10 @@ class Engine:
     def free(self) -> int:
         """How many more can be begun; a group counts for as many as it may come to have."""
         return self.slots - sum(group.slots for group in self.groups)
+
+    def texts_at_once(self, method: Method) -> int:
+        """How many texts can be scored together by a method, or one where not even that can."""
+        return max(1, self.slots // method.slots)
 
     @property
     def context(self) -> int:
@@ -187,10 +196,18 @@ class Engine:
             groups = [group for group in groups if group not in scoring]
             with self._busy() as scored:
                 self._scoring.score_next(scoring)
-        if not groups:
-            return scored
         for group in groups:
             group.fork(self.members)
+        if walking := [group for group in groups if group.sequences[0].plan.is_bytes]:
+            groups = [group for group in groups if group not in walking]
+            with self._busy() as walked:
+                for group in walking:
+                    for text in group.open:
+                        self._stepper.weigh_prompt(text)
+                self._bytes.step(walking)
+            scored = scored + walked
+        if not groups:
+            return scored
         began = time.perf_counter()
         for member in self.members:
             member.begin_step()
@@ -246,21 +263,35 @@ class Engine:
                         self.prefill(groups[ids])
                         groups[ids].fork(self.members)
             left = {ids: iter(group.sequences) for ids, group in groups.items()}
-            given = {next(left[ids]): its_columns for ids, its_columns in zip(prompts, columns, strict=True)}
+            texts = [next(left[ids]) for ids in prompts]
+            given = dict(zip(texts, columns, strict=True))
             with self._busy():
                 for text in given:
                     self._stepper.weigh_prompt(text)
                 began = time.perf_counter()
-                scores = self._scoring.score(given)
+                scores = self._score_bytes(given, asked) if plan.is_bytes else self._scoring.score(given)
                 seconds = time.perf_counter() - began
         finally:
             for group in groups.values():
                 self.drop(group)
         return [Score(tuple(pieces), scored.prompt_tokens, seconds) for scored, pieces in scores.items()]
 
+    def _score_bytes(
+        self, given: Mapping[TextSequence, Sequence[int]], asked: Sequence[tuple[Prompt, str]]
+    ) -> dict[TextSequence, list[PieceScore]]:
+        """The same in bytes, told by the same pieces."""
+        pieces = [[self.union.piece(column) or b"" for column in columns] for columns in given.values()]
+        prompts = [prompt for prompt, _ in asked]
+        return self._byte_scoring.score(dict(zip(given, zip(prompts, pieces, strict=True), strict=True)))
+
     def setting(self, method: Method | None = None) -> Setting:
-        """These members and a method, for `Reading`. Raises a `SpecError` where the method does not fit the members."""
+        """These members and a method, for `Reading`.
+
+        Raises a `SpecError` where the method does not fit the members, or scores bytes, which a reading does not.
+        """
         plan = Plan(scored_by(method or self.method), self.members, self.union)
+        if plan.is_bytes:
+            raise refusal("one reading for several settings", "it scores pieces of a union", "score by `Engine.score`")
 
         def prepare(prompt: Prompt, plan: Plan) -> PreparedRequest:
             return self.prepare(GenerationRequest("", prompt, UNLIMITED), plan, may_be_empty=True)

@@ -120,7 +120,7 @@ def cut(lead: Cutter, prompt: Prompt, text: str) -> list[int]:
     if not text or not is_unicode(text):
         raise PromptError(f"the text to score is {shown(text)}", hint="give text that is Unicode and not empty")
     data = text.encode()
-    columns = [int(lead.map.column_V[token]) for token in _ids(lead, prompt, data)]
+    columns = [int(lead.map.column_V[token]) for token in ids_of(lead, prompt, data)]
     if not columns or ABSENT in columns:
         raise PromptError(
             f"the text to score, {shown(text)}, holds a piece that some member cannot spell",
@@ -129,7 +129,8 @@ def cut(lead: Cutter, prompt: Prompt, text: str) -> list[int]:
     return columns
 
 
-def _ids(lead: Cutter, prompt: Prompt, data: bytes) -> Sequence[int]:
+def ids_of(lead: Cutter, prompt: Prompt, data: bytes) -> Sequence[int]:
+    """The ids into which a member's tokenizer cuts some bytes that follow a prompt, as far as they fit its own."""
     if prompt.text is not None:
         before = lead.encoder.encode(prompt, may_be_empty=True)
         whole = lead.encoder.encode(Prompt(text=prompt.text + data.decode()))

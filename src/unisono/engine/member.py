@@ -123,6 +123,11 @@ class Member(Reader):
         return "reasoning_end" in self._marks.known
 
     @property
+    def has_own_openings(self) -> bool:
+        """Whether its answers begin with a mark."""
+        return bool(self._marks.at_opening)
+
+    @property
     def ends_reasoning_as_texts(self) -> bool:
         """Whether an END of its is the end of reasoning there."""
         return "inside" in self._plans
@@ -207,10 +212,19 @@ class Member(Reader):
         if first and self._marks.at_opening:
             return self._marks.spelled("answer_begin", opening=True) + self.spell(column, piece, unaided=unaided)
         if first and "opening" in self._plans and piece != b" ":
-            whole = self.speller.spell(b" " + piece, unaided=unaided)
-            return whole or self._known_spelling(b" ", unaided) + self._known_spelling(piece, unaided)
+            return self.spell_text(piece, first=True, unaided=unaided)
         token = int(self.map.id_U[column])
         return (token,) if token != ABSENT else self._known_spelling(piece, unaided)
+
+    def spell_text(self, piece: bytes, *, first: bool = False, unaided: bool = False) -> tuple[int, ...]:
+        """The ids as which it reads some bytes; ``first`` tells that its answers begin with a space, and one does here.
+
+        Raises an `AssertionError` for bytes that it cannot spell.
+        """
+        if not first or piece == b" ":
+            return self._known_spelling(piece, unaided)
+        whole = self.speller.spell(b" " + piece, unaided=unaided)
+        return whole or self._known_spelling(b" ", unaided) + self._known_spelling(piece, unaided)
 
     def mark_of(self, column: int) -> Mark | None:
         return self._mark_by_column.get(column)

@@ -11,6 +11,8 @@ from unisono.config.gate import Gate
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
 from unisono.config.whole import check_method
+from unisono.config.without_union import check_bytes
+from unisono.engine.byte_member import check_members
 from unisono.engine.member import Member
 from unisono.errors import SpecError, nearest, shown
 from unisono.vocab.union import UnionVocabulary
@@ -42,6 +44,14 @@ class Plan:
         method.check(self.weights)
         self.lead = lead_of(method, members)
         check_method(method, [member.name for member in members if member.is_truncated], self.lead.name)
+        self.vocabulary = method.vocabulary
+        self.is_bytes = method.vocabulary.is_bytes
+        """Whether members vote on bytes: the text is no sequence of the union's columns."""
+        if self.is_bytes:
+            check_bytes(method)
+            check_members(members)
+        self.slots = method.slots
+        """How many slots of each member a text takes."""
         speculation = method.speculate
         self.method, self.gate, self.combine, self.draw = method, method.gate, method.combine, method.draw
         self.reasoning = method.reasoning
@@ -62,7 +72,7 @@ class Plan:
         """Whether the voters' weights follow from how unlikely each member finds the prompt."""
         self.is_greedy = self.draw.is_greedy
         gate = Gate() if self.gate.is_certain else self.gate
-        self.is_plain = weights is None and (self.combine, gate, speculation, self.draw) == _PLAIN
+        self.is_plain = weights is None and not self.is_bytes and (self.combine, gate, speculation, self.draw) == _PLAIN
         """Whether a step takes the most likely piece of the members' weighted mean, and nothing reshapes it."""
 
     def spares(self, member: Member) -> bool:
@@ -70,7 +80,7 @@ class Plan:
         does whoever it is subtracted from.
         """
         is_signed = any(weight < 0 for weight in self.weights.values())
-        return member.degrades and not (is_signed and (self.combine.rule == "logits" or member.weight < 0))
+        return member.degrades and not self.is_bytes and not (is_signed and (self.combine.rule == "logits" or member.weight < 0))
 
 
 def _replacing(weights: Mapping[str, float], its: Mapping[str, float]) -> dict[str, float]:

@@ -15,10 +15,11 @@ from unisono.config.constraint import Constraint
 from unisono.config.method import Method, MethodOptions, check_off
 from unisono.config.reasoning import Reasoning
 from unisono.config.whole import check_request
-from unisono.constraints.grammar import Compile, Parse
+from unisono.constraints.grammar import Compile, Grammars, Parse
 from unisono.constraints.least_length import LeastLength
 from unisono.constraints.reasoning import BesideReasoning
 from unisono.engine.beginning import Beginning, BegunWith, columns_of
+from unisono.engine.byte_checks import check_bytes_of
 from unisono.engine.calls import free_calls
 from unisono.engine.encoding import check_begun, check_length, check_thinking, encode_for, encode_late
 from unisono.engine.given import scored_by, split
@@ -28,7 +29,7 @@ from unisono.engine.request import GenerationRequest, PreparedRequest
 from unisono.engine.scheduler import Cost
 from unisono.errors import PromptError, SpecError
 from unisono.records import Limits
-from unisono.vocab.union import UnionVocabulary
+from unisono.vocab.union import UnionVocabulary, union_of_bytes
 
 
 class Preparer:
@@ -43,6 +44,7 @@ class Preparer:
         self._default = default
         self._slots = slots
         self._grammars = grammars
+        self._byte_grammars = Grammars(union_of_bytes(union.marks))
         self._truncated = [member.name for member in members if member.is_truncated]
         self._slots_by_model = Counter(member.model for member in members)
         # no piece is spelled with more ids than bytes, and a first one may get a space
@@ -70,8 +72,12 @@ class Preparer:
         """
         request.check()
         check_request(self._truncated, scores=request.score or may_be_empty, logprobs=request.top_logprobs)
-        parse = None if request.constraint is None else self._begin_grammar(request.constraint)
         plan = self._plan(request, self._default if default is None else default)
+        if plan.is_bytes:
+            check_bytes_of(request)
+        parse = (
+            None if request.constraint is None else self._begin_grammar(request.constraint, bytes_alone=plan.is_bytes)
+        )
         prompt, given, unscored = request.prompt, tuple[int, ...](), tuple[bytes, ...]()
         if prompt.ids is not None and len(self._members) > 1:
             raise PromptError("token ids are one member's", hint="ask that member alone, or give text")
@@ -94,7 +100,7 @@ class Preparer:
             begun.consume(parse)
             ids = {each.name: [*ids[each.name], *begun.ids(each)] for each in self._members if each.name in ids}
             late = partial(_late_and_begun, late, begun)
-        if request.limits.min_new_tokens and not request.score:
+        if request.limits.min_new_tokens and not request.score and not plan.is_bytes:  # there the walk sees to it
             parse = LeastLength(request.limits.min_new_tokens, self._union, parse)
         if not may_be_longer:
             self._check_lengths(ids, given)
@@ -108,7 +114,7 @@ class Preparer:
 
     def _free_calls(self, request: GenerationRequest, plan: Plan) -> Parse | None:
         """The grammar of calls where they are free, and are not to be taken for text; see `free_calls`."""
-        if request.score or self._grammars is None:
+        if request.score or self._grammars is None or plan.is_bytes:
             return None
         return self._begin_grammar(free_calls(plan.lead.encoder, request.prompt))
 
@@ -117,7 +123,7 @@ class Preparer:
     ) -> Parse | None:
         """The grammar of a text that may begin with reasoning."""
         bound = parse is not None or plan.reasoning != Reasoning()
-        if not self._union.marks or not bound or request.score:
+        if not self._union.marks or not bound or request.score or plan.is_bytes:
             return parse
         answered = request.prompt.continue_final_message
         return BesideReasoning(plan.reasoning, self._union, parse, inside=inside, answered=answered)
@@ -153,6 +159,11 @@ class Preparer:
         is_default = method is default.method and request.weights is None
         plan = default if is_default else Plan(method, self._members, self._union, request.weights)
         width = plan.draw.beam_width
+        if plan.is_bytes and plan.slots > self._slots:
+            raise SpecError(
+                f"vocabulary: {plan.vocabulary} follows {plan.slots} cuts of a text, and there are {self._slots} slots",
+                hint="say vocabulary: bytes in the ensemble's file, load for a larger batch, or follow fewer (beam:2)",
+            )
         if width > self._slots:
             raise SpecError(
                 f"beam_width is {width}, but there are slots for {self._slots} texts at once",
@@ -176,9 +187,10 @@ class Preparer:
             read = len(ids[member.name]) if member.name in ids else context
             memory[member.model] += min(context, read + request.limits.max_new_tokens * self._longest_spelling)
         prompts = {name: len(its) for name, its in ids.items()}
-        return Cost(self._slots_by_model, max(request.n, plan.draw.beam_width), prompts, memory)
+        texts = request.n * plan.slots if plan.is_bytes else max(request.n, plan.draw.beam_width)
+        return Cost(self._slots_by_model, texts, prompts, memory)
 
-    def _begin_grammar(self, constraint: object) -> Parse | None:
+    def _begin_grammar(self, constraint: object, *, bytes_alone: bool = False) -> Parse | None:
         given = Constraint.parse(constraint)
         if given is None:
             return None
@@ -187,7 +199,7 @@ class Preparer:
                 f"the text is bound to {given.kind}, but this engine was given nothing that makes grammars",
                 hint="give it one: Engine(…, compile_grammar=Grammars(union)); Ensemble.load does",
             )
-        return self._grammars(given)
+        return (self._byte_grammars if bytes_alone else self._grammars)(given)
 
 
 def _is_answered(begin: Beginning | None) -> bool:

@@ -12,7 +12,7 @@ from functools import partial
 from operator import attrgetter
 from typing import NamedTuple
 
-from unisono.backends.base import Array, Feed, Slot, TopLogprobs
+from unisono.backends.base import Array, Feed, Slot, TopLogprobs, dense
 from unisono.engine.cursor import Cursor
 from unisono.engine.draft_length import DraftLengthController, Work
 from unisono.engine.forward_output import ForwardOutput
@@ -59,6 +59,13 @@ class Runner:
         for portion in portions:
             passes[portion.member.model].append(portion)
         self._run((together[0].member, partial(read_ahead, together)) for together in passes.values())
+
+    def read_rows(self, asked: Iterable[Row]) -> None:
+        """Let members read what waits of cursors, in one pass a model, and take the row that follows each."""
+        passes: defaultdict[int, list[Row]] = defaultdict(list)
+        for row in asked:
+            passes[row.member.model].append(row)
+        self._run((together[0].member, partial(_read_rows, together)) for together in passes.values())
 
     def ask_again(self, asked: Iterable[Again]) -> None:
         """Ask truncated members for more of what they told, in one pass a model; the new rows replace the old ones.
@@ -245,6 +252,40 @@ def _read_ahead(portions: Sequence[Portion]) -> None:
         cursor.read += ids
         member.seconds += spent * ids / total
         text.member_seconds[member.name] += spent * ids / total
+
+
+class Row(NamedTuple):
+    """What a member reads of one text to tell what follows it."""
+
+    text: TextSequence
+    member: Member
+    cursor: Cursor
+    take: Callable[[Array], None]
+    """Is given ``logits_NV`` behind the cursor's last id, and behind each one ahead; they last until it returns."""
+    ahead: Sequence[int] = ()
+    """Ids that are read, too, and then forgotten."""
+
+
+def _read_rows(asked: Sequence[Row]) -> None:
+    for row in asked:
+        row.member.reopen_before(row.cursor, len(row.cursor.ids))
+    asked = sorted(asked, key=lambda row: row.cursor.slot)
+    member = asked[0].member
+    feeds = [
+        Feed(row.cursor.slot, [*row.cursor.ids[row.cursor.read :], *row.ahead], 1 + len(row.ahead)) for row in asked
+    ]
+    logits_NV, spent = _advance(member, feeds)
+    total, first = sum(len(feed.ids) for feed in feeds), 0
+    for feed, row in zip(feeds, asked, strict=True):
+        row.cursor.read += len(feed.ids)
+        share = spent * len(feed.ids) / total
+        row.member.seconds += share
+        row.text.member_seconds[row.member.name] += share
+        row.take(dense(logits_NV)[first : first + feed.wanted])
+        first += feed.wanted
+    for row in asked:
+        if row.ahead:
+            row.member.cut(row.cursor, len(row.cursor.ids))
 
 
 class Again(NamedTuple):

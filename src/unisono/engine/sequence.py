@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
 from unisono.config.method import AUTO, NGRAM
 from unisono.engine.calls import Calls
@@ -25,6 +26,14 @@ SEEDS = 2**64  # seeds are below it
 SEED_BITS = 53  # of seeds that are chosen here: they survive where numbers of JSON are read as doubles
 
 
+class Forks(Protocol):
+    """Slots of a text beside those of its cursors."""
+
+    def close_forks(self) -> None:
+        """Give them back. The text's cursors are then those that are left."""
+        ...
+
+
 class TextSequence:
     """A text in the making. The engine writes it; whoever asked for it reads it."""
 
@@ -32,18 +41,22 @@ class TextSequence:
         """A text of members that write marks or do not, where nothing is written yet."""
         self.request, self.plan = prepared.request, prepared.plan
         self.cursors = cursors
+        self.forks: Forks | None = None
+        """Where members follow several cuts of the text (`vocabulary: bytes`)."""
         seed = prepared.plan.draw.seed
         self.seed = secrets.randbits(SEED_BITS) if seed is None else seed
         self.finish: Finish | None = None
         self.pieces = 0
         """How many it has, those counted that it was given to begin with."""
         self.begun = len(prepared.begun)
+        self.begun_bytes = 0
         self.ensembled = 0  # pieces at which all members were asked
         self.blocks = 0
         self.drafted = 0
         self.accepted = 0
         self.degraded: Counter[str] = Counter()  # by member, choices that were made without it
         self.unasked: Counter[str] = Counter()  # by member, choices that were certain without it
+        self.parted: int | None = None  # pieces at which the members' cuts part, of a text in bytes
         self.uncertain: int | None = None  # choices without a certificate, where any member is truncated
         self.counts: Counter[int] = Counter()  # of each column
         self.given = prepared.given
@@ -143,6 +156,7 @@ class TextSequence:
         """Take what it was given to begin with as written before; its grammar and its prompt are behind that."""
         for column in columns:
             mark = union.mark(column)
+            self.begun_bytes += len(union.piece(column) or b"")
             self._add(union.piece(column) or b"", column, mark, given=True)
             if mark is not None:
                 self.open_behind(mark, members)
@@ -212,6 +226,7 @@ class TextSequence:
                 uncertain=self.uncertain,
                 degraded=dict(self.degraded) or None,
                 unasked=dict(self.unasked) or None,
+                parted=self.parted,
             ),
             seconds=Seconds(
                 total=self._ended - self._began,
@@ -271,6 +286,8 @@ def close_sequence(sequence: TextSequence, members: Sequence[Member], *, for_goo
     Closed ``for_good``, it is not kept for later prompts that begin alike.
     """
     with contextlib.ExitStack() as closing:
+        if sequence.forks is not None:
+            sequence.forks.close_forks()
         for member in members:
             if member.name in sequence.cursors:
                 closing.callback(member.close, sequence.cursors[member.name], for_good=for_good)
@@ -281,6 +298,7 @@ class SequenceGroup:
 
     def __init__(self, first: TextSequence, n: int) -> None:
         self.n = n
+        self._slots_of_each = first.plan.vocabulary.slots
         self.sequences = [first]
         """Those that were asked for, in the order of their seeds; more come once the prompt has been read."""
         self.awaited: set[str] = set()
@@ -295,7 +313,7 @@ class SequenceGroup:
     @property
     def slots(self) -> int:
         """How many slots it may still take of each member."""
-        return len(self._open) + self.n - len(self.sequences)
+        return (len(self._open) + self.n - len(self.sequences)) * self._slots_of_each
 
     @property
     def is_finished(self) -> bool:

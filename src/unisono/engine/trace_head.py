@@ -20,4 +20,5 @@ def about(plan: Plan, members: Sequence[Member]) -> dict[str, object]:
         "gate": {"kind": gate.kind, "parameter": gate.parameter, "boundary": gate.boundary},
         "speculate": None if method.speculate is None else str(method.speculate),
         "sampling": str(method.sampling),
+        **({"vocabulary": str(method.vocabulary)} if method.vocabulary.is_bytes else {}),
     }

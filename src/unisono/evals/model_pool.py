@@ -41,7 +41,8 @@ class ModelPool:
 
     def __init__(self, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> None:
         """Read everything but the weights, so that systems can be checked first. Raises as `build.prepare`."""
-        self.prepared = prepare(spec.measured(), batch=max(batch, MOST_CHOICES), report=report)
+        choices = -(-MOST_CHOICES // spec.vocabulary.slots)  # preparing counts the cuts of each text in
+        self.prepared = prepare(spec.measured(), batch=max(batch, choices), report=report)
         self.batch = batch
         self._models: Models | None = None
         self._engines: dict[str, Engine] = {}
@@ -115,8 +116,9 @@ class ModelPool:
         results: list[Score | UnisonoError] = []
         for _, group in itertools.groupby(asked, key=lambda each: each[0]):
             texts = list(group)
-            for start in range(0, len(texts), engine.slots):
-                results += _score(engine, texts[start : start + engine.slots], system)
+            size = engine.texts_at_once(system.method)
+            for start in range(0, len(texts), size):
+                results += _score(engine, texts[start : start + size], system)
         return results
 
     def score_all(
@@ -126,13 +128,14 @@ class ModelPool:
 
         Where that is not possible, or fails, each prompt is read by itself, and then each system.
         """
-        if not self._is_truncated:
+        are_read_apart = self._is_truncated or any(system.method.vocabulary.is_bytes for system in systems)
+        if not are_read_apart:
             try:
                 return [list(scores) for scores in self._reading(systems).score(asked)]
             except Exception as error:
                 log.debug("a reading of %d texts failed: %s", len(asked), error)
         groups = [list(group) for _, group in itertools.groupby(asked, key=lambda each: id(each[0]))]
-        if len(groups) == 1 or self._is_truncated:
+        if len(groups) == 1 or are_read_apart:
             return [self.score(system, asked) for system in systems]
         found = [self.score_all(systems, group) for group in groups]
         return [[score for its in found for score in its[place]] for place in range(len(systems))]

@@ -25,7 +25,7 @@ from unisono.members import Report, silent
 from unisono.records import Generation, Score
 
 BATCH = 8
-METHOD = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "sampling", "reasoning")
+METHOD = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "sampling", "reasoning", "vocabulary")
 """Arguments that change how the ensemble writes, named as in `Method.but`."""
 _OLD = ("draw", "spelling")
 _OF_SEVERAL = ("lead", "combine", "gate", "boundary")
@@ -131,7 +131,7 @@ class Respondent:
         """
         split = [(*split_pair(context, text), name) for context, text, name in asked]
         order = sorted(range(len(asked)), key=lambda place: split[place][0])
-        for places in _packed(order, lambda place: split[place][0], self._engine.slots):
+        for places in _packed(order, lambda place: split[place][0], self._engine.texts_at_once(self.method)):
             wanted = [(prompt_of(split[place][0]), split[place][1]) for place in places]
             scores = self._score(wanted, [asked[place][2] for place in places])
             for place, score in zip(places, scores, strict=True):
@@ -144,7 +144,7 @@ class Respondent:
             with _named(words):
                 windows = [(Prompt(text=before), after) for before, after in rolling_windows(self._engine, lead, text)]
             logp = 0.0
-            for some in _chunks(windows, self._engine.slots):
+            for some in _chunks(windows, self._engine.texts_at_once(self.method)):
                 logp += sum(score.logp for score in self._score(some, [words] * len(some)))
             yield place, logp
 

@@ -37,6 +37,11 @@ def check(prepared: Prepared, references: Sequence[Reference], rule: str | None 
             f"combine is {str(method.combine)!r}, of which only the rule can be fitted",
             hint=f"leave its other keys out, or choose --rule {RULES[0]} for a file that says combine: {RULES[0]}",
         )
+    if method.vocabulary.is_bytes:
+        raise SpecError(
+            "vocabulary is bytes, and weights are fitted to pieces of a union",
+            hint="fit with vocabulary: union; the weights serve both",
+        )
     if own := [MEMBER + name for name in SHAPING if name != "logit_bias" and method.sampling.changes(MEMBER + name)]:
         raise SpecError(
             f"sampling has {', '.join(own)}, which is no part of what is fitted: the weights would be those of other "

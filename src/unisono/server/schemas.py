@@ -112,6 +112,8 @@ class UnisonoOptions(Record):
     """The old name of ``sampling``."""
     spelling: str | None = None
     """Only ``piecewise``, the default."""
+    vocabulary: str | dict[str, Any] | None = None
+    """What members vote on: ``union``, or ``bytes``."""
     constraint: str | dict[str, Any] | None = None
     """Restricts the answer: ``json_object``, or a ``json_schema``, ``regex`` or ``lark`` grammar."""
     weights: dict[str, float] | None = None

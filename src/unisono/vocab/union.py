@@ -132,6 +132,15 @@ def build_union(members: Sequence[UnionMember]) -> UnionVocabulary:
     )
 
 
+def union_of_bytes(marks: tuple[Mark, ...]) -> UnionVocabulary:
+    """A numbering of all 256 bytes, the marks of a union, and END: what grammars are made over where bytes are written.
+
+    No member is mapped to it.
+    """
+    offset_U = np.concatenate([np.arange(256), np.full(len(marks) + 1, 256)]).astype(np.int64)
+    return UnionVocabulary((), bytes(range(256)), offset_U, (), marks)
+
+
 def check_essentials(member: UnionMember) -> None:
     """Raise a `VocabularyError` for a vocabulary that cannot spell printable ASCII, space and newline."""
     lacking = [byte for byte in sorted(ESSENTIAL_BYTES) if member.speller.spell(bytes([byte])) is None]

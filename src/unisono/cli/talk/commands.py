@@ -208,6 +208,7 @@ COMMANDS = {
     "sampling": _setting_command("sampling", "[WORDS]", "show or change it, as in /sampling 0.7 top_p:0.9"),
     "temperature": _setting_command("temperature", "[T]", "change the temperature alone"),
     "reasoning": _setting_command("reasoning", "[off|N]", "show or change whether answers reason first"),
+    "vocabulary": _setting_command("vocabulary", "[WORDS]", "show or change what members vote on: union, or bytes"),
     "retry": Command(Commands._retry, "answer the last question again"),
     "continue": Command(Commands._continue, "go on with an answer that was cut off"),
     "undo": Command(Commands._undo, "take the last turn back, or the last N", "[N]"),

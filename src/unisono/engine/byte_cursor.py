@@ -1,0 +1,185 @@
+"""One text as one member has it in bytes: a beam of its cuts, each with a slot of the model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unisono.backends.base import Array
+from unisono.config.sampling import Sampling
+from unisono.engine.byte_member import ByteMember
+from unisono.engine.cursor import Cursor
+from unisono.engine.member import Member
+from unisono.fusion.byte_beam import Hypothesis, extended, next_cut, next_symbols, pruned
+
+Following = bytes | int
+"""What a cut writes: bytes, or a mark or END by its place among the classes."""
+
+
+@dataclass(slots=True, eq=False)
+class BytePath:
+    """A hypothesis, and the cursor of its whole pieces."""
+
+    cursor: Cursor
+    hypothesis: Hypothesis
+    opening: bool = False
+    """Whether an answer begins behind it, which the member writes in its own way."""
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether the model has still to be asked what follows."""
+        return self.hypothesis.heard is None
+
+
+class Cut(NamedTuple):
+    """What a member would write next."""
+
+    following: Following
+    place: int
+    """The piece, mark or END among what the member can write."""
+    p: float
+    """Its probability, of all hypotheses' mass."""
+
+
+class ByteCursor:
+    """The hypotheses of one text, the heaviest first. Their masses sum to 1."""
+
+    def __init__(
+        self, its: ByteMember, cursor: Cursor, beam: int, least: float, *, opening: bool, draw: Sampling | None
+    ) -> None:
+        """Begin with one hypothesis: the prompt as the member's tokenizer cuts it. ``draw`` reshapes what it says."""
+        self.its = its
+        self.paths = [BytePath(cursor, Hypothesis(1.0), opening)]
+        self._beam, self._least, self._draw = beam, least, draw
+
+    @property
+    def member(self) -> Member:
+        return self.its.member
+
+    @property
+    def main(self) -> Cursor:
+        """That of the heaviest hypothesis."""
+        return self.paths[0].cursor
+
+    @property
+    def is_at_cut(self) -> bool:
+        """Whether the heaviest hypothesis has no bytes behind its whole pieces."""
+        return self.paths[0].hypothesis.is_at_cut
+
+    def unread(self) -> list[BytePath]:
+        return [path for path in self.paths if path.is_unread]
+
+    def read(self, path: BytePath, logits_V: Array) -> None:
+        """Note what follows a hypothesis."""
+        path.hypothesis = self.told(logits_V, path.hypothesis.weight, opening=path.opening)
+
+    def told(self, logits_V: Array, weight: float = 1.0, *, opening: bool = False) -> Hypothesis:
+        """A hypothesis at a cut, and what follows it."""
+        return self.its.told(logits_V, weight, opening=opening, draw=self._draw)
+
+    def next_symbols(self) -> NDArray[np.float64]:
+        """The member's distribution over 256 bytes, marks and END."""
+        return next_symbols([path.hypothesis for path in self.paths])
+
+    def next_cut(self, *, ends: bool = True) -> Cut | None:
+        """What the heaviest hypothesis would write up to its next cut; ``None`` where it gives nothing any mass."""
+        heaviest = self.paths[0].hypothesis
+        place = next_cut(heaviest, ends=ends)
+        if place is None:
+            return None
+        p_C, trie, node = heaviest.told
+        following = place - len(trie) if place >= len(trie) else trie.pieces[place][node.depth :]
+        return Cut(following, place, heaviest.weight * float(p_C[place]))
+
+    def cuts(self, count: int) -> list[tuple[Following, float]]:
+        """The likeliest that the heaviest hypothesis would write up to its next cut, for a trace."""
+        heaviest = self.paths[0].hypothesis
+        p_C, trie, node = heaviest.told
+        inside = heaviest.told.longer
+        inside_C = p_C[inside]
+        some = np.argpartition(-inside_C, count)[:count] if len(inside_C) > count else np.arange(len(inside_C))
+        ranked = [int(place) + inside.start for place in sorted(some, key=lambda place: -inside_C[place])]
+        return [
+            (place - len(trie) if place >= len(trie) else trie.pieces[place][node.depth :], heaviest.weight * p)
+            for place in ranked
+            if (p := float(p_C[place])) > 0
+        ]
+
+    def take_cut(self, cut: Cut) -> None:
+        """Go on behind a cut that was chosen, which is a piece: no other hypothesis is left."""
+        path = self._keep_heaviest()
+        self._go_on(path, path.hypothesis.told.trie.ids(cut.place))
+
+    def take_byte(self, byte: int) -> None:
+        """Go on behind one more byte. Where no hypothesis allows it, the heaviest is cut anew from its last cut on."""
+        kept = pruned(extended([path.hypothesis for path in self.paths], byte), self._beam, self._least)
+        if not kept:
+            self._cut_anew(bytes([byte]))
+            return
+        parents = {each.parent for each in kept}
+        staying = {each.parent for each in kept if each.completed is None}
+        self._close([path for number, path in enumerate(self.paths) if number not in parents])
+        paths: list[BytePath] = []
+        for each in kept:
+            parent = self.paths[each.parent]
+            if each.completed is None:
+                paths.append(BytePath(parent.cursor, each.hypothesis, parent.opening))
+                continue
+            cursor = self.member.copy(parent.cursor) if each.parent in staying else parent.cursor
+            paths.append(BytePath(cursor, each.hypothesis))
+            cursor.ids += parent.hypothesis.told.trie.ids(each.completed)
+        self.paths = paths
+
+    def take_mark(self, place: int) -> None:
+        """Go on behind a mark, by its place among the classes. No piece lies across it."""
+        mark = self.its.marks[place]
+        at_cut = [path for path in self.paths if path.hypothesis.is_at_cut]
+        weights = [path.hypothesis.weight * self._p_of_class(path, place) for path in at_cut]
+        if not sum(weights):
+            weights = [path.hypothesis.weight for path in at_cut]
+        self._close([path for path in self.paths if path not in (at_cut or self.paths[:1])])
+        self.paths = at_cut or self.paths[:1]
+        for path, weight in zip(self.paths, weights or [1.0], strict=True):
+            rest = path.hypothesis.rest
+            spelled = self.its.spelled(rest, opening=path.opening) if rest else ()
+            ids = (*spelled, *self.its.spelled_mark(mark, opening=path.opening))
+            opening = self.member.opens_behind(mark, opening=path.opening and not rest)
+            self._go_on(path, ids, weight / (sum(weights) or 1.0), opening=opening)
+            if not ids:  # a mark that it does not read: it is asked once more
+                self.member.restore(path.cursor)
+
+    def restore(self) -> None:
+        """Forget what a failed pass has left."""
+        for path in self.unread():
+            self.member.restore(path.cursor)
+
+    def close_others(self) -> None:
+        """Give back all slots but that of the heaviest hypothesis."""
+        others, self.paths = self.paths[1:], self.paths[:1]
+        self._close(others)
+
+    def _close(self, paths: Sequence[BytePath]) -> None:
+        with contextlib.ExitStack() as closing:
+            for path in paths:
+                closing.callback(self.member.close, path.cursor, for_good=True)
+
+    def _p_of_class(self, path: BytePath, place: int) -> float:
+        p_C, trie, _ = path.hypothesis.told
+        return float(p_C[len(trie) + place])
+
+    def _keep_heaviest(self) -> BytePath:
+        self.close_others()
+        return self.paths[0]
+
+    def _cut_anew(self, following: bytes) -> None:
+        path = self._keep_heaviest()
+        self._go_on(path, self.its.spelled(path.hypothesis.rest + following, opening=path.opening))
+
+    def _go_on(self, path: BytePath, ids: Sequence[int], weight: float = 1.0, *, opening: bool = False) -> None:
+        path.cursor.ids += ids
+        path.hypothesis, path.opening = Hypothesis(weight), opening

@@ -1,0 +1,106 @@
+"""A member as it speaks of bytes: its pieces as a trie, and its rows folded in the trie's order."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unisono.backends.base import Array
+from unisono.config.sampling import Sampling
+from unisono.config.without_union import refusal
+from unisono.engine.member import Member
+from unisono.errors import ModelError, PromptError
+from unisono.fusion.byte_beam import Hypothesis, Told
+from unisono.fusion.fold import FoldPlan, Scratch, bring, fold, plan_fold
+from unisono.fusion.logits_processors import shape
+from unisono.vocab.byte_trie import ByteTrie, Spell
+from unisono.vocab.marks import Mark
+from unisono.vocab.union import Indices, without_space
+
+_HOST = np.empty(0, np.float32)
+
+
+class ByteMember:
+    """A member's pieces, marks and END in the order of bytes, also where an answer begins. Made once a member."""
+
+    def __init__(self, member: Member) -> None:
+        self.member = member
+        self.marks = member.map.marks
+        """The classes behind the pieces, before END."""
+        self._scratch = Scratch()
+
+    def spelled(self, piece: bytes, *, opening: bool) -> tuple[int, ...]:
+        """The ids as which the member reads some bytes. Raises a `PromptError` where it cannot spell them."""
+        if self.member.speller.spell(piece) is None:
+            raise PromptError(
+                f"member {self.member.name!r} cannot spell {piece!r}",
+                hint="`unisono doctor` lists the bytes that are missing; leave the member out, or the characters",
+            )
+        return self.member.spell_text(piece, first=opening)
+
+    def spelled_mark(self, mark: Mark, *, opening: bool) -> tuple[int, ...]:
+        """The ids as which the member reads a mark; none where it reads nothing."""
+        column = len(self.member.map.id_U) - len(self.marks) - 1 + self.marks.index(mark)
+        return self.member.spell(column, b"", first=opening)
+
+    def told(self, logits_V: Array, weight: float, *, opening: bool, draw: Sampling | None) -> Hypothesis:
+        """A hypothesis at a cut, and what follows it; ``draw`` reshapes that.
+
+        Raises a `ModelError` for what is no number.
+        """
+        trie, plan = self._opening if opening else self._inside
+        p_C = np.array(bring(fold(logits_V[None], plan.to_device_of(logits_V), self._scratch)[0], _HOST))
+        self._scratch.reset()
+        if not math.isfinite(float(p_C.max())):
+            raise ModelError(
+                f"member {self.member.name!r} gave probabilities that are not numbers",
+                hint="its weights are damaged, or its dtype overflows: try dtype: float32 or bfloat16",
+            )
+        if draw is not None:
+            p_C = shape(p_C[None], [draw], [{}], [{}])[0]
+        return Hypothesis(weight, Told(p_C, trie, trie.root))
+
+    @functools.cached_property
+    def _inside(self) -> tuple[ByteTrie, FoldPlan]:
+        its = self.member
+        return self._planned(its.speller.vocabulary.pieces, its.map.column_V, lambda piece: its.spell_text(piece))
+
+    @functools.cached_property
+    def _opening(self) -> tuple[ByteTrie, FoldPlan]:
+        """The same where an answer begins: a space that its first piece carries is no part of the text."""
+        its = self.member
+        column_V = its.map.first_column_V
+        if column_V is None:
+            return self._inside
+        pieces = [None if piece is None else without_space(piece) for piece in its.speller.vocabulary.pieces]
+        return self._planned(pieces, column_V, lambda piece: its.spell_text(piece, first=True))
+
+    def _planned(self, piece_V: Sequence[bytes | None], column_V: Indices, spell: Spell) -> tuple[ByteTrie, FoldPlan]:
+        trie = ByteTrie(piece_V, spell)
+        own_V: NDArray[np.int32] = trie.number_V.copy()
+        classes = len(self.marks) + 1
+        texts = len(self.member.map.id_U) - classes
+        others = column_V >= texts
+        own_V[others] = len(trie) + column_V[others] - texts
+        return trie, plan_fold(own_V, len(trie) + classes, classes, self.member.temperature)
+
+
+def check_members(members: Sequence[Member]) -> None:
+    """Raise a `SpecError` for a member that has something which is said of a union's pieces alone."""
+    for member in members:
+        if member.calibration is not None:
+            raise refusal(
+                f"the calibration of member {member.name!r}",
+                "it is one of a union's pieces",
+                "leave the calibration out",
+            )
+        if member.has_own_openings or member.ends_reasoning:
+            raise refusal(
+                f"member {member.name!r}, whose answers begin or reason in a form of its own,",
+                "what its tokens mean there is told for a union alone",
+                "leave the member out",
+            )

@@ -1,0 +1,165 @@
+"""Steps of texts in bytes: members are asked about cuts that are new, a pass a model, until each text has a piece."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from unisono.backends.base import Array
+from unisono.engine.byte_cursor import ByteCursor, BytePath, Following
+from unisono.engine.byte_member import ByteMember
+from unisono.engine.byte_walk import ByteChoice, ByteWalk
+from unisono.engine.member import Member
+from unisono.engine.runner import Row, Runner
+from unisono.engine.sequence import SequenceGroup, TextSequence
+from unisono.engine.trace import TOP_MASS
+from unisono.engine.trace_head import about
+from unisono.fusion.logits_processors import Allowed
+from unisono.outcomes import outcome_of
+from unisono.records import StepRecord, StepSeconds, TopPieces
+from unisono.vocab.byte_trie import BYTES
+from unisono.vocab.union import UnionVocabulary
+
+NO_COLUMN = -1
+"""Stands for the column of a piece that was written in bytes: nothing that counts columns goes with them."""
+
+
+class ByteStepper:
+    """Advances groups of texts in bytes, for an engine that owns them."""
+
+    def __init__(self, members: Sequence[Member], union: UnionVocabulary, runner: Runner) -> None:
+        self._members = members
+        self._union = union
+        self._runner = runner
+        self._its = [ByteMember(member) for member in members]
+        self._spelled = _spelled_by_all(members, BYTES + len(union.marks) + 1)
+
+    def step(self, groups: Sequence[SequenceGroup]) -> None:
+        """Write one piece of each text, or its END. When a model fails, the next step goes on from where it was."""
+        began = time.perf_counter()
+        texts = [text for group in groups for text in group.open]
+        before = {text: dict(text.member_seconds) for text in texts}
+        walks = {text: self.walk(text) for text in texts}
+        left = dict(walks)
+        records: dict[TextSequence, list[StepRecord]] = {text: [] for text in texts}
+        try:
+            while left:
+                for text in [text for text, walk in left.items() if walk.is_full]:
+                    for choice in left.pop(text).flush():
+                        self._take(text, choice, records[text])
+                    if text.finish is None:
+                        text.end("context")
+                self._runner.read_rows(row for walk in left.values() for row in rows(walk))
+                for text, walk in list(left.items()):
+                    if choices := walk.write():
+                        for choice in choices:
+                            self._take(text, choice, records[text])
+                        del left[text]
+        except BaseException:
+            for walk in walks.values():
+                walk.restore()
+            raise
+        finally:
+            for text, walk in walks.items():
+                walk.note_cursors()
+                if text.finish is None and any(self._is_full(text, member) for member in self._members):
+                    text.end("context")
+                self._conclude(text, records[text], time.perf_counter() - began, before[text])
+
+    def walk(self, text: TextSequence) -> ByteWalk:
+        """What members follow of a text; it begins with what is written."""
+        if isinstance(text.forks, ByteWalk):
+            return text.forks
+        return ByteWalk(text, self._its, self._spelled, text.begun_bytes)
+
+    def _is_full(self, text: TextSequence, member: Member) -> bool:
+        return len(text.cursors[member.name].ids) > member.backend.facts.context
+
+    def _take(self, text: TextSequence, choice: ByteChoice, records: list[StepRecord]) -> None:
+        if text.finish is not None:  # a stop string was completed before it
+            return
+        piece = self._piece(choice.following)
+        mark = piece if isinstance(piece, str) else None
+        if text.steps is not None:
+            records.append(self._record(text, choice))
+        if piece is None:
+            text.end("end")
+            return
+        text.ensembled += 1
+        text.parted = (text.parted or 0) + bool(choice.walked and mark is None)
+        if mark is None:
+            assert isinstance(piece, bytes)
+            text.append(piece, NO_COLUMN)
+        else:
+            assert isinstance(choice.following, int)
+            column = self._union.texts + choice.following
+            text.append(b"", column, self._union.mark(column))
+            text.open_behind(self._union.marks[choice.following], self._members)
+
+    def _piece(self, following: Following) -> bytes | str | None:
+        if isinstance(following, bytes):
+            return following
+        return self._union.marks[following] if following < len(self._union.marks) else None
+
+    def _record(self, text: TextSequence, choice: ByteChoice) -> StepRecord:
+        piece = self._piece(choice.following)
+        return StepRecord(
+            piece=b"" if isinstance(piece, str) else piece,
+            mark=piece if isinstance(piece, str) else None,
+            part=text.part,
+            p=choice.p,
+            voted=tuple(choice.p_by_member),
+            members=dict(choice.p_by_member),
+            top={name: self._top(cuts) for name, cuts in choice.cuts.items()} if text.request.trace else {},
+            lead=text.plan.lead.name,
+            walked=choice.walked,
+        )
+
+    def _top(self, cuts: Sequence[tuple[Following, float]]) -> TopPieces:
+        return tuple((self._piece(cut), p) for number, (cut, p) in enumerate(cuts) if not number or p >= TOP_MASS)
+
+    def _conclude(
+        self, text: TextSequence, records: Sequence[StepRecord], spent: float, before: Mapping[str, float]
+    ) -> None:
+        """Write the trace, after a step that took so long."""
+        if text.steps is None or not records:
+            return
+        share = len(records)
+        members = {name: (its - before[name]) / share for name, its in text.member_seconds.items()}
+        seconds = StepSeconds(spent / share, {name: its for name, its in members.items() if its > 0})
+        for each in records:
+            head = None if text.steps else about(text.plan, self._members)
+            if text.request.trace:
+                outcome = outcome_of(each)
+                each = replace(each, kind=outcome.kind, winners=outcome.winners, about=head)
+            text.steps.append(replace(each, seconds=seconds))
+
+
+def rows(walk: ByteWalk) -> Iterator[Row]:
+    """What members have to be asked, of one text."""
+    for cursor in walk.cursors.values():
+        for path in cursor.unread():
+            yield Row(walk.text, cursor.member, path.cursor, partial(_take_row, cursor, path))
+
+
+def _take_row(cursor: ByteCursor, path: BytePath, logits_NV: Array) -> None:
+    cursor.read(path, logits_NV[0])
+
+
+def _spelled_by_all(members: Sequence[Member], size: int) -> Allowed | None:
+    """The bytes, marks and END that may be written: of several members, no byte that one of them cannot spell."""
+    missing = {
+        byte
+        for member in members
+        for byte in member.speller.vocabulary.missing_bytes
+        if member.speller.spell(bytes([byte])) is None
+    }
+    if len(members) == 1 or not missing:
+        return None
+    spelled = np.ones(size, np.bool_)
+    spelled[sorted(missing)] = False
+    return spelled

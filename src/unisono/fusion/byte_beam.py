@@ -1,0 +1,144 @@
+"""A member's distribution over bytes, as the sum over the cuts of a text that a beam holds (docs/adr/0028).
+
+Exact sums: Phan et al., arXiv 2410.09303. Beams over a trie of tokens: Vieira et al., arXiv 2412.03719.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unisono.vocab.byte_trie import BYTES, ByteTrie, Node, byte_masses
+
+Floats = NDArray[np.floating]
+
+
+class Told(NamedTuple):
+    """What follows the whole pieces of a hypothesis, and how far the bytes behind them lead."""
+
+    p_C: Floats
+    """The masses of pieces by number, of marks, and of END."""
+    trie: ByteTrie
+    """It numbers the pieces."""
+    node: Node
+    """Where the bytes behind the whole pieces lead."""
+
+    @property
+    def longer(self) -> slice:
+        """What can be completed: pieces that go on from the node; at the root also marks and END."""
+        return slice(0, len(self.p_C)) if self.node.is_root else self.node.longer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hypothesis:
+    """One way of cutting a text: whole pieces, and some bytes behind them that begin the next one."""
+
+    weight: float
+    """The probability of the whole pieces, on a scale that hypotheses of one text share."""
+    heard: Told | None = None
+    """``None`` until the model has been asked."""
+
+    @property
+    def told(self) -> Told:
+        if self.heard is None:
+            raise AssertionError("a hypothesis is asked what follows before the model was")
+        return self.heard
+
+    @property
+    def is_at_cut(self) -> bool:
+        """Whether no bytes stand behind the whole pieces."""
+        return self.heard is None or self.heard.node.is_root
+
+    @property
+    def mass(self) -> float:
+        """What it adds to the probability of the text."""
+        if self.heard is None or self.heard.node.is_root:
+            return self.weight
+        return self.weight * float(np.sum(self.heard.p_C[self.heard.longer], dtype=np.float64))
+
+    @property
+    def rest(self) -> bytes:
+        """The bytes behind the whole pieces."""
+        if self.heard is None:
+            return b""
+        node = self.heard.node
+        return self.heard.trie.pieces[node.low][: node.depth]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Successor:
+    """A hypothesis of a text that is one byte longer."""
+
+    parent: int
+    hypothesis: Hypothesis
+    completed: int | None
+    """The piece that the byte completes; ``None`` where the cut is as it was."""
+
+
+def next_symbols(hypotheses: Sequence[Hypothesis]) -> NDArray[np.float64]:
+    """The distribution over 256 bytes, marks and END that follows."""
+    p_C, trie, _ = hypotheses[0].told
+    q_C = np.zeros(BYTES + len(p_C) - len(trie))
+    for each in hypotheses:
+        p_C, trie, node = each.told
+        q_C[:BYTES] += each.weight * byte_masses(p_C, node)
+        if node.is_root:
+            q_C[BYTES:] += each.weight * p_C[len(trie) :]
+    total = float(q_C.sum())
+    return q_C / total if total > 0 else q_C
+
+
+def next_cut(hypothesis: Hypothesis, *, ends: bool = True) -> int | None:
+    """The likeliest piece that a hypothesis can complete, or mark, or END (if it may end), by its place in ``p_C``.
+
+    On a tie it is the piece of the lowest id, then marks, then END. ``None`` where none has any mass.
+    """
+    p_C, trie, node = hypothesis.told
+    inside = hypothesis.told.longer
+    inside_C = p_C[inside] if ends or not node.is_root else p_C[:-1]
+    highest = inside_C.max(initial=0)
+    if not highest > 0:
+        return None
+    places = np.flatnonzero(inside_C == highest) + inside.start
+    if len(places) == 1 or places[0] >= len(trie):
+        return int(places[0])
+    return int(min(places[places < len(trie)], key=trie.first_N.__getitem__))
+
+
+def extended(hypotheses: Sequence[Hypothesis], byte: int) -> list[Successor]:
+    """All hypotheses of the text with one byte more: those whose piece it completes, and those that go on."""
+    found: list[Successor] = []
+    for parent, each in enumerate(hypotheses):
+        p_C, trie, before = each.told
+        node = trie.child(before, byte)
+        if node is None:
+            continue
+        if node.is_piece:
+            found.append(Successor(parent, Hypothesis(each.weight * float(p_C[node.low])), node.low))
+        if len(node.byte_K):
+            found.append(Successor(parent, Hypothesis(each.weight, Told(p_C, trie, node)), None))
+    return found
+
+
+def pruned(successors: Sequence[Successor], beam: int, least: float) -> list[Successor]:
+    """The ``beam`` heaviest hypotheses, without those below the share ``least``, the heaviest first; scaled to sum 1.
+
+    Of equal masses the earlier one is kept. None is left where all have mass 0.
+    """
+    mass_H = np.asarray([each.hypothesis.mass for each in successors])
+    total = float(mass_H.sum()) if len(mass_H) else 0.0
+    if not total > 0:
+        return []
+    order = np.argsort(-mass_H, kind="stable")[:beam]
+    kept = [int(place) for place in order if mass_H[place] > 0 and mass_H[place] >= least * total]
+    scale = 1 / float(mass_H[kept].sum())
+    return [_scaled(successors[place], scale) for place in kept]
+
+
+def _scaled(successor: Successor, scale: float) -> Successor:
+    its = successor.hypothesis
+    return replace(successor, hypothesis=replace(its, weight=its.weight * scale))
