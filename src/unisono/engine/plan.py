@@ -79,8 +79,10 @@ class Plan:
         """Whether a text goes on without a member while it is away. What an amateur would say decides too much, and so
         does whoever it is subtracted from.
         """
+        if not member.degrades or self.is_bytes:
+            return False
         is_signed = any(weight < 0 for weight in self.weights.values())
-        return member.degrades and not self.is_bytes and not (is_signed and (self.combine.rule == "logits" or member.weight < 0))
+        return not (is_signed and (self.combine.rule == "logits" or member.weight < 0))
 
 
 def _replacing(weights: Mapping[str, float], its: Mapping[str, float]) -> dict[str, float]:
