@@ -106,16 +106,16 @@ def _try_alone(folder: Path, environment: Mapping[str, str], wheel: Path) -> Non
     version = _output(folder, environment, "unisono", "--version")
     if version.split()[1] != wheel.name.split("-")[1]:
         sys.exit(f"{wheel.name} says that it is {version}")
-    for words in (("--help",), ("models",), ("doctor", "--help"), ("serve", "--help")):
-        _output(folder, environment, "unisono", *words)
+    for words in ("--help", "models", "doctor --help", "serve --help"):
+        _output(folder, environment, "unisono", *words.split())
     (folder / "model.gguf").write_bytes(b"GGUF")
-    for words in (("run", "./model.gguf", "text"), ("serve", "./model.gguf"), ("eval", "./model.gguf", "--tasks", "x")):
-        command = [str(folder / ".venv" / "bin" / "unisono"), *words]
+    for words in ("run ./model.gguf text", "serve ./model.gguf", "eval ./model.gguf --tasks x"):
+        command = [str(folder / ".venv" / "bin" / "unisono"), *words.split()]
         done = subprocess.run(
             command, cwd=folder, env=dict(environment), input="", capture_output=True, text=True, check=False
         )
         if done.returncode != 2 or "pip install" not in done.stderr or "Traceback" in done.stderr:
-            sys.exit(f"without extras, {' '.join(words)} ended with status {done.returncode}:\n{done.stderr}")
+            sys.exit(f"without extras, {words} ended with status {done.returncode}:\n{done.stderr}")
 
 
 def _install_models(folder: Path, environment: Mapping[str, str]) -> None:
