@@ -166,7 +166,7 @@ def learn(
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
-                losses = [*(each for each in losses[-19:] if each < math.inf), float(loss) / count]
+                losses = [*(each for each in losses[-19:] if each < math.inf), float(loss.detach()) / count]
                 bar.update(task, completed=done, loss=f"loss {mean(losses):.3f}")
         except KeyboardInterrupt:
             return step, "stopped", mean(losses)
