@@ -92,7 +92,7 @@ def test_a_beam_that_drops_nothing_has_the_probability_of_all_cuts(name: str, pr
         assert engine.free == engine.slots
 
 
-@pytest.mark.parametrize("rule", ["mean", "geometric", "max"])
+@pytest.mark.parametrize("rule", ["mean", "geometric", "max", "minimum"])
 @pytest.mark.parametrize("prompt", [PROMPTS[0], PROMPTS[6]])
 def test_a_score_is_that_of_the_bytes_however_they_are_cut(rule: str, prompt: Prompt) -> None:
     texts = [" then the", "hen"]

@@ -11,7 +11,7 @@ from unisono.config.sampling import MEMBER, SHAPING
 from unisono.config.vocabulary import BYTES
 from unisono.errors import SpecError
 
-GROWING = ("mean", "geometric", "max")
+GROWING = ("mean", "geometric", "max", "minimum")
 """The rules whose result grows with the mass that each member gives, so that what all find likeliest is chosen."""
 _OF_MEMBERS = ("member_temperature", "member_top_k", "member_top_p", "member_min_p", "member_typical_p")
 
