@@ -118,8 +118,8 @@ def questions_of(task: Task, limit: int, skip: int) -> Sequence[Question]:
     left = task.questions[: max(0, len(task.questions) - skip)][-limit:]
     if not left:
         raise SpecError(
-            f"of the task {task.name!r}, nothing is left to train on: {len(task.questions)} questions, half of all, may "
-            f"be used, and --skip leaves out {skip}",
+            f"of the task {task.name!r}, nothing is left to train on: {len(task.questions)} questions, half of all, "
+            f"may be used, and --skip leaves out {skip}",
             hint="give a smaller --skip, or more questions",
         )
     if len(left) < limit:

@@ -14,9 +14,9 @@ import yaml
 
 pytest.importorskip("peft")
 
-from unisono.config.ensemble import load_spec  # noqa: E402
-from unisono.errors import SpecError  # noqa: E402
-from unisono.evals.tasks.loading import Slice  # noqa: E402
+from unisono.config.ensemble import load_spec
+from unisono.errors import SpecError
+from unisono.evals.tasks.loading import Slice
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "adapters" / "train.py"
 
@@ -24,7 +24,8 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "adapters" / "train.py"
 @pytest.fixture(scope="module")
 def train() -> Any:
     spec = importlib.util.spec_from_file_location("train_example", SCRIPT)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     sys.modules["train_example"] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield module

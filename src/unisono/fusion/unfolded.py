@@ -89,7 +89,9 @@ class Unfolded:
         if columns is None:
             return None
         masses = self.voter(k, row, columns)
-        return _ranked(columns, masses, count if count == 1 else max(1, min(count, np.count_nonzero(masses >= bound))))
+        return _ranked(
+            columns, masses, count if count == 1 else max(1, min(count, int(np.count_nonzero(masses >= bound))))
+        )
 
     def likeliest(self, row: int, count: int) -> Ranked | None:
         """The likeliest columns of the mean. ``None`` where folding is as good."""

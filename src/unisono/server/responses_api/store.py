@@ -181,7 +181,7 @@ class ResponseStore:
                 continue
             wanted, param = item.get("id"), f"input[{place}].id"
             response = self._response_of.get(wanted) if isinstance(wanted, str) else None
-            if response is None or self._kept[response].owner != owner:
+            if not isinstance(wanted, str) or response is None or self._kept[response].owner != owner:
                 words = f"{param} is {shown(wanted)}, which is no item of a response's output here: {self._why}"
                 raise Refusal(400, words, param=param, code="invalid_value")
             if wanted in known:
