@@ -244,7 +244,7 @@ def test_numbers_that_are_none_are_refused_when_they_are_read(tiny: Path, tmp_pa
 def test_numbers_that_the_scale_makes_none_are_refused_when_they_are_read(tiny: Path, tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "its", model_of(tiny), 3, lora_alpha=1e30)
     broken(lambda its: [its[name].mul_(1e12) for name in its if "lora_B" in name])(adapter)
-    with pytest.raises(ModelCorrupt, match="or that its scale of 3.33333e"):
+    with pytest.raises(ModelCorrupt, match="or that its scale of 3"):
         load(tiny, adapter)
 
 
