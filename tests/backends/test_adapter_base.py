@@ -30,6 +30,7 @@ def found(base: object, *names: str) -> str:
         ("模型甲", "模型乙", "refused"),
         ("模型甲", "模型甲", "let in"),
         ("---", "...", "refused"),
+        ("---", "some-base", "refused"),
         (7, "some-base", "refused"),
         ("/a/final", "/b/final", "doubted"),
         ("/a/final", "some-base", "doubted"),

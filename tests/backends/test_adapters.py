@@ -101,7 +101,7 @@ def test_rows_of_one_pass_are_those_of_merged_models(
         np.testing.assert_allclose(backend.advance(feeds), np.concatenate(wanted), atol=2e-4)
     copy = backend.open(slots[str(first)])
     backend.close(slots[None])
-    np.testing.assert_allclose(backend.advance([Feed(copy, IDS[3:4])]), expected[str(first)][3:4], atol=2e-4)
+    np.testing.assert_allclose(backend.advance([Feed(copy, IDS[4:5])]), expected[str(first)][4:5], atol=2e-4)
     backend.unload()
 
 

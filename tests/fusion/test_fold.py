@@ -133,7 +133,7 @@ def test_long_rows_fold_as_short_ones_do() -> None:
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_entropy_does_not_change_with_the_offset_of_logits(offset: float, temperature: float) -> None:
     logits_BV = (np.random.default_rng(3).integers(-64, 64, (2, 50_000)) / 8 + offset).astype(np.float32)
-    plan = plan_fold(np.arange(50_000, dtype=np.int32), 50_000, temperature)
+    plan = plan_fold(np.arange(50_000, dtype=np.int32), 50_000, temperature=temperature)
     found = softmax(logits_BV, plan, Scratch())
     for row, logits_V in enumerate(logits_BV.astype(np.float64) / temperature):
         p_V = np.exp(logits_V - logits_V.max())

@@ -26,8 +26,8 @@ def check_base(base: object, names: Collection[str], who: str, otherwise: str) -
     known = {plain(name) for name in names if not says_nothing(name)} - {""}
     if isinstance(base, str) and known and not says_nothing(base) and plain(base) in known:
         return ()
-    called = " or ".join(sorted(set(names))) or "without a name"
-    if isinstance(base, str) and (not known or says_nothing(base)):
+    called = " or ".join(sorted({_last_part(name) for name in names if name})) or "without a name"
+    if isinstance(base, str) and plain(base) and (not known or says_nothing(base)):
         adapter = who.rpartition(": ")[2]
         return (f"{adapter} was trained on {shown(base)}, and whether that is this model ({called}) is not known",)
     raise ModelUnsupported(
@@ -56,4 +56,8 @@ def _last(name: str) -> str:
     name = unicodedata.normalize("NFKC", name)
     if (cached := _OF_THE_CACHE.search(name)) is not None:  # where folders are named by their commits
         return cached[1].split("--")[-1].casefold()
-    return re.split(r"[/\\:]", name.rstrip("/\\"))[-1].casefold()
+    return _last_part(name).casefold()
+
+
+def _last_part(name: str) -> str:
+    return re.split(r"[/\\:]", name.rstrip("/\\"))[-1]

@@ -63,7 +63,7 @@ class Adapters:
         Raises a `ModelUnsupported` where the model never calls layers of a kind, whose adapter would change nothing.
         """
         rows = (self._names[0], None)[:slots]
-        self._trial = trial = {}
+        self._trial = trial = dict[str, tuple[int, ...]]()
         try:
             width = run(rows)
         finally:
