@@ -37,6 +37,8 @@ def found(base: object, *names: str) -> str:
         ("org/some-base", "checkpoint-500", "doubted"),
         ("out/checkpoint-500", "checkpoint-500", "doubted"),
         ("my_final_model_v2", "some-base", "refused"),
+        ("final_model_v2", "some-base", "doubted"),
+        (f"final{'1' * 50_000}x", "some-base", "refused"),
     ],
 )
 def test_the_same_name_is_let_in_another_refused_and_one_that_says_nothing_doubted(

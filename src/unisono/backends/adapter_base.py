@@ -8,11 +8,11 @@ from collections.abc import Collection
 
 from unisono.errors import ModelUnsupported, shown
 
-_SAYS_NOTHING = re.compile(
-    r"(final|best|last|latest|output|out|result|results|base|merged|model|models|llm|checkpoint|snapshot|tmp|run|step)"
-    r"([-_. ]?(final|best|last|latest|merged|model|checkpoint|step|run|epoch))*([-_. ]?v?\d+)*"
-)
-"""Names of folders that training gives to any model."""
+_WORDS = {
+    *("final", "best", "last", "latest", "output", "outputs", "out", "result", "results", "base", "merged", "model"),
+    *("models", "llm", "checkpoint", "checkpoints", "snapshot", "tmp", "run", "step", "epoch", "version", "v", ""),
+}
+"""What names of folders are made of that training gives to any model, beside numbers."""
 _OF_THE_CACHE = re.compile(r"models--([^/\\]+)[/\\]snapshots[/\\]")
 
 
@@ -39,7 +39,8 @@ def check_base(base: object, names: Collection[str], who: str, otherwise: str) -
 
 def says_nothing(name: str) -> bool:
     """Whether a name is one that any model may have, such as ``checkpoint-500``."""
-    return _SAYS_NOTHING.fullmatch(_last(name)) is not None
+    words = re.split(r"[\W\d_]+", _last(name))
+    return any(words) and _WORDS.issuperset(words)
 
 
 def plain(name: str) -> str:
