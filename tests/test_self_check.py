@@ -18,9 +18,10 @@ from support.real_tokenizers import EOS_IDS, real
 from support.reasoners import thinking_table
 from support.tiny_models import COMMON, save_model
 from unisono import model_findings, self_check
+from unisono.backends.adapted import Adapted
 from unisono.backends.base import ModelSource
 from unisono.backends.fake.backend import FAKE_MODELS, FakeModel, NextToken, register_fake
-from unisono.build import prepare
+from unisono.build import load_models, prepare
 from unisono.cache import cache_root
 from unisono.config.demo import demo_path
 from unisono.config.ensemble import load_spec
@@ -173,6 +174,37 @@ def test_logits_that_are_no_numbers_are_found() -> None:
     for odd in (np.nan, np.inf):
         [only] = found(table, lambda read, odd=odd: np.full(len(table.texts), odd, np.float32))  # type: ignore[misc]
         assert only.startswith("gives logits that are not numbers")
+
+
+def test_an_adapter_is_checked_and_the_model_without_it_named_as_such(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither is said of the other: the member is not called damaged, where its model without the adapter is."""
+    table = byte_level_table(WORDS)
+    noise = np.full(len(table.texts), np.nan, np.float32)
+    model = FakeModel(LongestMatchTokenizer(table), hashed_rule(len(table.texts)))
+    model.adapters = {
+        "good": reader(table),
+        "flat": lambda read: np.zeros(len(table.texts), np.float32),
+        "none": lambda read: noise,
+    }
+    register_fake("checked", model)
+    monkeypatch.setattr(self_check, "left_out", lambda member: None)
+    first = {"name": "good", "model": "fake:checked", "adapter": "fake:good"}
+    others = [{"name": n, "share_weights_with": "good", "adapter": f"fake:{n}"} for n in ("flat", "none")]
+    try:
+        members = prepare(load_spec({"members": [first, *others]})).members
+        backend = members[0].loader.load(lambda *_: None)
+        [base, *_] = self_check.self_check(members[0], backend)
+        assert base.startswith("the model of member 'good', without its adapter, finds plain English hardly")
+        good, flat, none = (self_check.adapter_check(its, Adapted(backend, str(its.adapter))) for its in members)
+        assert good == ()
+        assert [words.startswith("member 'flat' finds plain English hardly likelier") for words in flat] == [True]
+        assert [words.startswith("member 'none' gives logits that are not numbers") for words in none] == [True]
+        load_models([prepare(load_spec({"members": [first, *others]}))]).unload()
+        assert sum("member 'none' gives" in message for message in caplog.messages) == 1
+    finally:
+        del FAKE_MODELS["checked"]
 
 
 def test_a_tokenizer_that_splits_otherwise_than_the_model_writes_is_found() -> None:

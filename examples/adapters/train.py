@@ -5,7 +5,8 @@
 Each member that has a model is trained by itself: prompts are the tasks' own, and the loss is that of the right answer.
 What is written is a folder in PEFT's form for each, and an ensemble file beside them, whose members have these
 adapters and whose ``tuned_on`` lets `unisono eval` leave out what they were trained on. Ctrl-C ends the training of the
-member at hand, and saves what it has learned.
+member at hand, and saves what it has learned; while a model is loaded or measured, it ends all, and the ensemble file
+has the members that are trained.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unisono.build import Prepared, prepare
+from unisono.cli.ensemble_file import check_out, write_ensemble
 from unisono.config.ensemble import TunedOn, load_spec
-from unisono.errors import UnisonoError
+from unisono.errors import SpecError, UnisonoError
 from unisono.evals.analysis.references import references_of
+from unisono.evals.records import Question, Task
 from unisono.evals.tasks import load_tasks
 from unisono.members import PreparedMember
 
@@ -81,22 +84,47 @@ def read_flags() -> argparse.Namespace:
 
 
 def train_all(flags: argparse.Namespace) -> None:
+    if flags.limit < 1 or flags.skip < 0:
+        sys.exit(f"train.py: --limit is {flags.limit} and --skip {flags.skip}: they count questions, from 1 and 0 on")
     spec = load_spec(flags.ensemble)
     named = [member.name for member, _ in spec.voters() if member.model is not None]
     chosen = flags.member or named
     if unknown := sorted(set(chosen) - set(named)):
         sys.exit(f"train.py: no member with a model is named {', '.join(unknown)}; there are: {', '.join(named)}")
     tasks = load_tasks(flags.tasks.split(","), data=flags.data, limit=flags.limit + flags.skip, last=True)
-    kept = {task.name: {each.id for each in task.questions[: flags.limit]} for task in tasks}
+    kept = {task.name: {each.id for each in questions_of(task, flags.limit, flags.skip)} for task in tasks}
     references = [each for each in references_of(tasks) if each.id in kept[each.task]]
     trained_on = [TunedOn(task=task.name, source=task.source, last=len(task.questions)) for task in tasks]
     flags.out.mkdir(parents=True, exist_ok=True)
+    check_out(flags.out / flags.ensemble.name, flags.ensemble)
     torch.set_num_threads(flags.threads)
-    for name in chosen:
-        member = prepare_alone(flags, name)
-        examples = [example_of(member, reference.prompt, reference.answer) for reference in references]
-        train(flags, member, examples)
-    write_ensemble(flags, chosen, trained_on)
+    trained: list[str] = []
+    try:
+        for name in chosen:
+            member = prepare_alone(flags, name)
+            examples = [example_of(member, reference.prompt, reference.answer) for reference in references]
+            train(flags, member, examples)
+            trained.append(name)
+    finally:
+        if trained:
+            write_adapted(flags, trained, trained_on)
+
+
+def questions_of(task: Task, limit: int, skip: int) -> Sequence[Question]:
+    """What is trained on, of a task's last questions: not the ``skip`` last ones, and ``limit`` at most before these.
+
+    Tasks give half of their questions at most, so there may be fewer. Raises a `SpecError` where none are left.
+    """
+    left = task.questions[: max(0, len(task.questions) - skip)][-limit:]
+    if not left:
+        raise SpecError(
+            f"of the task {task.name!r}, nothing is left to train on: {len(task.questions)} questions, half of all, "
+            f"may be used, and --skip leaves out {skip}",
+            hint="give a smaller --skip, or more questions",
+        )
+    if len(left) < limit:
+        CONSOLE.print(f"{task.name}: {len(left)} questions, not {limit}: half of all are kept for evaluations")
+    return left
 
 
 def prepare_alone(flags: argparse.Namespace, name: str) -> PreparedMember:
@@ -131,13 +159,21 @@ def train(flags: argparse.Namespace, member: PreparedMember, examples: Sequence[
     model.peft_config["default"].base_model_name_or_path = member.spec.model
     before = loss_of(model, tested, flags)
     steps, ended, last = learn(flags, name, model, learned, numbers)
-    after = loss_of(model, tested, flags)
     folder = flags.out / name
     model.save_pretrained(folder, save_embedding_layers=False)
     CONSOLE.print(
-        f"{name}: {steps} steps on {len(learned)} answers, {ended}; the last losses {last:.3f}; of {len(tested)} "
-        f"answers held out {before:.3f} nats an id before, {after:.3f} after; saved as {folder}"
+        f"{name}: {steps} steps on {len(learned)} answers, {ended}; the last losses {last:.3f}; saved as {folder}"
     )
+    try:
+        CONSOLE.print(f"{name}: {held_out_words(before, loss_of(model, tested, flags), len(tested))}")
+    except KeyboardInterrupt:  # it is trained and saved
+        CONSOLE.print(f"{name}: the answers held out are not measured")
+
+
+def held_out_words(before: float, after: float, count: int) -> str:
+    if not count:
+        return f"no answers held out: fewer than {math.ceil(1 / HELD_OUT)} are too few to measure"
+    return f"of {count} answers held out {before:.3f} nats an id before, {after:.3f} after"
 
 
 def learn(
@@ -211,19 +247,17 @@ def mean(numbers: Sequence[float]) -> float:
     return sum(numbers) / len(numbers)
 
 
-def write_ensemble(flags: argparse.Namespace, trained: Sequence[str], trained_on: Sequence[TunedOn]) -> None:
+def write_adapted(flags: argparse.Namespace, trained: Sequence[str], trained_on: Sequence[TunedOn]) -> None:
     """An ensemble file beside the adapters: the same members, which have them now."""
-    content = yaml.safe_load(flags.ensemble.read_text("utf-8"))
+    content, folder = yaml.safe_load(flags.ensemble.read_text("utf-8")), flags.ensemble.resolve().parent
     for member in content["members"]:
-        model = Path(flags.ensemble.parent, str(member.get("model")))
-        if model.exists():  # it was said as seen from the other folder
-            member["model"] = os.path.relpath(model, flags.out)
-        if member["name"] in trained:
-            member |= {"adapter": member["name"], "backend": "transformers"}
+        if member["name"] in trained:  # as seen from where the file was, as the other paths are
+            adapter = os.path.relpath((flags.out / member["name"]).resolve(), folder)
+            member |= {"adapter": adapter, "backend": "transformers"}
     known = [TunedOn.model_validate(each) for each in content.get("tuned_on", ())]
     content["tuned_on"] = [each.model_dump() for each in dict.fromkeys([*known, *trained_on])]
     file = flags.out / flags.ensemble.name
-    file.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), "utf-8")
+    write_ensemble(file, folder, content)
     CONSOLE.print(f"the members with these adapters: {file}")
 
 

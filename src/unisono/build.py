@@ -47,7 +47,7 @@ from unisono.members import (
     words_beyond,
     words_uncased,
 )
-from unisono.self_check import kept, self_check
+from unisono.self_check import adapter_check, kept, self_check
 from unisono.vocab.union import UnionMember, UnionVocabulary, build_union
 
 log = logging.getLogger(__name__)
@@ -232,6 +232,12 @@ def load_models(
                     log.warning("%s", warning)
                 if keep_prefixes and not backend.facts.keeps_prefixes:
                     caches[member.loader] = PrefixCache(backend)
+        adapted = {
+            (member.loader, member.adapter): member for member in reversed(members) if member.adapter is not None
+        }
+        for member in reversed(adapted.values()):
+            for warning in adapter_check(member, _seen_by(member, backends[member.loader])):
+                log.warning("%s", warning)
         loaded.pop_all()
     for prepared in ensembles:
         for member, its_map in zip(prepared.members, prepared.union.maps, strict=True):

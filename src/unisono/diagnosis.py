@@ -210,7 +210,9 @@ def _member_warnings(member: MemberDiagnosis, *, is_first: bool, alone: bool, lo
 
 def _failed_checks(prepared: Prepared) -> Iterator[str]:
     for member in {member.loader: member for member in reversed(prepared.members)}.values():  # as `load_models` does
-        yield from (f"{member.spec.name} {words}" for words in self_check.kept(member) or ())
+        name = member.spec.name
+        subject = name if member.adapter is None else f"the model of {name}, without its adapter,"
+        yield from (f"{subject} {words}" for words in self_check.kept(member) or ())
 
 
 def _same_members(prepared: Prepared) -> Iterator[str]:

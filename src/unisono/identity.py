@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from unisono.backends.transformers import adapter_files
 from unisono.errors import SpecError
 from unisono.members import PreparedMember
 from unisono.user_files import open_plain
 
-ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER = (adapter_files.CONFIG, adapter_files.WEIGHTS)
 WEIGHTS = ("*.safetensors", "*.gguf", "*.bin")
 _EXACT = ("sha256", "revision")
 """What tells a model from all others."""

@@ -16,7 +16,7 @@ from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template_faults import template_faults
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.member import MemberSpec
-from unisono.config.model_source import choose_backend, find_adapter, find_model
+from unisono.config.model_source import adapter_is_file, choose_backend, find_adapter, find_model
 from unisono.config.whole import refusal
 from unisono.errors import SpecError
 from unisono.fusion.calibration import Calibration
@@ -134,7 +134,8 @@ def find_models(spec: EnsembleSpec, batch: int, report: Report) -> dict[str, Wan
         owner, say = by_name[name], reporter(report, name)
         say(0.0, "finding the model")
         source = find_model(owner, spec.folder, say)
-        backend = choose_backend(owner, source).name
+        forms = {adapter_is_file(each.adapter, spec.folder) for each, _ in voters if each.owner == name} - {None}
+        backend = choose_backend(owner, source, forms.pop() if len(forms) == 1 else None).name
         check_files(backend, name, source)
         slots = batch * spec.method.slots * members
         adapted = {each.name: find_adapter(each, spec.folder, backend) for each, _ in voters if each.owner == name}

@@ -107,6 +107,18 @@ def findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
         yield from _answer_findings(member, backend)
 
 
+def adapter_findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
+    """What is wrong with a model with an adapter, as the ``backend`` has it: whether it knows any language still."""
+    nats = _nats_a_byte(member, backend, PROSE)
+    if not math.isfinite(nats):
+        yield "gives logits that are not numbers with its adapter, which is damaged, or its scale is too large"
+    elif nats > NOISE and min(_nats_a_byte(member, backend, other) for other in OTHERS) > NOISE:
+        yield (
+            f"finds plain English hardly likelier than noise with its adapter ({nats:.2f} nats a byte), and seven "
+            "other languages and Python likewise: the adapter may be damaged, or made for another model"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Reading:
     nats_a_byte: float | None

@@ -21,7 +21,7 @@ from unisono.backends.registry import BACKENDS
 from unisono.cache import cache_root, replace_file
 from unisono.errors import CacheError, UnisonoError
 from unisono.members import PreparedMember
-from unisono.model_findings import findings, text_ids
+from unisono.model_findings import adapter_findings, findings, text_ids
 from unisono.user_files import SETTINGS, read_bytes
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,25 @@ def self_check(member: PreparedMember, backend: Backend) -> tuple[str, ...]:
             found = (f"could not be checked ({type(error).__name__}: {error})",)
         else:
             _keep(path, member.source.location, found)
+    return tuple(f"{subject(member)} {words}" for words in found)
+
+
+def subject(member: PreparedMember) -> str:
+    """What is checked, in words: the model that a member has, which is not the member where that has an adapter."""
+    name = f"member {member.spec.name!r}"
+    return name if member.adapter is None else f"the model of {name}, without its adapter,"
+
+
+def adapter_check(member: PreparedMember, backend: Backend) -> tuple[str, ...]:
+    """What is wrong with a model with a member's adapter, as which it sees the ``backend``: in a pass at each start."""
+    if left_out(member) or backend.facts.truncated is not None:
+        return ()
+    try:
+        found = tuple(adapter_findings(member, backend))
+    except (MemoryError, UnisonoError):
+        raise
+    except Exception as error:  # a check refuses no model
+        found = (f"could not be checked with its adapter ({type(error).__name__}: {error})",)
     return tuple(f"member {member.spec.name!r} {words}" for words in found)
 
 

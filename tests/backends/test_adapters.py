@@ -15,7 +15,7 @@ safetensors_torch = pytest.importorskip("safetensors.torch")
 
 from support.adapters import TARGETS, merged, write_adapter  # noqa: E402
 from support.demo import written  # noqa: E402
-from support.tiny_models import save_model, save_tiny  # noqa: E402
+from support.tiny_models import COMMON, CONFIGS, save_model, save_tiny  # noqa: E402
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
 from unisono.backends.prefix_cache import PrefixCache  # noqa: E402
 from unisono.backends.transformers.loader import TransformersLoader  # noqa: E402
@@ -58,11 +58,28 @@ def rows_of(model: Any, ids: list[int]) -> np.ndarray:
     return rows
 
 
-@pytest.mark.parametrize("kind", ["llama", "gemma3", "gpt2", "bloom"])
-def test_rows_of_one_pass_are_those_of_merged_models(tmp_path: Path, kind: str) -> None:
+FLAT = {
+    "opt": transformers.OPTConfig(
+        **COMMON | {"num_key_value_heads": None}, ffn_dim=48, word_embed_proj_dim=32, do_layer_norm_before=True
+    ),
+    "qwen2_moe": transformers.Qwen2MoeConfig(
+        **COMMON, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=24
+    ),
+}
+"""Models some of whose layers see the ids of all rows below one another."""
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama apart", "gemma3", "gpt2", "bloom", *FLAT])
+def test_rows_of_one_pass_are_those_of_merged_models(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two adapters, of which one changes fewer layers, and none: alone, together, and after reads of unequal length."""
+    kind, _, apart = kind.partition(" ")
+    if kind in FLAT:
+        monkeypatch.setitem(CONFIGS, kind, FLAT[kind])
     folder, targets = save_tiny(tmp_path / "some-base", kind), TARGETS
     targets = {"gpt2": ("c_attn", "c_fc"), "bloom": ("query_key_value", "dense_4h_to_h")}.get(kind, TARGETS)
+    targets = {"opt": ("fc2", "fc1", "q_proj"), "qwen2_moe": ("shared_expert.up_proj", "q_proj")}.get(kind, targets)
     first = write_adapter(tmp_path / "first", model_of(folder), 1, targets=targets)
     second = write_adapter(tmp_path / "second", model_of(folder), 2, rank=2, targets=targets[:1])
     expected = {
@@ -71,6 +88,8 @@ def test_rows_of_one_pass_are_those_of_merged_models(tmp_path: Path, kind: str) 
         str(second): rows_of(merged(model_of(folder), second), IDS),
     }
     backend = load(folder, first, second)
+    assert backend.adapters.mixed
+    backend.adapters.mixed = not apart  # as of models whose layers do not see whole rows
     slots = {name: backend.open() if name is None else backend.open(adapter=name) for name in expected}
     for lengths in ((3, 3, 3), (1, 2, 4)):
         feeds, wanted = [], []
@@ -84,6 +103,36 @@ def test_rows_of_one_pass_are_those_of_merged_models(tmp_path: Path, kind: str) 
     backend.close(slots[None])
     np.testing.assert_allclose(backend.advance([Feed(copy, IDS[4:5])]), expected[str(first)][4:5], atol=2e-4)
     backend.unload()
+
+
+def test_a_layer_that_the_model_only_reads_cannot_have_an_adapter(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_alone(mlp: Any, x: Any) -> Any:
+        return torch.nn.functional.linear(mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x), mlp.down_proj.weight)
+
+    adapter = write_adapter(tmp_path / "its", model_of(tiny), 3)
+    monkeypatch.setattr(type(model_of(tiny).model.layers[0].mlp), "forward", read_alone)
+    with pytest.raises(ModelUnsupported, match=r"'m' .*does not call the layers .*mlp.down_proj, which adapters"):
+        load(tiny, adapter)
+
+
+def test_layers_that_ids_are_sent_to_are_not_mixed(tiny: Path, tmp_path: Path) -> None:
+    adapters = load(tiny, write_adapter(tmp_path / "its", model_of(tiny), 3)).adapters
+
+    def seen(shape: tuple[int, ...], name: str = "model.layers.0.mlp.down_proj") -> bool:
+        def run(names: Any) -> int:
+            adapters._trial.update({each: (len(names), 3, 32) for each in adapters._layers} | {name: shape})
+            return 3
+
+        adapters.try_out(run, 2, "m")
+        return bool(adapters.mixed)
+
+    assert seen((2, 3, 32))
+    assert seen((6, 32))
+    assert not seen((5, 32))
+    assert not seen((1, 6, 32))
+    assert not seen((6, 32), "model.layers.0.mlp.experts.1.down_proj")
 
 
 def test_an_adapter_of_nothing_is_the_base(tiny: Path, tmp_path: Path) -> None:
@@ -141,6 +190,8 @@ REFUSED: dict[str, tuple[dict[str, Any] | Callable[[Path], None], type[UnisonoEr
     "a start that changes the base": ({"init_lora_weights": "pissa"}, ModelUnsupported, "init_lora_weights 'pissa'"),
     "what nobody knows": ({"new_way": {"x": 1}}, ModelUnsupported, "has new_way"),
     "a rank that is none of its own": ({"r": 4}, ModelCorrupt, "has rank 3 at .*, and adapter_config.json says 4"),
+    "an alpha beyond numbers": ({"lora_alpha": 10**400}, ModelCorrupt, "lora_alpha is 1000"),
+    "an alpha beyond float32": ({"lora_alpha": 1e40}, ModelCorrupt, "lora_alpha is 1e"),
     "no alpha": ({"lora_alpha": None}, ModelCorrupt, "lora_alpha is null"),
     "layers that it lacks": ({"target_modules": ["q_proj", "o_proj"]}, ModelUnsupported, "no weights for .*o_proj"),
     "fewer blocks": (
@@ -187,6 +238,13 @@ def test_numbers_that_are_none_are_refused_when_they_are_read(tiny: Path, tmp_pa
     adapter = write_adapter(tmp_path / "its", model_of(tiny), 3)
     broken(lambda its: its[LAST].fill_(float("nan")))(adapter)
     with pytest.raises(ModelCorrupt, match=r"has numbers that are none at model.layers.2.self_attn.q_proj"):
+        load(tiny, adapter)
+
+
+def test_numbers_that_the_scale_makes_none_are_refused_when_they_are_read(tiny: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "its", model_of(tiny), 3, lora_alpha=1e30)
+    broken(lambda its: [its[name].mul_(1e12) for name in its if "lora_B" in name])(adapter)
+    with pytest.raises(ModelCorrupt, match="or that its scale of 3"):
         load(tiny, adapter)
 
 

@@ -22,13 +22,15 @@ RANK, ALPHA = 2, 4.0
 
 
 def write_adapter(
-    path: Path, seed: int, *, architecture: str = "llama", kind: str = "adapter", extra: str = ""
+    path: Path, seed: int, *, architecture: str = "llama", kind: str = "adapter", extra: str = "", base: str = ""
 ) -> Path:
     """An adapter of the tiny model, in llama.cpp's form."""
     writer, draw = gguf.GGUFWriter(path, architecture), np.random.default_rng(seed)
     writer.add_type(kind)
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", ALPHA)
+    if base:
+        writer.add_string("general.base_model.0.name", base)
     for name, weight in tiny_tensors().items():
         if name.endswith(TARGETS):
             for half, shape in (("a", (RANK, weight.shape[1])), ("b", (weight.shape[0], RANK))):
@@ -91,6 +93,7 @@ def test_slots_have_their_adapters_in_one_pass(tmp_path: Path) -> None:
     [
         ({"architecture": "gemma"}, "is of the architecture gemma, and the model of llama"),
         ({"kind": "model"}, "and no LoRA"),
+        ({"base": "Other 7B"}, "was trained on 'Other 7B', and the model is "),
         ({"extra": "x."}, "is for x.blk.0.attn_q.weight.lora_a, .*which the model does not have"),
     ],
     ids=str,
@@ -102,3 +105,10 @@ def test_what_does_not_fit_is_refused_before_weights_are_loaded(
     with pytest.raises(ModelUnsupported, match=words) as refusal:
         loader(base, write_adapter(tmp_path / "a.gguf", 1, **keys)).facts()
     assert "member 'm'" in refusal.value.message
+
+
+@pytest.mark.parametrize(("base", "words"), [("", "does not say which model it was trained on"), ("Tiny Llama", "")])
+def test_the_base_is_looked_at_by_its_name(tmp_path: Path, base: str, words: str) -> None:
+    model = write_tiny(tmp_path / "tiny-llama.f32.gguf", tiny_tensors())
+    warnings = loader(model, write_adapter(tmp_path / "a.gguf", 1, base=base)).facts().warnings
+    assert [words in each for each in warnings if "adapter" in each] == ([True] if words else [])

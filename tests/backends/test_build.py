@@ -15,10 +15,18 @@ from unisono.build import prepare
 from unisono.chat.messages import Prompt
 from unisono.config import model_source
 from unisono.config.ensemble import EnsembleSpec, MemberSpec, load_spec
-from unisono.config.model_source import choose_backend, find_model
+from unisono.config.model_source import adapter_is_file, choose_backend, find_adapter, find_model
 from unisono.engine.request import GenerationRequest
 from unisono.ensemble import Ensemble
-from unisono.errors import BackendMissing, ModelCorrupt, ModelNotFound, PromptError, SpecError, VocabularyError
+from unisono.errors import (
+    BackendMissing,
+    ModelCorrupt,
+    ModelNotFound,
+    ModelUnsupported,
+    PromptError,
+    SpecError,
+    VocabularyError,
+)
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, fake_member, hashed_rule, register_fake
 
 
@@ -98,6 +106,18 @@ def test_the_backend_is_the_first_that_reads_the_model_and_knows_the_keys() -> N
     assert choose_backend(member(dtype="float32"), GGUF).name == "transformers"
     assert choose_backend(member(options={"attention": "eager"}), GGUF).name == "transformers"
     assert choose_backend(member(), HUB).name == "transformers"
+
+
+def test_the_backend_is_one_that_reads_the_form_of_the_adapter(tmp_path: Path) -> None:
+    (tmp_path / "file.gguf").touch()
+    (tmp_path / "folder").mkdir()
+    forms = {words: adapter_is_file(words, tmp_path) for words in ("file.gguf", "folder", "nothing", "fake:x")}
+    assert forms == {"file.gguf": True, "folder": False, "nothing": None, "fake:x": None}
+    assert choose_backend(member(), GGUF, True).name == "llamacpp"
+    assert choose_backend(member(), GGUF, False).name == "transformers"
+    assert choose_backend(member(), HUB, True).name == "transformers"  # which says what its adapters are
+    with pytest.raises(ModelUnsupported, match="is a fake, and the backend 'transformers' has models"):
+        find_adapter(member(adapter="fake:x"), tmp_path, "transformers")
 
 
 def test_a_backend_that_is_not_installed_is_passed_over_or_named_with_what_to_install(

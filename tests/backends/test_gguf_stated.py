@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("gguf")
@@ -48,6 +49,19 @@ def test_each_number_that_llama_cpp_does_not_read_is_said(file: GgufFile, archit
     named = {key for key in CHANGING for words in said if f"says {architecture}.{key} " in words}
     assert named == CHANGING.keys() - {*READ[architecture]}
     assert len(said) == len(named)
+
+
+def test_numbers_of_each_layer_count_as_one_does(file: GgufFile) -> None:
+    usual, heads = (WIDTH // HEADS) ** -0.5, np.array([HEADS, HEADS])
+    for keys, said in (
+        ({"attention.head_count": heads, "attention.scale": usual}, 0),
+        ({"attention.head_count": heads, "attention.scale": usual * 2}, 1),
+        ({"attention.head_count": np.array([HEADS, HEADS // 2]), "attention.scale": usual}, 1),
+        ({"attention.head_count": None, "attention.scale": usual * 2}, 0),  # nobody knows what is usual
+        ({"attention.sliding_window": np.array([0, 16])}, 1),
+        ({"attention.sliding_window": np.array([0, 0])}, 0),
+    ):
+        assert len(list(unread_by_llamacpp(saying(file, "llama", keys)))) == said, keys
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,13 @@ def ensemble_of(files: list[Path]) -> Ensemble:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_is_refused_before_weights_are_loaded(saved: Callable[[str], tuple[Path, Any]], kind: str) -> None:
+    source = ModelSource("gguf", str(saved(kind)[0]))
+    with pytest.raises(ModelUnsupported, match="has a running state, and its members cannot have adapters"):
+        LlamaCppLoader(LoadRequest("m", source, device="cpu", adapters=("x.gguf",))).tokenizer()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_contract_of_the_waist_is_kept(saved: Callable[[str], tuple[Path, Any]], kind: str) -> None:
     check_backend_contract(load(saved(kind)[0]), ContractCase(IDS, tolerance=1e-3))
 

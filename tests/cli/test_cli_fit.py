@@ -341,13 +341,13 @@ def test_what_was_found_is_shown_where_it_cannot_be_written(
 
 
 def test_relative_paths_hold_from_where_a_file_is_written_across_links(tmp_path: Path) -> None:
-    for folder in ("deep/er/specs", "deep/models", "elsewhere/far/off"):
+    for folder in ("deep/er/specs", "deep/models", "deep/er/specs/tuned", "elsewhere/far/off"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "deep" / "models" / "m.gguf").touch()
     (tmp_path / "specs").symlink_to(tmp_path / "deep" / "er" / "specs")
     (tmp_path / "off").symlink_to(tmp_path / "elsewhere" / "far" / "off")
     members = [
-        {"name": "a", "model": "../../models/m.gguf"},
+        {"name": "a", "model": "../../models/m.gguf", "adapter": "tuned"},
         {"name": "b", "url": "http://127.0.0.1:1", "tokenizer": "../../models"},
         {"name": "c", "model": "org/name"},
     ]
@@ -357,6 +357,7 @@ def test_relative_paths_hold_from_where_a_file_is_written_across_links(tmp_path:
     write_ensemble(out, spec.parent, yaml.safe_load(spec.read_text()), "# found\n")
     found = load_spec(out)
     assert (found.folder / (found.members[0].model or "")).samefile(tmp_path / "deep" / "models" / "m.gguf")
+    assert (found.folder / (found.members[0].adapter or "")).samefile(spec.parent / "tuned")
     assert (found.folder / (found.members[1].tokenizer or "")).samefile(tmp_path / "deep" / "models")
     assert found.members[2].model == "org/name"
 

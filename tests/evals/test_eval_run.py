@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from support.fakes import make_fakes
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
-from unisono.config.ensemble import EnsembleSpec
+from unisono.config.ensemble import EnsembleSpec, load_spec
+from unisono.config.member import OF_PATHS
 from unisono.ensemble import Ensemble
 from unisono.errors import BackendMissing, ModelError, PromptError, SpecError
 from unisono.evals import systems as make
@@ -480,6 +481,22 @@ def test_a_file_whose_members_are_others_is_no_variant(
     file.write_text(yaml.safe_dump({"members": [{**weighty[0], **change}, weighty[1]]}))
     with pytest.raises(SpecError, match=f"the member 'a' has another {key}"):
         make.variant(panel, str(file))
+
+
+@pytest.mark.parametrize("key", OF_PATHS)
+def test_paths_of_a_variant_are_compared_by_where_they_lead(tmp_path: Path, key: str) -> None:
+    """The same words in two folders are two models, or adapters; other words for one path are one."""
+    member = {"name": "m", "url": "http://127.0.0.1:1"} if key == "tokenizer" else {"name": "m", "model": "fake:a"}
+    specs = {}
+    for folder, words in (("a", "its"), ("b", "its"), ("c", "../a/its"), ("d", str(tmp_path / "a" / "its"))):
+        (tmp_path / folder / "its").mkdir(parents=True)
+        file = tmp_path / folder / "x.yaml"
+        file.write_text(yaml.safe_dump({"members": [{**member, key: words}]}))
+        specs[folder] = load_spec(file)
+    for same in ("a", "c", "d"):
+        make._check_same_member(specs["a"], specs[same], "m", tmp_path)
+    with pytest.raises(SpecError, match=f"the member 'm' has another {key}"):
+        make._check_same_member(specs["a"], specs["b"], "m", tmp_path)
 
 
 def test_weights_of_a_variant_are_those_that_vote(panel: ModelPool) -> None:

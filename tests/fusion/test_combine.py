@@ -501,10 +501,22 @@ def test_a_way_to_combine_is_checked_when_it_is_changed() -> None:
             "logits",
             {"a": 1.0, "b": -1.0},
             "the weights of the rule 'logits' sum to 0: a 1, b -1",
-            "the positive ones have to outweigh the negative ones, as 1, 1 and -1 do",
+            "it has to be more than 0.01 of the sum of their sizes, 2, as with 1, 1 and -1",
         ),
-        ("logits", {"a": 0.5, "b": -1.5}, "sum to -1: a 0.5, b -1.5", "have to outweigh"),
-        ("logits", {"a": 0.1, "b": 0.2, "c": -0.3}, "sum to 5.55e-17", "have to outweigh"),
+        ("logits", {"a": 0.5, "b": -1.5}, "sum to -1: a 0.5, b -1.5", "more than 0.01"),
+        ("logits", {"a": 0.1, "b": 0.2, "c": -0.3}, "sum to 5.55e-17", "more than 0.01"),
+        (
+            "logits",
+            {"a": 1.0, "b": -0.99},
+            "sum to 0.01: a 1, b -0.99",
+            "more than 0.01 of the sum of their sizes, 1.99",
+        ),
+        (
+            "logits weights:entropy",
+            {"a": 2.0, "b": -1.0},
+            "the rule 'logits' has fixed weights where one is negative, but weights is 'entropy': a 2, b -1",
+            "leave weights out, or choose another rule",
+        ),
         ("logits", {"a": -1.0}, "no member has a positive weight", "give one a weight such as 1"),
         (
             "logits truncate:5",
@@ -528,6 +540,7 @@ def test_weights_that_a_rule_can_use_pass() -> None:
     Combine("contrastive").check({"a": 1.0, "b": 2.0, "c": -0.5})
     Combine("logits").check({"a": 1.0, "b": 1.0, "c": -1.0})
     Combine("logits", truncate=5).check({"a": 1.0, "b": 2.0})
+    Combine("logits", weights="entropy").check({"a": 1.0, "b": 2.0})
 
 
 def test_calling_it_truncates_then_weighs_then_combines() -> None:
@@ -548,6 +561,13 @@ def test_parameters_reach_the_rule() -> None:
         np.testing.assert_array_equal(combine(p_BU_K, [0.5, 0.5]), q_BU)
     contrast = Combine("contrastive", alpha=0.9)
     np.testing.assert_array_equal(contrast(p_BU_K, [1, -0.5]), contrastive(p_BU_K, [1, -0.5], alpha=0.9))
+
+
+@pytest.mark.parametrize("weights", ["entropy", "consistency"])
+def test_logits_without_negative_weights_are_the_geometric_mean_by_any_scheme(weights: str) -> None:
+    p_BU_K = [rows([0.6, 0.4, 0.0], [0.2, 0.7, 0.1]), rows([0.3, 0.3, 0.4], [0.9, 0.1, 0.0])]
+    found = Combine("logits", weights=weights)(p_BU_K, [0.5, 0.5])
+    np.testing.assert_array_equal(found, Combine("geometric", weights=weights)(p_BU_K, [0.5, 0.5]))
 
 
 def test_keys_alone_mean_the_mean() -> None:

@@ -127,3 +127,15 @@ def test_long_rows_fold_as_short_ones_do() -> None:
     plan = plan_fold(rng.permutation(width).astype(np.int32), width)
     logits = rng.normal(0, 4, (3, width)).astype(np.float32)
     np.testing.assert_array_equal(fold(logits, plan), np.concatenate([fold(row[None], plan) for row in logits]))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, -1e3, 1e5])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_entropy_does_not_change_with_the_offset_of_logits(offset: float, temperature: float) -> None:
+    logits_BV = (np.random.default_rng(3).integers(-64, 64, (2, 50_000)) / 8 + offset).astype(np.float32)
+    plan = plan_fold(np.arange(50_000, dtype=np.int32), 50_000, temperature=temperature)
+    found = softmax(logits_BV, plan, Scratch())
+    for row, logits_V in enumerate(logits_BV.astype(np.float64) / temperature):
+        p_V = np.exp(logits_V - logits_V.max())
+        p_V /= p_V.sum()
+        assert found.nats(row) == pytest.approx(np.dot(p_V, np.log(p_V)), abs=3e-5)

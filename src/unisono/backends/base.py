@@ -164,7 +164,7 @@ class Backend(Protocol):
 
 
 def model_of(backend: Backend) -> int:
-    """Which loaded model a backend is: one number for all views of it (`unisono.backends.adapted`)."""
+    """Which loaded model a backend is: one number for all views of it (`Adapted`), which have it ``behind`` them."""
     return id(getattr(backend, "behind", backend))
 
 

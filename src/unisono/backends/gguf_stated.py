@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from unisono.backends.gguf import GgufFile
 
 WINDOW = "attention.sliding_window"
@@ -48,7 +50,10 @@ def stated(file: GgufFile) -> dict[str, float]:
 
 def stated_window(file: GgufFile) -> int | None:
     """How many tokens a layer looks back, where a file says so and its context is longer."""
-    window, context = (file.number(f"{file.architecture}.{key}") for key in (WINDOW, "context_length"))
+    key, context = f"{file.architecture}.{WINDOW}", file.number(f"{file.architecture}.context_length")
+    said, window = file.metadata.get(key), file.number(key)
+    if isinstance(said, np.ndarray):  # of each layer
+        window = min((int(each) for each in said if each > 0), default=None)
     return window if window and (context is None or window < context) else None
 
 
@@ -71,9 +76,16 @@ def _why(file: GgufFile) -> str:
 
 def _is_neutral(key: str, value: float, file: GgufFile) -> bool:
     if key == SCALE:
-        heads, width = (
-            file.number(f"{file.architecture}.{each}") for each in ("attention.head_count", "embedding_length")
-        )
-        size = file.number(f"{file.architecture}.attention.key_length") or (width or 0) // (heads or 1)
-        return not value or (size > 0 and math.isclose(value, size**-0.5, rel_tol=1e-4))
+        sizes = _head_sizes(file)  # where these are not known, the usual scale is not, either
+        return not value or not sizes or all(math.isclose(value, size**-0.5, rel_tol=1e-4) for size in sizes)
     return not value or (key in SCALES and math.isclose(value, 1, rel_tol=1e-6))
+
+
+def _head_sizes(file: GgufFile) -> set[int]:
+    """How wide a head is, in some layer; nothing where the file does not say it."""
+    if size := file.number(f"{file.architecture}.attention.key_length"):
+        return {size}
+    width = file.number(f"{file.architecture}.embedding_length") or 0
+    heads = file.metadata.get(f"{file.architecture}.attention.head_count")
+    by_layer = heads.tolist() if isinstance(heads, np.ndarray) else [heads]
+    return {width // each for each in by_layer if isinstance(each, int) and each > 0} - {0}

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from unisono.cache import write_whole
+from unisono.config.member import OF_PATHS
 from unisono.errors import SpecError
 from unisono.user_files import SETTINGS, read_text
-
-PATHS = ("model", "tokenizer")
-"""Keys of a member that may be relative paths."""
 
 
 def check_out(out: Path, spec: Path | None, prompts: Path | None = None, *, flag: str = "--out") -> None:
@@ -58,7 +56,7 @@ def text_of(content: Mapping[str, Any], folder: Path | None = None, path: Path |
 
     content = copy.deepcopy(dict(content))
     for member in content["members"]:
-        for key in PATHS:
+        for key in OF_PATHS:
             if folder is not None and path is not None and isinstance(given := member.get(key), str):
                 member[key] = _moved(given, folder.resolve(), path.resolve().parent)
     text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)

@@ -18,6 +18,7 @@ MEAN = "mean"
 FLOORED = ("geometric", "minimum", "logits", "contrastive")
 LEAST_SUM = 0.01
 """What weights of `logits` have to sum to, as a share of the sum of their sizes: else rounding is made larger."""
+_SHARES = "a negative weight is no share of the vote: leave weights out, or choose another rule"
 _FORMS = "write it as mean, geometric truncate:10 or {rule: geometric, truncate: 10}"
 
 
@@ -32,7 +33,7 @@ class Combine:
     """
 
     rule: str = MEAN
-    """``mean``, ``geometric``, ``max`` or ``contrastive``."""
+    """``mean``, ``geometric``, ``max``, ``minimum``, ``logits`` or ``contrastive``."""
     weights: str = "fixed"
     """A factor on each member's weight: ``fixed``, ``entropy``, ``consistency`` or ``perplexity``."""
     truncate: Annotated[int | None, Number(1, 2**31, "it counts each member's likeliest pieces", whole=True)] = None
@@ -64,11 +65,8 @@ class Combine:
     def __post_init__(self) -> None:
         _check_name("rule", self.rule, COMBINE_RULES, _FORMS)
         _check_name("weights", self.weights, WEIGHT_SCHEMES, "fixed weights are those of the members")
-        if self.rule in SIGNED and self.weights != "fixed":
-            raise SpecError(
-                f"the rule {self.rule!r} has fixed weights, but weights is {self.weights!r}",
-                hint="a negative weight is no share of the vote: leave weights out, or choose another rule",
-            )
+        if self.rule == "contrastive" and self.weights != "fixed":  # it always has a negative one
+            raise SpecError(f"the rule {self.rule!r} has fixed weights, but weights is {self.weights!r}", hint=_SHARES)
         for key, number in NUMBERS.items():
             if (value := getattr(self, key)) is None:
                 continue
@@ -101,6 +99,12 @@ class Combine:
                 f"the rule {self.rule!r} has no use for a negative weight: {given}",
                 hint=f"give {', '.join(amateurs)} a weight of 0 or more, or choose the rule {' or '.join(SIGNED)}",
             )
+        if amateurs and self.weights != "fixed":
+            raise SpecError(
+                f"the rule {self.rule!r} has fixed weights where one is negative, but weights is {self.weights!r}: "
+                f"{given}",
+                hint=_SHARES,
+            )
         if amateurs and self.truncate is not None:
             way = "contrastive cuts to what the experts find plausible anyway (alpha)"
             raise SpecError(
@@ -111,12 +115,15 @@ class Combine:
         if self.rule == "contrastive" and not amateurs:
             raise SpecError(
                 f"the rule 'contrastive' needs an amateur, but no member has a negative weight: {given}",
-                hint="give the weakest member a weight such as -0.5, or choose another rule: mean, geometric, max",
+                hint="give the weakest member a weight such as -0.5, or choose another rule: "
+                f"{', '.join(rule for rule in COMBINE_RULES if rule != 'contrastive')}",
             )
-        if self.rule == "logits" and sum(weights.values()) <= LEAST_SUM * sum(map(abs, weights.values())):
+        total, sizes = sum(weights.values()), sum(map(abs, weights.values()))
+        if self.rule == "logits" and total <= LEAST_SUM * sizes:
             raise SpecError(
-                f"the weights of the rule 'logits' sum to {sum(weights.values()):.3g}: {given}",
-                hint="the positive ones have to outweigh the negative ones, as 1, 1 and -1 do",
+                f"the weights of the rule 'logits' sum to {total:.3g}: {given}",
+                hint=f"it has to be more than {LEAST_SUM:g} of the sum of their sizes, {sizes:.3g}, as with 1, 1 and "
+                "-1: give the positive ones more",
             )
 
     def __call__(

@@ -17,6 +17,8 @@ from unisono.vocab.marks import GivenMark
 OF_THE_WEIGHTS = ("backend", "dtype", "device", "context", "threads", "options", "ray")
 """Keys that a member which takes another's weights cannot have."""
 ENDPOINT, RAY = "endpoint", "ray"
+OF_PATHS = ("model", "tokenizer", "adapter")
+"""Keys of a member that may be relative paths, from the ensemble file's folder."""
 PLAIN = "plain"
 """The name of the template by which base models read conversations as questions and answers."""
 OF_ENDPOINTS = ("url", "api_key_env", "served_model", "tokenizer", "top", "timeout", "retries", "wait")

@@ -68,6 +68,10 @@ def find_adapter(spec: MemberSpec, folder: Path, backend: str) -> str | None:
             hint="merge it into the weights, or choose the backend transformers or llamacpp",
         )
     if spec.adapter.startswith("fake:"):
+        if backend != "fake":
+            raise ModelUnsupported(
+                f"{subject} is a fake, and the backend {backend!r} has models", hint=f"give {kind}, by its path"
+            )
         return spec.adapter.removeprefix("fake:")
     try:
         path = folder / Path(spec.adapter).expanduser()
@@ -153,8 +157,21 @@ def _find_actor(spec: MemberSpec, folder: Path) -> RaySource:
     )
 
 
-def choose_backend(spec: MemberSpec, source: ModelSource) -> BackendEntry:
+def adapter_is_file(adapter: str | None, folder: Path) -> bool | None:
+    """Whether an adapter is a file, or a folder; ``None`` where there is none, or it cannot be looked up."""
+    if adapter is None or adapter.startswith("fake:"):
+        return None
+    try:
+        path = folder / Path(adapter).expanduser()
+        return True if path.is_file() else False if path.is_dir() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
+def choose_backend(spec: MemberSpec, source: ModelSource, is_file: bool | None = None) -> BackendEntry:
     """Return the backend that a member names, or the first that reads its model, knows its keys and is installed.
+
+    ``is_file`` is whether adapters on its model are files (`adapter_is_file`): other forms are for other backends.
 
     Raises:
         SpecError: the named backend cannot read this kind of model, or does not know a key or an option.
@@ -172,6 +189,8 @@ def choose_backend(spec: MemberSpec, source: ModelSource) -> BackendEntry:
         for entry in BACKENDS.values()
         if source.kind in entry.reads and keys <= entry.keys and set(spec.options) <= entry.options
     ]
+    adapting = [entry for entry in able if is_file is None or (entry.adapts and is_file is (entry.name == "llamacpp"))]
+    able = adapting or able  # find_adapter says what is wrong
     for entry in able:
         if installed(entry):
             return entry

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unisono.config.compact import read_number
 from unisono.config.ensemble import EnsembleSpec, load_spec
-from unisono.config.member import MemberSpec
+from unisono.config.member import OF_PATHS, MemberSpec
 from unisono.config.setting import parse_setting
 from unisono.errors import SpecError, nearest, shown
 from unisono.evals.model_pool import ModelPool
@@ -22,8 +22,6 @@ TEMPERATURES = "temperatures"
 """The key of a setting that changes the members' temperatures: ``temperatures=smol:1.2,gemma:0.8``."""
 WEIGHTS = "weights"
 """The key of a setting that changes the members' weights: ``weights=smol:2,gemma:1``."""
-_PATHS = ("model", "tokenizer")
-"""Keys of a member that may be relative paths."""
 _BY_MEMBER = (WEIGHTS, TEMPERATURES)
 FILES = (".yaml", ".yml")
 SEED = 0
@@ -89,10 +87,10 @@ def _check_same_member(base: EnsembleSpec, spec: EnsembleSpec, name: str, path: 
     """Refuse a file whose member differs in more than its vote: models are loaded and prompted as the base says."""
     known = {member.name: member for member in base.members}
     own = spec.member(name)
-    keys = [key for key in MemberSpec.model_fields if key not in (*OF_VOTES, *_PATHS)]
+    keys = [key for key in MemberSpec.model_fields if key not in (*OF_VOTES, *OF_PATHS)]
     differing = [key for key in keys if name not in known or getattr(own, key) != getattr(known[name], key)]
     if not differing:
-        differing = [key for key in _PATHS if _path(base, known[name], key) != _path(spec, own, key)]
+        differing = [key for key in OF_PATHS if _path(base, known[name], key) != _path(spec, own, key)]
     if differing:
         raise SpecError(
             f"in {str(path)!r} the member {name!r} has another {differing[0]} than in the ensemble that is evaluated",
@@ -102,7 +100,7 @@ def _check_same_member(base: EnsembleSpec, spec: EnsembleSpec, name: str, path: 
 
 def _path(spec: EnsembleSpec, member: MemberSpec, key: str) -> str | None:
     given: str | None = getattr(member, key)
-    path = spec.folder / (given or "")
+    path = spec.folder / os.path.expanduser(given or "")
     return str(path.resolve()) if given and os.path.exists(path) else given
 
 

@@ -149,13 +149,16 @@ class Softmax(NamedTuple):
     logits_BV: NDArray[np.float32]
 
     def nats(self, row: int) -> float:
-        """``Σ p log p`` over its own ids: ``log p`` is the logit, less what it is for the likeliest id."""
+        """``Σ p log p`` over its own ids: ``log p`` is the logit, less what it is for the likeliest id.
+
+        The top logit is taken off before they are summed: far from 0, float32 would round the sum.
+        """
         p_V, logits_V, temperature = self.p_BV[row], self.logits_BV[row], self.plan.temperature
         best = int(p_V.argmax())
-        total = float(np.vdot(p_V[:-1], logits_V))
+        total = float(np.vdot(p_V[:-1], logits_V - logits_V[best]))
         if not math.isfinite(total):  # ids that are dropped may have no logit
             return float(np.vdot(p_V, np.log(p_V + 1e-30)))
-        return (total - float(logits_V[best])) / temperature + math.log(float(p_V[best]))
+        return total / temperature + math.log(float(p_V[best]))
 
     def at(self, row: int, column: int) -> np.float32:
         """What `fold` would give one column: the same additions in the same order."""

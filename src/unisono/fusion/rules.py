@@ -74,10 +74,9 @@ def minimum(p_BU_K: Sequence[Array], weights: Sequence[Weight], floor: float = F
     most = weights[0]
     for weight in weights[1:]:
         most = max(most, weight) if isinstance(weight, (int, float)) else xp.maximum(most, weight)
-    q_BU = None
-    for p_BU, weight in zip(p_BU_K, weights, strict=True):
-        powered_BU = _power(p_BU, weight / most)
-        q_BU = powered_BU if q_BU is None else xp.minimum(q_BU, powered_BU)
+    q_BU = _power(p_BU_K[0], weights[0] / most)
+    for p_BU, weight in zip(p_BU_K[1:], weights[1:], strict=True):
+        q_BU = xp.minimum(q_BU, _power(p_BU, weight / most))
     q_BU = q_BU * ~(q_BU <= floor)
     is_empty_B1 = xp.sum(q_BU, axis=1, keepdims=True) == 0
     if bool(xp.any(is_empty_B1)):
@@ -92,12 +91,15 @@ def logits(p_BU_K: Sequence[Array], weights: Sequence[float], floor: float = FLO
     expert and an anti-expert are proxy tuning (Liu et al., arXiv 2401.08565) and, with 1, α and -α, DExperts (Liu et
     al., arXiv 2105.03023). Where no weight is negative this is `geometric`. The weights' sum has to be above 0.
 
-    The papers' members share a vocabulary. Here a piece can be one that some give no mass. Their weights are added up:
+    The papers' members share a vocabulary. Here a piece can be one that some give no mass: they lack it, or float32 has
+    nothing for it (e^-104 and less), which is treated alike. Their weights are added up:
     if they sum to more than 0, the piece counts as the floor for that weight, a veto; if not, they are left out of it,
     and the weights of the rest scaled to sum 1. So an anti-expert that lacks a piece makes it no likelier than the
     others find it, and what an expert lacks together with its anti-expert is left to the base. At 0 the two agree.
     A piece that no member of positive weight gives more than the floor has a q of 0, unless that holds of all.
     """
+    if any(getattr(weight, "ndim", 0) for weight in weights):  # of each row, by a scheme: none is negative
+        return geometric(p_BU_K, weights, floor)
     xp = array_namespace(p_BU_K[0])
     total = sum(float(weight) for weight in weights)
     score_BU = xp.zeros_like(p_BU_K[0])
@@ -130,7 +132,8 @@ def contrastive(p_BU_K: Sequence[Array], weights: Sequence[float], alpha: float 
     2309.09117, β = 0.5): q is its power 2/3. Of an amateur that is the expert, q is a flatter expert without what is
     implausible.
 
-    The papers' members share a vocabulary. Here an amateur can lack a piece, and no mass is then no opinion: it counts
+    The papers' members share a vocabulary. Here an amateur can lack a piece, and no mass, also where float32 has none
+    for what is less than e^-104, is then no opinion: it counts
     as one that agrees with the experts, else all pieces that it lacks would win.
     """
     xp = array_namespace(p_BU_K[0])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from unisono.backends.adapter_base import check_base
 from unisono.backends.base import Feed, Slot, check_feeds, check_ids
 from unisono.backends.gguf import GgufFile, read_head
 from unisono.backends.llamacpp.model import FloatRows, LlamaCppBackend
@@ -74,8 +75,11 @@ class AdaptedLlamaCppBackend(LlamaCppBackend):
         self._current = adapter
 
 
-def check_adapter(path: Path, model: GgufFile) -> None:
-    """Hold an adapter's head against that of its model. Raises a `ModelError`."""
+def check_adapter(path: Path, model: GgufFile) -> tuple[str, ...]:
+    """Hold an adapter's head against that of its model; its numbers are not read.
+
+    Returns what is to be warned of. Raises a `ModelError`.
+    """
     file, who = read_head(path), f"the adapter {str(path)!r}"
     if file.text("general.type") != "adapter" or file.text("adapter.type") != "lora":
         raise ModelUnsupported(
@@ -95,6 +99,22 @@ def check_adapter(path: Path, model: GgufFile) -> None:
         )
     if file.metadata.get("adapter.alora.invocation_tokens") is not None:
         raise ModelUnsupported(f"{who} is one that a text activates", hint="merge it into the weights")
+    return _check_base(file, model, who)
+
+
+def _check_base(file: GgufFile, model: GgufFile, who: str) -> tuple[str, ...]:
+    """Hold the base that an adapter states, by its name or its address, against the names of the model."""
+    names = [model.path.name, *(model.text(f"general.{key}") for key in ("name", "basename", "repo_url"))]
+    stated = [text for key in ("repo_url", "name") if (text := file.text(f"general.base_model.0.{key}"))]
+    if not stated:
+        return (f"{who} does not say which model it was trained on: one of another of the same shape spoils this one",)
+    for place, base in enumerate(stated):  # one of the two may be written otherwise
+        try:
+            return check_base(base, [name for name in names if name], who, "convert it again with the model's name")
+        except ModelUnsupported:
+            if place + 1 == len(stated):
+                raise
+    raise AssertionError("each base is let in or refused")
 
 
 def load_adapter(library: Any, path: str, model: Any, last_errors: Callable[[], str]) -> Any:

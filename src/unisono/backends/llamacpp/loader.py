@@ -79,7 +79,7 @@ class LlamaCppLoader:
             file, context = self._file, self._slot_context
             refuse_other_models(file)
             check_layers(file)
-            self._check_adapters()
+            doubts = self._check_adapters()
             _ = self._tokenizer  # whose warnings belong to the facts
             tokens = file.metadata.get("tokenizer.ggml.tokens")
             padded = -(-context // _CACHE_STEP) * _CACHE_STEP
@@ -96,7 +96,7 @@ class LlamaCppLoader:
                 device=self._device.name,
                 threads=self._threads_told,
                 tied="output.weight" not in file.shapes,
-                warnings=(*gguf_warnings(file), *unread_by_llamacpp(file), *self._vocabulary_notices.told()),
+                warnings=(*gguf_warnings(file), *unread_by_llamacpp(file), *self._vocabulary_notices.told(), *doubts),
             )
 
     def load(self, progress: Progress) -> LlamaCppBackend:
@@ -130,6 +130,8 @@ class LlamaCppLoader:
                 model = _load(file, params)
             try:
                 _refuse_other_memories(model, file)
+                if self._request.adapters and _has_state(model):
+                    raise unsupported(file, "it has a running state, and its members cannot have adapters")
             except ModelError:
                 library.llama_model_free(model)
                 raise
@@ -175,13 +177,11 @@ class LlamaCppLoader:
             params.use_extra_bufts = False
         return _load(self._file, params, report)
 
-    def _check_adapters(self) -> None:
-        for path in self._request.adapters:
-            check_adapter(Path(path), self._file)
+    def _check_adapters(self) -> list[str]:
+        """What is to be warned of. Raises a `ModelError` for an adapter that does not fit."""
+        return [words for path in self._request.adapters for words in check_adapter(Path(path), self._file)]
 
     def _load_adapter(self, path: str, loaded: Loaded) -> Any:
-        if _has_state(loaded.model):
-            raise unsupported(self._file, "it has a running state, and its members cannot have adapters")
         log.clear()
         return load_adapter(library, path, loaded.model, log.last_errors)
 

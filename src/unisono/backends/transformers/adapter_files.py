@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from unisono.backends.adapter_base import check_base
 from unisono.backends.weight_files import check_safetensors, listed, naming
 from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported, shown
 from unisono.user_files import SETTINGS, read_bytes
@@ -33,6 +34,8 @@ _OF_TRAINING = {
 """Keys that say how it was made, or which layers have it, which its weights show."""
 _HARMLESS_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 """Ways to begin training that leave the base as it is."""
+_MOST_ALPHA = 1e30
+"""What float32 can still multiply with weights."""
 _MERGE = "merge it into the weights (peft: merge_and_unload, save_pretrained), and give the folder of the result"
 
 
@@ -44,6 +47,7 @@ class AdapterFiles:
     who: str
     scales: Mapping[str, float]
     """By the name of each layer that it changes, what its product is multiplied by."""
+    warnings: tuple[str, ...] = ()
 
     @property
     def weights(self) -> Path:
@@ -58,7 +62,7 @@ def read_adapter(path: Path, model: Any, names: Collection[str], who: str) -> Ad
     who = f"{who}: the adapter {str(path)!r}"
     config = _config(path, who)
     _check_kind(config, who)
-    _check_base(config.get("base_model_name_or_path"), names, who)
+    doubts = check_base(config.get("base_model_name_or_path"), names, who, f"write that into {CONFIG}, or null")
     if not (path / WEIGHTS).is_file():
         raise ModelNotFound(f"{who} lacks {WEIGHTS}", hint="save it as safetensors; pickles are not read")
     with naming(f"{who}: "):
@@ -74,7 +78,8 @@ def read_adapter(path: Path, model: Any, names: Collection[str], who: str) -> Ad
     for name, (rows_r, columns_r) in layers.items():
         _check_shapes(name, rows_r, columns_r, _shape_of(linear[name]), who)
     _check_targets(config, layers, linear, who)
-    return AdapterFiles(path, who, {name: _scale(name, config, its[0][0], who) for name, its in layers.items()})
+    scales = {name: _scale(name, config, its[0][0], who) for name, its in layers.items()}
+    return AdapterFiles(path, who, scales, doubts)
 
 
 def _config(path: Path, who: str) -> dict[str, Any]:
@@ -107,28 +112,6 @@ def _check_kind(config: Mapping[str, Any], who: str) -> None:
     for key, kind in (("rank_pattern", Mapping), ("alpha_pattern", Mapping)):
         if not isinstance(config.get(key) or {}, kind):
             refuse(key)
-
-
-def _check_base(base: object, names: Collection[str], who: str) -> None:
-    if base is None:
-        return
-    if not isinstance(base, str) or _plain(base) not in map(_plain, names):
-        raise ModelUnsupported(
-            f"{who} was trained on {shown(base)}, and the model is {' or '.join(sorted({*map(_last, names)}))}",
-            hint="an adapter of another model spoils this one without a word. If it is the same model by another name, "
-            f"write that into {CONFIG} as base_model_name_or_path, or null",
-        )
-
-
-def _plain(name: str) -> str:
-    """The last part of a name, without case, signs, and the number format that files of GGUF end with."""
-    last = _last(name).lower().removesuffix(".gguf")
-    last = re.sub(r"[-._](i?q\d\w*|f16|bf16|f32|gguf)$", "", last)
-    return re.sub(r"[^a-z0-9]", "", last)
-
-
-def _last(name: str) -> str:
-    return re.split(r"[/\\:]", name.rstrip("/\\"))[-1]
 
 
 def _layers(shapes: Mapping[str, tuple[int, ...]], who: str) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -172,9 +155,9 @@ def _check_targets(config: Mapping[str, Any], layers: Collection[str], linear: I
     if config.get("layers_to_transform") is not None:
         return  # of which blocks is for the file to say
     targets, excluded = config.get("target_modules"), config.get("exclude_modules")
-    ends = {_end(name) for name in layers}
+    ends = {kind_of(name) for name in layers}
     if targets in (None, "all-linear"):
-        wanted = [name for name in linear if _end(name) in ends]
+        wanted = [name for name in linear if kind_of(name) in ends]
     else:
         wanted = [name for name in linear if _matches(targets, name, who)]
     lacking = [name for name in wanted if name not in layers and not (excluded and _matches(excluded, name, who))]
@@ -195,7 +178,7 @@ def _matches(targets: object, name: str, who: str) -> bool:
         raise ModelCorrupt(f"{who}: the pattern {shown(targets)} is none: {error}", hint="save it again") from error
 
 
-def _end(name: str) -> str:
+def kind_of(name: str) -> str:
     """A layer's name without the numbers of blocks, which tells the same layer of all blocks."""
     return re.sub(r"\.\d+\.", ".N.", name)
 
@@ -205,8 +188,10 @@ def _scale(name: str, config: Mapping[str, Any], rank: int, who: str) -> float:
     alpha = _by_pattern(config.get("alpha_pattern"), name, config.get("lora_alpha"), who)
     if said != rank:
         raise ModelCorrupt(f"{who} has rank {rank} at {name}, and {CONFIG} says {shown(said)}", hint="save it again")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise ModelCorrupt(f"{who}: lora_alpha is {shown(alpha)}", hint="it has to be a number")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= _MOST_ALPHA:
+        raise ModelCorrupt(
+            f"{who}: lora_alpha is {shown(alpha)}", hint=f"it has to be a number of at most {_MOST_ALPHA:g} in size"
+        )
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 

@@ -78,6 +78,8 @@ class RowBackend:
             self._gather(feeds)
         rows = [self._row(feed.slot) for feed in feeds]
         passes = self._passes(forward, feeds, rows)
+        if self.adapters is not None and not self.adapters.mixed:
+            passes = [own for parts in passes for own in self._by_adapter(parts, feeds)]
         outputs: list[list[Any]] = [[] for _ in feeds]
         for parts in passes:
             ordered = sorted(parts, key=lambda part: rows[part.feed])
@@ -120,6 +122,29 @@ class RowBackend:
             alike.setdefault((self._pool.lengths[row], part.length), []).append(part)
         return list(alike.values())
 
+    def _by_adapter(self, parts: Sequence[Part], feeds: Sequence[Feed]) -> list[list[Part]]:
+        """A pass for each adapter, where the model's layers do not see whole rows."""
+        apart: dict[str | None, list[Part]] = {}
+        for part in parts:
+            apart.setdefault(self._adapter_of[feeds[part.feed].slot], []).append(part)
+        return list(apart.values())
+
+    def with_adapters(self, adapters: Adapters, who: str) -> None:
+        """Let slots have adapters, after a pass that tries them. Raises a `ModelUnsupported`."""
+        self.adapters = adapters
+        width = min(3, self.facts.context)
+
+        def run(names: Sequence[str | None]) -> int:
+            slots = [self.open(adapter=name) for name in names]
+            try:
+                self.advance([Feed(slot, range(width)) for slot in slots])
+            finally:
+                for slot in slots:
+                    self.close(slot)
+            return width
+
+        adapters.try_out(run, self.facts.slots, who)
+
     def _run(self, forward: RowForward, parts: Sequence[Part], feeds: Sequence[Feed], rows: Sequence[int]) -> Any:
         """Run a pass; return ``[B, T, V]`` of the last positions, T the most that any part wants."""
         step = Pass(
@@ -132,7 +157,7 @@ class RowBackend:
         ids = [own[:1] * (step.width - len(own)) + own for own in ids]
         self._pool.begin(step)
         if self.adapters is not None:
-            self.adapters.begin([self._adapter_of[feeds[part.feed].slot] for part in parts])
+            self.adapters.begin([self._adapter_of[feeds[part.feed].slot] for part in parts], step.width)
         return forward(step, ids, max(1, *(part.wanted for part in parts)))
 
     def _row(self, slot: Slot) -> int:

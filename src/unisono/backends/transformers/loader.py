@@ -91,7 +91,7 @@ class TransformersLoader:
                 )
             maker = BackendMaker(model, self._text, CACHE_PARTS, self.who)
             cache_bytes = maker.cache_bytes(self.request.slots, self.context, self._dtype.itemsize)
-            self._read_adapters(model)
+            doubts = [words for its in self._read_adapters(model).values() for words in its.warnings]
         if self.request.source.kind == "folder":
             check_rows(self.request.source.path, model_shape.vocabulary_rows(model), self.who)
             model_config.check_weight_shapes(model, self.request.source.path, self.who)
@@ -109,7 +109,7 @@ class TransformersLoader:
             device=str(self.device),
             threads=self._threads_told,
             tied=bool(getattr(self._config, "tie_word_embeddings", False)),
-            warnings=(*heads.warnings, *self._notices.told()),
+            warnings=(*heads.warnings, *self._notices.told(), *doubts),
             unchecked=heads.unchecked,
             revision=getattr(self._config, "_commit_hash", None) if self.request.source.kind == "hub" else None,
         )
@@ -138,7 +138,8 @@ class TransformersLoader:
             backend = self._make_backend(model, progress)
             if adapters := self._read_adapters(model):
                 progress(0.97, "adding the adapters")
-                backend.adapters = Adapters(model, adapters, torch_runtime.read_tensors, torch_runtime.join)
+                read = torch_runtime.read_tensors
+                backend.with_adapters(Adapters(model, adapters, read, torch_runtime.join), self.who)
             progress(1.0, "loaded")
         already = (*self._notices.told(), *vars(self).get("_heads", Heads()).warnings)
         told = tuple(each for each in self._weight_notices.told() if each not in already)

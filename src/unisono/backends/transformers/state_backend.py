@@ -48,8 +48,8 @@ class StateBackend(RowBackend):
         """By feed, the states that passes have left, by their length."""
         self._noted: list[set[int]] = []
 
-    def open(self, copy_of: Slot | None = None) -> Slot:
-        slot = super().open(copy_of)
+    def open(self, copy_of: Slot | None = None, *, adapter: str | None = None) -> Slot:
+        slot = super().open(copy_of, adapter=adapter)
         empty = tuple(LayerState() for _ in self._layers)
         self._memories[slot] = Memory(empty) if copy_of is None else self._memories[copy_of].copy()
         return slot

@@ -1,0 +1,52 @@
+"""Whether an adapter is of a model, by what both are called."""
+
+from __future__ import annotations
+
+import pytest
+
+from unisono.backends.adapter_base import check_base
+from unisono.errors import ModelUnsupported
+
+
+def found(base: object, *names: str) -> str:
+    try:
+        return "doubted" if check_base(base, names, "m: the adapter 'a'", "write null") else "let in"
+    except ModelUnsupported:
+        return "refused"
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "what"),
+    [
+        (None, "some-base", "let in"),
+        ("", "some-base", "let in"),
+        ("Someone/Some_Base", "some-base", "let in"),
+        ("/data/some-base/", "some-base", "let in"),
+        ("org/Phi-3.5-mini", "phi-3.5-mini-Q4_K_M.gguf", "let in"),
+        ("org/SmolLM2-135M-Instruct", "Smollm2 135M Instruct", "let in"),
+        ("/x/models--org--Some-Base/snapshots/0f3a", "some-base", "let in"),
+        ("org/Phi-3.5", "Phi-35", "refused"),
+        ("org/Qwen2-5B", "Qwen-25B", "refused"),
+        ("模型甲", "模型乙", "refused"),
+        ("模型甲", "模型甲", "let in"),
+        ("---", "...", "refused"),
+        ("---", "some-base", "refused"),
+        (7, "some-base", "refused"),
+        ("/a/final", "/b/final", "doubted"),
+        ("/a/final", "some-base", "doubted"),
+        ("org/some-base", "checkpoint-500", "doubted"),
+        ("out/checkpoint-500", "checkpoint-500", "doubted"),
+        ("my_final_model_v2", "some-base", "refused"),
+        ("final_model_v2", "some-base", "doubted"),
+        (f"final{'1' * 50_000}x", "some-base", "refused"),
+    ],
+)
+def test_the_same_name_is_let_in_another_refused_and_one_that_says_nothing_doubted(
+    base: object, name: str, what: str
+) -> None:
+    assert found(base, name) == what
+
+
+def test_any_name_of_the_model_will_do() -> None:
+    assert found("org/some-base", "final", "some-base") == "let in"
+    assert found("org/some-base") == "doubted"

@@ -1,0 +1,101 @@
+"""The example that trains adapters: on which questions, and what it writes when it is stopped."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("peft")
+
+from unisono.config.ensemble import load_spec
+from unisono.errors import SpecError
+from unisono.evals.tasks.loading import Slice
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "adapters" / "train.py"
+
+
+@pytest.fixture(scope="module")
+def train() -> Any:
+    spec = importlib.util.spec_from_file_location("train_example", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["train_example"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["train_example"]
+
+
+def last(count: int, limit: int) -> list[tuple[str, str]]:
+    ordered = [("", str(place)) for place in range(count)]
+    return Slice(limit, False, True, ()).of("t", "x", ordered)
+
+
+@pytest.mark.parametrize(("count", "limit", "skip"), [(400, 250, 100), (2000, 250, 100), (400, 10, 199), (40, 5, 0)])
+def test_no_question_is_trained_on_that_is_kept_for_a_fit(train: Any, count: int, limit: int, skip: int) -> None:
+    task = SimpleNamespace(name="t", questions=last(count, limit + skip))
+    kept = train.questions_of(task, limit, skip)
+    assert len(kept) == min(limit, count // 2 - skip)
+    assert not set(kept) & set(last(count, skip) if skip else ())
+    assert [*kept, *(last(count, skip) if skip else ())] == last(count, limit + skip)
+
+
+def test_nothing_left_to_train_on_is_refused(train: Any) -> None:
+    task = SimpleNamespace(name="t", questions=last(100, 300))
+    with pytest.raises(SpecError, match="nothing is left to train on: 50 questions"):
+        train.questions_of(task, 200, 100)
+
+
+@pytest.mark.parametrize("place", ["loading", "nothing"])
+def test_members_that_are_trained_are_in_the_file_though_the_next_is_stopped(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Paths of the others hold from the new folder, and the adapters from there, too."""
+    for folder in ("specs/models/x", "specs/old", "specs/b", "specs/a"):
+        (tmp_path / folder).mkdir(parents=True)
+    members = [{"name": "a", "model": "models/x"}, {"name": "b", "model": "models/x", "adapter": "old"}]
+    spec = tmp_path / "specs" / "duo.yaml"
+    spec.write_text(yaml.safe_dump({"members": members}))
+    out = tmp_path / "far" / "out"
+
+    def trains(flags: argparse.Namespace, member: Any, examples: Any) -> None:
+        if member == "b" and place == "loading":
+            raise KeyboardInterrupt
+        (flags.out / member).mkdir()
+
+    monkeypatch.setattr(train, "load_tasks", lambda *args, **keys: [])
+    monkeypatch.setattr(train, "prepare_alone", lambda flags, name: name)
+    monkeypatch.setattr(train, "train", trains)
+    flags = argparse.Namespace(ensemble=spec, member=None, tasks="t", data=None, limit=1, skip=0, out=out, threads=1)
+    if place == "loading":
+        with pytest.raises(KeyboardInterrupt):
+            train.train_all(flags)
+    else:
+        train.train_all(flags)
+    found = load_spec(out / "duo.yaml")
+    adapters = [Path(found.folder, str(member.adapter)).resolve() for member in found.members]
+    assert adapters == [out / "a", tmp_path / "specs" / "old" if place == "loading" else out / "b"]
+    assert all(Path(found.folder, str(each.model)).samefile(spec.parent / "models" / "x") for each in found.members)
+    assert found.members[0].backend == "transformers"
+
+
+def test_an_adapter_s_loss_of_no_answers_is_none(train: Any) -> None:
+    assert "nan" not in train.held_out_words(float("nan"), float("nan"), 0)
+    assert "of 12 answers" in train.held_out_words(2.0, 1.0, 12)
+
+
+def test_the_ensemble_itself_is_not_overwritten(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = tmp_path / "duo.yaml"
+    spec.write_text(yaml.safe_dump({"members": [{"name": "a", "model": "fake:a"}]}))
+    monkeypatch.setattr(train, "load_tasks", lambda *args, **keys: [])
+    flags = argparse.Namespace(
+        ensemble=spec, member=None, tasks="t", data=None, limit=1, skip=0, out=tmp_path, threads=1
+    )
+    with pytest.raises(SpecError, match="the ensemble file itself"):
+        train.train_all(flags)
