@@ -123,6 +123,14 @@ def test_impossible_weights_are_refused(weights: list[object], words: str) -> No
     assert words in problem(spec)
 
 
+@pytest.mark.parametrize("rule", ["logits", "contrastive"])
+def test_a_lead_may_be_named_beside_a_negative_weight(rule: str) -> None:
+    members = [member(), member(name="b", weight=-0.5)]
+    assert load_spec({"members": members, "lead": "a", "combine": rule}).method.lead == "a"
+    assert "the lead 'b' has a negative weight" in problem({"members": members, "lead": "b", "combine": rule})
+    assert "'mean' has no use for a negative weight" in problem({"members": members, "lead": "a"})
+
+
 def test_weight_zero_leaves_a_member_out_and_the_others_share_the_vote() -> None:
     spec = load_spec({"members": [member(weight=3), member(name="b", weight=0), member(name="c", weight=1)]})
     assert [(voter.name, weight) for voter, weight in spec.voters()] == [("a", 0.75), ("c", 0.25)]

@@ -139,3 +139,12 @@ def test_entropy_does_not_change_with_the_offset_of_logits(offset: float, temper
         p_V = np.exp(logits_V - logits_V.max())
         p_V /= p_V.sum()
         assert found.nats(row) == pytest.approx(np.dot(p_V, np.log(p_V)), abs=3e-5)
+
+
+def test_a_scratch_serves_plans_of_several_widths() -> None:
+    scratch = Scratch()
+    wide, narrow = plan_fold(np.arange(6, dtype=np.int32), 9), plan_fold(np.zeros(6, np.int32), 2)
+    logits = np.arange(6, dtype=np.float32)[None]
+    for plan in (wide, narrow, wide):
+        np.testing.assert_array_equal(fold(logits, plan, scratch), fold(logits, plan))
+        scratch.reset()

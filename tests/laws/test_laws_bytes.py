@@ -17,6 +17,7 @@ from unisono.backends.fake.backend import FAKE_MODELS, scripted_rule
 from unisono.chat.messages import Prompt
 from unisono.config.combine import Combine
 from unisono.engine import byte_scoring
+from unisono.engine.byte_cursor import ByteCursor
 from unisono.engine.byte_reference import PlainBytes
 from unisono.engine.byte_stepper import rows
 from unisono.engine.engine import Engine
@@ -352,3 +353,49 @@ def _written(ensemble: Ensemble, prompt: Prompt) -> Generation:
     while engine.active:
         engine.step()
     return text.generation()
+
+
+def register_writers() -> None:
+    """``n`` has no tokens for single bytes; ``m`` spells all."""
+    ascii_ = [*map(chr, range(0x20, 0x7F)), "\n"]
+    some = sentencepiece_table(["é", "è", *ascii_], byte_fallback=False)
+    for name, table, said in (
+        ("n", some, {"é": 0.6, "è": 0.3, "a": 0.1}),
+        ("m", byte_level_table(["é", "ü"]), {"é": 0.4, "ü": 0.6}),
+    ):
+        register_fake(name, FakeModel(LongestMatchTokenizer(table), scripted_rule(table, {"": said})))
+
+
+def test_characters_that_all_have_are_written_and_others_are_left_out() -> None:
+    register_writers()
+    drawn = {}
+    for names in (["n"], ["n", "n"], ["m", "n"]):
+        with load(names, batch=8, sampling="1 seed:0") as ensemble:
+            drawn["".join(names)] = dict(Enumeration(lambda e=ensemble: e.generate("z", max_new_tokens=1).text))
+    assert drawn["n"] == pytest.approx({"é": 0.6, "è": 0.3, "a": 0.1})
+    assert drawn["nn"] == pytest.approx(drawn["n"])
+    assert set(drawn["mn"]) == {"é", "è", "a"}, "no ü, which n cannot spell"
+    with load(["m", "n"], batch=8) as ensemble:
+        assert ensemble.generate("z", max_new_tokens=2, constraint="regex:é+").text == "éé"
+        assert ensemble.score("é", "z")[0].logp > -3
+
+
+def test_a_byte_that_failed_halfway_fails_the_text_and_writes_nothing_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = ByteCursor.take_byte
+    calls = 0
+
+    def fails_once(cursor: ByteCursor, byte: int) -> None:
+        nonlocal calls
+        calls += cursor.member.name == "q1"
+        if calls == 2 and cursor.member.name == "q1":
+            raise RuntimeError("once")
+        right(cursor, byte)
+
+    with load(["p", "q"], batch=4, sampling="1 seed:3") as ensemble:
+        expected = ensemble.generate("the", max_new_tokens=6).text
+        monkeypatch.setattr(ByteCursor, "take_byte", fails_once)
+        with pytest.raises(RuntimeError, match="once"):
+            ensemble.generate("the", max_new_tokens=6)
+        monkeypatch.undo()
+        assert ensemble.generate("the", max_new_tokens=6).text == expected
+        assert ensemble._engine.free == ensemble._engine.slots

@@ -132,6 +132,8 @@ class EnsembleSpec(BaseModel):
     @classmethod
     def _fits_the_members(cls, value: Any, info: ValidationInfo) -> Any:
         members: list[MemberSpec] = info.data.get("members", [])
+        if info.field_name == "lead" and any(member.weight < 0 for member in members):
+            return value  # whether they may be, the rule says, which is read after it
         if info.field_name is not None and any(member.weight > 0 for member in members):
             known = {"combine": info.data["combine"]} if "combine" in info.data else {}
             _check_method(Method(**{**known, info.field_name: value}), members)

@@ -16,6 +16,7 @@ from unisono.engine.byte_member import ByteMember
 from unisono.engine.cursor import Cursor
 from unisono.engine.member import Member
 from unisono.fusion.byte_beam import Hypothesis, extended, next_cut, next_symbols, pruned
+from unisono.vocab.byte_trie import BYTES
 
 Following = bytes | int
 """What a cut writes: bytes, or a mark or END by its place among the classes."""
@@ -123,17 +124,38 @@ class ByteCursor:
             return
         parents = {each.parent for each in kept}
         staying = {each.parent for each in kept if each.completed is None}
-        self._close([path for number, path in enumerate(self.paths) if number not in parents])
+        before = self.paths
+        self.paths = [path for number, path in enumerate(before) if number in parents]
+        self._close([path for number, path in enumerate(before) if number not in parents])
         paths: list[BytePath] = []
-        for each in kept:
-            parent = self.paths[each.parent]
-            if each.completed is None:
-                paths.append(BytePath(parent.cursor, each.hypothesis, parent.opening))
-                continue
-            cursor = self.member.copy(parent.cursor) if each.parent in staying else parent.cursor
-            paths.append(BytePath(cursor, each.hypothesis))
-            cursor.ids += parent.hypothesis.told.trie.ids(each.completed)
+        with contextlib.ExitStack() as undoing:
+            for each in kept:
+                parent = before[each.parent]
+                if each.completed is None:
+                    paths.append(BytePath(parent.cursor, each.hypothesis, parent.opening))
+                    continue
+                ids = parent.hypothesis.told.trie.ids(each.completed)
+                cursor = parent.cursor
+                if each.parent in staying:
+                    cursor = self.member.copy(cursor)
+                    undoing.callback(self.member.close, cursor, for_good=True)
+                paths.append(BytePath(cursor, each.hypothesis))
+                cursor.ids += ids
+            undoing.pop_all()
         self.paths = paths
+
+    def feasible(self) -> NDArray[np.bool_] | None:
+        """The bytes that the member can read next; ``None`` for all."""
+        missing = self.its.missing
+        if not missing:
+            return None
+        feasible_C = np.zeros(BYTES, np.bool_)
+        if self.its.member.speller.spell(self.paths[0].hypothesis.rest) is not None:  # it can be cut anew
+            feasible_C[:] = True
+            feasible_C[list(missing)] = False
+        for path in self.paths:
+            feasible_C[path.hypothesis.told.node.byte_K] = True
+        return feasible_C
 
     def take_mark(self, place: int) -> None:
         """Go on behind a mark, by its place among the classes. No piece lies across it."""

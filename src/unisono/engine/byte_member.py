@@ -31,6 +31,10 @@ class ByteMember:
         self.member = member
         self.marks = member.map.marks
         """The classes behind the pieces, before END."""
+        self.missing = frozenset(
+            byte for byte in member.speller.vocabulary.missing_bytes if member.speller.spell(bytes([byte])) is None
+        )
+        """The bytes that it cannot spell by themselves."""
         self._scratch = Scratch()
 
     def spelled(self, piece: bytes, *, opening: bool) -> tuple[int, ...]:

@@ -74,7 +74,7 @@ class _Given:
         for name, cursor in walk.cursors.items():
             begin = len(cursor.main.ids)
             ids = list(ids_of(cursor.member, prompt, self._data))
-            check_room(cursor.member, begin + len(ids))
+            check_room(cursor.member, begin + max(0, len(ids) - 1))
             self._ahead[name] = _Ahead(begin, ids)
 
     def rows(self) -> Iterator[Row]:

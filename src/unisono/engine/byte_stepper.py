@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
 from unisono.backends.base import Array
 from unisono.engine.byte_cursor import ByteCursor, BytePath, Following
 from unisono.engine.byte_member import ByteMember
@@ -18,10 +16,8 @@ from unisono.engine.runner import Row, Runner
 from unisono.engine.sequence import SequenceGroup, TextSequence
 from unisono.engine.trace import TOP_MASS
 from unisono.engine.trace_head import about
-from unisono.fusion.logits_processors import Allowed
 from unisono.outcomes import outcome_of
 from unisono.records import StepRecord, StepSeconds, TopPieces
-from unisono.vocab.byte_trie import BYTES
 from unisono.vocab.union import UnionVocabulary
 
 NO_COLUMN = -1
@@ -36,7 +32,6 @@ class ByteStepper:
         self._union = union
         self._runner = runner
         self._its = [ByteMember(member) for member in members]
-        self._spelled = _spelled_by_all(members, BYTES + len(union.marks) + 1)
 
     def step(self, groups: Sequence[SequenceGroup]) -> None:
         """Write one piece of each text, or its END. When a model fails, the next step goes on from where it was."""
@@ -74,7 +69,7 @@ class ByteStepper:
         """What members follow of a text; it begins with what is written."""
         if isinstance(text.forks, ByteWalk):
             return text.forks
-        return ByteWalk(text, self._its, self._spelled, text.begun_bytes)
+        return ByteWalk(text, self._its, text.begun_bytes)
 
     def _is_full(self, text: TextSequence, member: Member) -> bool:
         return len(text.cursors[member.name].ids) > member.backend.facts.context
@@ -148,18 +143,3 @@ def rows(walk: ByteWalk) -> Iterator[Row]:
 
 def _take_row(cursor: ByteCursor, path: BytePath, logits_NV: Array) -> None:
     cursor.read(path, logits_NV[0])
-
-
-def _spelled_by_all(members: Sequence[Member], size: int) -> Allowed | None:
-    """The bytes, marks and END that may be written: of several members, no byte that one of them cannot spell."""
-    missing = {
-        byte
-        for member in members
-        for byte in member.speller.vocabulary.missing_bytes
-        if member.speller.spell(bytes([byte])) is None
-    }
-    if len(members) == 1 or not missing:
-        return None
-    spelled = np.ones(size, np.bool_)
-    spelled[sorted(missing)] = False
-    return spelled

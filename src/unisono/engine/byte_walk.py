@@ -40,13 +40,8 @@ class ByteChoice(NamedTuple):
 class ByteWalk:
     """A text that goes on in bytes, and the beams of its members."""
 
-    def __init__(
-        self, text: TextSequence, members: Sequence[ByteMember], spelled: Allowed | None, position: int
-    ) -> None:
-        """Go on from where the text is. ``spelled`` are the bytes that all can spell, by number; ``None`` for all.
-
-        ``position`` counts the bytes before it, for what is drawn.
-        """
+    def __init__(self, text: TextSequence, members: Sequence[ByteMember], position: int) -> None:
+        """Go on from where the text is; ``position`` counts the bytes before it, for what is drawn."""
         plan, vocabulary = text.plan, text.plan.vocabulary
         self.text = text
         self.position = position
@@ -68,7 +63,7 @@ class ByteWalk:
         }
         self._lead = self.cursors[plan.lead.name]
         self._weights = [plan.weights[name] for name in self.cursors]
-        self._spelled = spelled
+        self._failed: Exception | None = None
         self._cuts: dict[str, list[tuple[Following, float]]] = {}
         self._begin_piece()
 
@@ -89,7 +84,19 @@ class ByteWalk:
                 closing.callback(cursor.close_others)
 
     def write(self) -> list[ByteChoice]:
-        """Go on as far as a piece, mark or END, or until members have to be read first: then there is none."""
+        """Go on as far as a piece, mark or END, or until members have to be read first: then there is none.
+
+        What has failed on the way fails again: some members may be a byte ahead of others.
+        """
+        if self._failed is not None:
+            raise self._failed
+        try:
+            return self._write()
+        except Exception as error:
+            self._failed = error
+            raise
+
+    def _write(self) -> list[ByteChoice]:
         while not any(cursor.unread() for cursor in self.cursors.values()):
             if not self._piece:
                 self._note_cuts()
@@ -111,8 +118,9 @@ class ByteWalk:
     def next_symbols(self) -> tuple[Symbols, list[Symbols]]:
         """The combined distribution, and each member's. Raises a `ModelError` where nothing is left that has mass."""
         q_KC = [cursor.next_symbols() for cursor in self.cursors.values()]
-        if self._spelled is not None:
-            q_KC = [_within(q_C, self._spelled) for q_C in q_KC]
+        feasible_C = self._feasible(len(q_KC[0]))
+        if feasible_C is not None and len(q_KC) > 1:
+            q_KC = [_within(q_C, feasible_C) for q_C in q_KC]
         loss_KB = [[self.text.losses.get(name, 0.0)] for name in self.cursors]
         q_C = self.text.plan.combine([its_C[None] for its_C in q_KC], self._weights, loss_KB)[0]
         if not math.isfinite(total := float(q_C.sum())) or not total > 0:
@@ -148,12 +156,29 @@ class ByteWalk:
         for cursor in self.cursors.values():
             cursor.take_byte(byte)
 
+    def _feasible(self, size: int) -> Allowed | None:
+        """The bytes, marks and END that all members can read next; ``None`` for all."""
+        masks = [mask for cursor in self.cursors.values() if (mask := cursor.feasible()) is not None]
+        if not masks:
+            return None
+        feasible_C = np.ones(size, np.bool_)
+        feasible_C[:BYTES] = np.logical_and.reduce(masks)
+        return feasible_C
+
     def _choose(self, q_C: Symbols) -> int:
-        allowed_C = None if self.parse is None else self.parse.allowed(())
+        allowed_C = None if self.parse is None else np.array(self.parse.allowed(()), np.bool_)
         if not self._may_end:
-            going_on_C = np.ones(len(q_C), np.bool_) if allowed_C is None else np.array(allowed_C)
+            going_on_C = q_C > 0 if allowed_C is None else allowed_C & (q_C > 0)
+            going_on_C[:BYTES] = True if allowed_C is None else allowed_C[:BYTES]
             going_on_C[-1] = False
             allowed_C = going_on_C if going_on_C.any() else allowed_C
+        if allowed_C is not None and (feasible_C := self._feasible(len(q_C))) is not None:
+            allowed_C = allowed_C & feasible_C
+            if not allowed_C.any():
+                raise ModelError(
+                    "no byte that all members can spell fits what the text has to be",
+                    hint="`unisono doctor` lists the bytes that are missing",
+                )
         shaped_C = confine(q_C[None], [allowed_C])[0]
         if self.text.plan.is_greedy:
             return int(np.argmax(shaped_C))

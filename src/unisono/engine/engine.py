@@ -257,7 +257,11 @@ class Engine:
             for each, ids in zip(prepared, prompts, strict=True):
                 if ids not in groups:
                     n = prompts.count(ids)
-                    several = replace(each, request=replace(each.request, n=n), cost=replace(each.cost, texts=n))
+                    several = replace(
+                        each,
+                        request=replace(each.request, n=n),
+                        cost=replace(each.cost, texts=n * plan.slots if plan.is_bytes else n),
+                    )
                     groups[ids] = self.begin(several)
                     if groups[ids].n > 1:
                         self.prefill(groups[ids])

@@ -112,9 +112,10 @@ class Scratch:
         if self._p_BV is None or self._p_BV.shape[0] < rows:
             self._p_BV = xp.empty((rows, width + 1), dtype=logits_BV.dtype, device=where)
         start, end = self._used, self._used + rows
-        if self._p_BU is None or self._p_BU.shape[0] < end:
+        fits = self._p_BU is not None and self._p_BU.shape[1] == size  # a member may have plans of several widths
+        if not fits or self._p_BU.shape[0] < end:
             start, end = 0, rows
-            held = 0 if self._p_BU is None else self._p_BU.shape[0]
+            held = self._p_BU.shape[0] if fits else 0
             self._p_BU = xp.empty((max(rows, 2 * held), size), dtype=logits_BV.dtype, device=where)
         self._used = end
         return self._p_BV[:rows], self._p_BU[start:end]
