@@ -93,7 +93,7 @@ def test_what_a_wheel_lacks_or_should_not_hold_is_named(wheel: Path, tmp_path: P
         for name in whole.namelist():
             if name not in lost:
                 content = whole.read(name)
-                archive.writestr(name, content.replace(b"](docs/page.md)", b"](docs/gone.md)"))
+                archive.writestr(name, content.replace(b"](docs/page.md)", b"](docs/absent.html)"))
         for name in ("tests/test_x.py", "unisono/__pycache__/errors.cpython-311.pyc"):
             archive.writestr(name, b"")
     assert wheel_faults(spoilt, tracked(ROOT)) == [
@@ -101,7 +101,7 @@ def test_what_a_wheel_lacks_or_should_not_hold_is_named(wheel: Path, tmp_path: P
         f"{wheel.name} lacks unisono/py.typed",
         f"{wheel.name} holds tests/test_x.py, which git does not know",
         f"{wheel.name} holds unisono/__pycache__/errors.cpython-311.pyc, which git does not know",
-        *["the description points to docs/gone.md, which is not in the sdist"] * 2,
+        *["the description points to docs/absent.html, which is not in the sdist"] * 2,
     ]
 
 

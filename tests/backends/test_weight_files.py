@@ -138,7 +138,7 @@ def test_the_parts_that_an_index_names_are_there_and_hold_what_it_says(tmp_path:
     with pytest.raises(ModelNotFound, match=r"part 2 of 3 of the weights is missing: .*model-00002-of-00003"):
         check_shards(index)
     index.write_text("[]")
-    with pytest.raises(ModelCorrupt, match="no index"):
+    with pytest.raises(ModelCorrupt, match="not an index"):
         check_shards(index)
 
 

@@ -38,7 +38,7 @@ def test_json_has_what_the_contract_says(run: Run, duo: Path) -> None:
     shown = run("run", duo, "Hello", "--max-new-tokens", 6, "--json", "-q")
     (record,) = shown.lines()
     assert record.keys() == {"text", "finish_reason", "usage", "seconds"}
-    some = {"uncertain", "degraded", "unasked"}
+    some = {"uncertain", "degraded", "unasked", "parted"}
     assert record["usage"].keys() == {field.name for field in dataclasses.fields(Usage)} - some
     assert record["usage"]["prompt_tokens"].keys() == {"a", "b"}
     assert record["usage"]["pieces"] == record["usage"]["ensembled"] == 6
