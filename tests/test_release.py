@@ -94,12 +94,12 @@ def test_what_a_wheel_lacks_or_should_not_hold_is_named(wheel: Path, tmp_path: P
             if name not in lost:
                 content = whole.read(name)
                 archive.writestr(name, content.replace(b"](docs/page.md)", b"](docs/absent.html)"))
-        for name in ("tests/test_x.py", "unisono/__pycache__/errors.cpython-311.pyc"):
+        for name in ("tests/conftest.py", "unisono/__pycache__/errors.cpython-311.pyc"):
             archive.writestr(name, b"")
     assert wheel_faults(spoilt, tracked(ROOT)) == [
         f"{wheel.name} lacks unisono/page/static/main.js",
         f"{wheel.name} lacks unisono/py.typed",
-        f"{wheel.name} holds tests/test_x.py, which git does not know",
+        f"{wheel.name} holds tests/conftest.py, which git does not know",
         f"{wheel.name} holds unisono/__pycache__/errors.cpython-311.pyc, which git does not know",
         *["the description points to docs/absent.html, which is not in the sdist"] * 2,
     ]

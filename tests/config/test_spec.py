@@ -47,7 +47,13 @@ def whole_specs(page: str) -> list[str]:
 
 @pytest.mark.parametrize("page", ["docs/spec.md", "README.md"])
 def test_the_specs_of_the_documentation_are_read(tmp_path: Path, page: str) -> None:
-    known = (["smol", "gemma"], ["thinker", "other"], ["plain", "teacher", "shots"], ["base", "medic", "lawyer"])
+    known = (
+        ["smol", "gemma"],
+        ["thinker", "other"],
+        ["plain", "teacher", "shots"],
+        ["base", "medic", "lawyer"],
+        ["large", "tuned", "untuned"],
+    )
     for block in whole_specs(page):
         spec = load_spec(write(tmp_path, block))
         assert [member.name for member in spec.members] in known

@@ -57,7 +57,9 @@ def test_the_flag_and_the_file_are_refused_with_anything_else(run: Run, duo: Pat
 def test_no_error_or_help_names_the_key_any_more(run: Run, duo: Path) -> None:
     with pytest.raises(SpecError) as refusal:
         load_spec({"members": [{"name": "a", "model": "fake:a"}], "speling": "x"})
-    assert "known: members, lead, combine, gate, speculate, sampling, reasoning, vocabulary, tuned_on" in str(refusal.value)
+    assert "known: members, lead, combine, gate, speculate, sampling, reasoning, vocabulary, tuned_on" in str(
+        refusal.value
+    )
     assert "spelling" not in run("run", "--help").out
 
 
