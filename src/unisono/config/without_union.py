@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from unisono.config.gate import Gate
@@ -98,17 +98,11 @@ WANTS = (
 )
 
 
-def unmet(method: Method) -> Iterator[tuple[str, str, str]]:
-    """What a method wants that bytes cannot have, why not, and the way out."""
-    for want in WANTS:
-        if words := want.words(method):
-            yield words, want.reason, want.way
-
-
 def check_bytes(method: Method) -> None:
     """Raise a `SpecError` where a method of bytes wants what needs a union."""
-    for words, reason, way in unmet(method) if method.vocabulary.is_bytes else ():
-        raise refusal(words, reason, way)
+    for want in WANTS if method.vocabulary.is_bytes else ():
+        if words := want.words(method):
+            raise refusal(words, want.reason, want.way)
 
 
 def refusal(words: str, reason: str, way: str) -> SpecError:

@@ -61,7 +61,7 @@ class ByteStepper:
         finally:
             for text, walk in walks.items():
                 walk.note_cursors()
-                if text.finish is None and any(self._is_full(text, member) for member in self._members):
+                if text.finish is None and any(member.is_full(text.cursors[member.name]) for member in self._members):
                     text.end("context")
                 self._conclude(text, records[text], time.perf_counter() - began, before[text])
 
@@ -70,9 +70,6 @@ class ByteStepper:
         if isinstance(text.forks, ByteWalk):
             return text.forks
         return ByteWalk(text, self._its, text.begun_bytes)
-
-    def _is_full(self, text: TextSequence, member: Member) -> bool:
-        return len(text.cursors[member.name].ids) > member.backend.facts.context
 
     def _take(self, text: TextSequence, choice: ByteChoice, records: list[StepRecord]) -> None:
         if text.finish is not None:  # a stop string was completed before it

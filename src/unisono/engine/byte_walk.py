@@ -132,11 +132,7 @@ class ByteWalk:
     @property
     def is_full(self) -> bool:
         """Whether a member cannot be asked any more, as its context is full."""
-        return any(
-            len(path.cursor.ids) > cursor.member.backend.facts.context
-            for cursor in self.cursors.values()
-            for path in cursor.unread()
-        )
+        return any(cursor.member.is_full(path.cursor) for cursor in self.cursors.values() for path in cursor.unread())
 
     def flush(self) -> list[ByteChoice]:
         """What stands of a piece so far."""

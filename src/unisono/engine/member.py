@@ -15,7 +15,7 @@ from unisono.chat.messages import Prompt, content_of
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.engine.breaker import Breaker
 from unisono.engine.calls import Calls
-from unisono.engine.cursor import Reader
+from unisono.engine.cursor import Cursor, Reader
 from unisono.fusion.bounds import FoldedTop, TopPlan, plan_top
 from unisono.fusion.calibration import Calibration
 from unisono.fusion.fold import FoldPlan, Scratch, Softmax, fold, plan_fold, softmax
@@ -131,6 +131,10 @@ class Member(Reader):
     def ends_reasoning_as_texts(self) -> bool:
         """Whether an END of its is the end of reasoning there."""
         return "inside" in self._plans
+
+    def is_full(self, cursor: Cursor) -> bool:
+        """Whether a text has more ids than its context holds."""
+        return len(cursor.ids) > self.backend.facts.context
 
     def asked_ids(self, prompt: Prompt) -> list[int]:
         """The ids of what was asked, by which `prompt_loss` weighs a prompt. Raises a `PromptError`.

@@ -96,7 +96,7 @@ class Scoring:
                 state.keep_records()
         for text, columns in left.items():
             if text.finish == "context" and len(columns) > AT_ONCE:
-                raise _too_long(next(member for member in self._members if _is_full(text, member)))
+                raise _too_long(next(member for member in self._members if member.is_full(text.cursors[member.name])))
 
     def _state(self, text: TextSequence, columns: Sequence[int]) -> StepState:
         """A state that stands before the given pieces."""
@@ -122,10 +122,6 @@ def check_room(member: Member, ids: int) -> None:
     """Raise a `PromptError` where a member's context does not hold so many ids of a prompt and a text."""
     if ids > member.backend.facts.context:
         raise _too_long(member)
-
-
-def _is_full(text: TextSequence, member: Member) -> bool:
-    return len(text.cursors[member.name].ids) > member.backend.facts.context
 
 
 def _too_long(member: Member) -> PromptError:

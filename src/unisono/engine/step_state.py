@@ -256,7 +256,7 @@ class StepState(Asked):
                     if cursor.read == len(cursor.ids):  # a mark that it does not read: its distribution is as it was
                         member.restore(cursor)
                 self._committed.add(member.name)
-            full = full or len(cursor.ids) > member.backend.facts.context
+            full = full or member.is_full(cursor)
         if full and self.text.finish is None:
             self.text.end("context")
 

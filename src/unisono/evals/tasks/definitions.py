@@ -125,12 +125,17 @@ class Definition:
             return str(choices[target]).strip() if target < len(choices) else str(target)
         return " / ".join(map(str, target)) if isinstance(target, list) else str(target).strip()
 
+    def _right_place(self, document: Any, choices: Sequence[str]) -> int | None:
+        """Which choice is right; ``None`` where that is not known."""
+        target = self._task.doc_to_target(document)
+        return target if isinstance(target, int) and 0 <= target < len(choices) else None
+
     def _reference(self, document: Any, choices: Sequence[str]) -> str:
         """The right answer as it continues the prompt, the first of several."""
-        target = self._task.doc_to_target(document)
         if choices:
-            known = isinstance(target, int) and 0 <= target < len(choices)
-            return choices[target] if known else ""
+            place = self._right_place(document, choices)
+            return "" if place is None else choices[place]
+        target = self._task.doc_to_target(document)
         text = str(target[0] if isinstance(target, list) and target else target).strip()
         return ("" if self._chat else str(self._task.config.target_delimiter)) + text if text else ""
 
@@ -158,8 +163,7 @@ class Definition:
         """How likely the right choice is, where one is known to be right."""
         if not reply.choices:
             return {}
-        place = self._task.doc_to_target(document)
-        if not isinstance(place, int) or not 0 <= place < len(choices):
+        if (place := self._right_place(document, choices)) is None:
             return {}
         return {NATS: min(MOST_NATS, -reply.choices[place][0]) / max(1, len(choices[place].encode()))}
 
