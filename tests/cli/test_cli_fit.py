@@ -101,9 +101,9 @@ def test_leads_are_tried_on_a_part_of_many_answers_and_all_are_fitted_on(
     run: Run, duo: Path, answers: Path, here: Path, rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("fit", duo, "--prompts", answers, "--rule", rule, "--json", "-q", "--out")
-    monkeypatch.setattr("unisono.fitting.fit.TRIED", 4)
-    some = json.loads(run(*words, "some.yaml").out)
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr("unisono.fitting.fit.TRIED", 4)
+        some = json.loads(run(*words, "some.yaml").out)
     duo.write_text(duo.read_text() + f"lead: {some['lead']}\n")
     whole = json.loads(run(*words, "whole.yaml").out)
     assert (some["answers"], set(some["leads"])) == (9, {"a", "b"})

@@ -39,6 +39,8 @@ class Plan:
         its = {member.name: member.weight for member in members}
         self.weights = its if weights is None else _replacing(weights, its)
         """By member; they sum to 1."""
+        self.subtracted = tuple(name for name, weight in self.weights.items() if weight < 0)
+        """The members with a negative weight."""
         self.own_weights = None if weights is None else tuple(self.weights.values())
         """Those of a request, where it has some."""
         method.check(self.weights)
