@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,11 +34,20 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1100, "height": 740})
         page.set_default_timeout(SECONDS * 1000)
         answer(page, url)
-        page.screenshot(path=ROOT / "docs" / "page-light.png")
+        take(page, "page-light.png")
         page.emulate_media(color_scheme="dark")
         branch(page)
-        page.screenshot(path=ROOT / "docs" / "page-dark.png")
+        take(page, "page-dark.png")
         browser.close()
+
+
+def take(page: Any, name: str) -> None:
+    """A picture in docs/, of the 256 colours that stand for all: a third of the bytes."""
+    path = ROOT / "docs" / name
+    page.screenshot(path=path)
+    with Image.open(path) as picture:
+        small = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
 
 
 @contextlib.contextmanager
