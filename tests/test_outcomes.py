@@ -42,6 +42,10 @@ SURE, OTHER, TORN = [(A, 0.9), (B, 0.1)], [(B, 0.6), (A, 0.4)], [(B, 0.5), (A, 0
         (step({"y": SURE, "z": OTHER}, unasked=("x",)), "carried", ("y",), ("z",)),
         (step({}, unasked=("x", "y")), "forced", (), ()),
         (step({"x": [(None, 0.7)], "y": SURE}, piece=None), "carried", ("x",), ("y",)),
+        (step({"x": SURE, "y": SURE}, subtracted=("y",)), "agreed", ("x",), ()),
+        (step({"x": SURE, "y": OTHER}, subtracted=("y",)), "agreed", ("x",), ()),
+        (step({"x": OTHER, "y": SURE}, subtracted=("y",)), "nobody", (), ("x",)),
+        (step({"x": OTHER, "y": SURE, "z": SURE}, subtracted=("y",)), "overruled", ("z",), ("x",)),
         (step({"x": [("reasoning_end", 0.7)], "y": SURE}, b"", mark="reasoning_end"), "carried", ("x",), ("y",)),
     ],
 )
@@ -74,6 +78,22 @@ def trio() -> Iterator[Ensemble]:
     make_fakes()
     with Ensemble.load({"members": [{"name": name, "model": f"fake:{name}"} for name in "abc"]}) as loaded:
         yield loaded
+
+
+@pytest.mark.parametrize("rule", ["logits", "contrastive"])
+def test_a_trace_says_who_is_subtracted_and_that_they_win_nothing(rule: str) -> None:
+    make_fakes()
+    members = [
+        {"name": name, "model": f"fake:{name}", "weight": weight}
+        for name, weight in zip("abc", (1, 1, -1), strict=True)
+    ]
+    with Ensemble.load({"members": members, "combine": rule}) as loaded:
+        written = loaded.generate("the cat", max_new_tokens=12, trace=True)
+    assert {each.subtracted for each in written.steps or ()} == {("c",)}
+    assert all("c" not in each.winners for each in written.steps or ())
+    found = [outcome_of(each) for each in written.steps or ()]
+    assert all(each.subtracted == ("c",) and "c" not in each.overruled for each in found)
+    assert written.steps[0].to_json()["subtracted"] == ["c"]
 
 
 @pytest.mark.parametrize("method", [{}, {"gate": "confidence:0.5"}, {"gate": "certain"}, {"speculate": "b:3"}])

@@ -13,12 +13,14 @@ TRACE_VERSION = 2
 """Of the form of a trace: 1 had no `about`, and five pieces a voter."""
 
 Kind = Literal["agreed", "carried", "overruled", "nobody", "shut", "forced"]
-"""What happened at a piece, by the first choices of the members that were asked:
+"""What happened at a piece, by the first choices of the members that were asked. Those that are subtracted (a negative
+weight) have no say here: that one finds a piece likely speaks against it.
 
 - ``agreed``: it is the first choice of all that were asked.
 - ``carried``: it is the first choice of some, the lead among them where the lead was asked.
 - ``overruled``: it is the first choice of some, and not of the lead.
-- ``nobody``: it is nobody's first choice: a compromise, or what was drawn or constrained.
+- ``nobody``: it is nobody's first choice: a compromise, what a subtracted member left, or what was drawn or
+  constrained.
 - ``shut``: the gate stayed shut, and the lead wrote it alone.
 - ``forced``: nobody was asked, as a constraint left one piece.
 """
@@ -41,18 +43,21 @@ class Outcome:
     winners: tuple[str, ...]
     """The members that were asked and whose first choice it is."""
     overruled: tuple[str, ...]
-    """The members that were asked and whose first choice is another one."""
+    """The members that were asked and whose first choice is another one. Subtracted ones are in neither."""
     masses: Mapping[str, float]
     """The probability that each member that was asked gives it."""
     choices: Mapping[str, tuple[Symbol, float]]
     """The first choice of each of them, and its probability."""
     contest: float
-    """By how much the probabilities of two members differ, of this piece or of a first choice, at most: 0 to 1."""
+    """By how much the probabilities of two members differ, of this piece or of a first choice, at most: 0 to 1.
+    Subtracted members count here: where they differ from the others, they matter."""
     drafted: bool | None = None
     """Whether it was drafted; ``False`` where another piece was, and ``None`` where none was."""
     drafter: str | None = None
     ensembled: bool = True
     """Whether all members were asked."""
+    subtracted: tuple[str, ...] = ()
+    """The members that were asked and have a negative weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class MemberRecord:
     asked: int
     """Choices at which it was asked, END's too."""
     overruled: int
-    """Those of them at which something else than its first choice was written."""
+    """Those of them at which something else than its first choice was written; none where it is subtracted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +91,25 @@ def outcome_of(step: StepRecord) -> Outcome:
     """Tell what happened at a step, whose record is one of a trace: it has the members' most probable pieces."""
     piece: Symbol = step.mark or step.piece
     choices = {name: pieces[0] for name, pieces in step.top.items() if pieces}
+    added = {name: choice for name, choice in choices.items() if name not in step.subtracted}
     winners = tuple(
-        name for name, (choice, p) in choices.items() if choice == piece or step.members.get(name, 0.0) >= p
+        name for name, (choice, p) in added.items() if choice == piece or step.members.get(name, 0.0) >= p
     )  # of two pieces that are as likely, either is a first choice
     draft = step.draft
     return Outcome(
-        kind=_kind(step, winners, choices),
+        kind=_kind(step, winners, added),
         piece=piece,
         part=step.part,
         lead=step.lead,
         winners=winners,
-        overruled=tuple(name for name in choices if name not in winners),
+        overruled=tuple(name for name in added if name not in winners),
         masses=step.members,
         choices=choices,
         contest=_contest(step, {piece, *(choice for choice, _ in choices.values())}),
         drafted=None if draft is None else draft.accepted,
         drafter=None if draft is None else draft.drafter,
         ensembled=not step.unasked and not step.absent,
+        subtracted=tuple(name for name in choices if name in step.subtracted),
     )
 
 

@@ -125,7 +125,9 @@ class StepRecord:
     kind: str | None = None
     """What happened: ``agreed``, ``carried``, ``overruled``, ``nobody``, ``shut`` or ``forced``. Only in a trace."""
     winners: tuple[str, ...] = ()
-    """The members whose first choice the piece is. Only in a trace."""
+    """The members whose first choice the piece is, those that are subtracted left out. Only in a trace."""
+    subtracted: tuple[str, ...] = ()
+    """The members with a negative weight: what they find likely becomes less likely, so that they win no piece."""
     walked: int | None = None
     """How many of its bytes were chosen one by one (`vocabulary: bytes`): 0 if the members' cuts agreed."""
     about: Mapping[str, object] | None = field(default=None, compare=False)
@@ -149,6 +151,7 @@ class StepRecord:
             **({"absent": list(self.absent)} if self.absent else {}),
             **({"mark": self.mark} if self.mark else {}),
             **({"part": self.part} if self.part != "answer" else {}),
+            **({"subtracted": list(self.subtracted)} if self.subtracted else {}),
             **({} if self.kind is None else {"kind": self.kind, "winners": list(self.winners)}),
             **({} if self.entropy is None else {"entropy": round(self.entropy, 6)}),
             **({} if self.variation is None else {"variation": round(self.variation, 6)}),

@@ -19,6 +19,7 @@ from unisono.config.method import Method as Method
 from unisono.config.method import Speculation as Speculation
 from unisono.config.sampling import Sampling as Sampling
 from unisono.diagnosis import Diagnosis as Diagnosis
+from unisono.fitting.bounds import AtBound as AtBound
 from unisono.fitting.fit import Fit as Fit
 from unisono.fitting.fit import FittedMember as FittedMember
 from unisono.fitting.fit import Gain as Gain

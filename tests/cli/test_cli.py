@@ -34,6 +34,13 @@ def test_the_text_may_come_on_stdin(run: Run, duo: Path) -> None:
     assert "stdin is not UTF-8" in broken.err
 
 
+def test_what_never_ends_on_stdin_is_not_waited_for(run: Run, duo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unisono.cli.inputs.DOCUMENT", 10)
+    endless = run("run", duo, "-q", stdin=b"y" * 11)
+    assert (endless.code, "the text on stdin has more than 10 bytes" in endless.err) == (2, True)
+    assert run("run", duo, "-q", "--max-new-tokens", 2, stdin=b"y" * 10).code == 0
+
+
 def test_json_has_what_the_contract_says(run: Run, duo: Path) -> None:
     shown = run("run", duo, "Hello", "--max-new-tokens", 6, "--json", "-q")
     (record,) = shown.lines()

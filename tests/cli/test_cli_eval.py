@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import yaml
 from support.command_line import Run
 from support.eval_data import write_data
 from unisono.errors import SpecError
-from unisono.evals.analysis.tune import _by_gain
+from unisono.evals.analysis.tune import Trial, _by_gain, _end_of_gates, _end_of_shares
 from unisono.evals.results import check_same, read_results
 from unisono.fitting.fit import Fit, FittedMember, Gain
 from unisono.fusion.resampling import Interval
@@ -272,6 +273,21 @@ def test_a_search_tries_the_gates_that_it_is_told(run: Run, duo: Path, data: Pat
     tried = json.loads(run(*words, "--gates", "margin:0.2, entropy:0.3", "--json", "-q").out)["trials"]
     found = {trial["setting"] for trial in tried}
     assert found == {"", *(f"gate={gate} lead={lead}" for gate in ("margin:0.2", "entropy:0.3") for lead in "ab")}
+
+
+def test_a_search_says_where_it_took_the_end_of_what_it_tried(run: Run, duo: Path, data: Path, here: Path) -> None:
+    words = ("tune", duo, "--task", "piqa", "--data", data, "--limit", 3, "--stages", "gate", "--gates")
+    found = json.loads(run(*words, "margin:0.2,margin:0.1", "--json", "-q").out)
+    assert bool(found["at_ends"]) == bool(found["setting"])
+    trial = partial(Trial, "gate", accuracy=1.0, error=0.0, by_task={}, questions=1, seconds=0.0)
+    trials = [
+        trial(setting=f"gate={gate} lead={lead}", ensembled=ensembled)
+        for gate, lead, ensembled in (("margin:0.1", "a", 0.2), ("margin:0.2", "a", 0.5), ("margin:0.1", "b", 0.1))
+    ]
+    assert "the gate margin:0.1 asks least of those" in _end_of_gates("margin:0.1", trials[0].setting, trials)
+    assert _end_of_gates("margin:0.2", trials[1].setting, trials) == ""
+    assert _end_of_shares("a", 0.8).startswith("a's share of the weights, 0.8, is the largest that was tried")
+    assert _end_of_shares("a", 0.65) == ""
 
 
 def test_models_are_matched_by_what_there_is_unless_more_is_asked_for(

@@ -23,6 +23,7 @@ from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.evals.analysis.references import read_answers
 from unisono.evals.results import read_results
+from unisono.fitting.bounds import HOTTEST, AtBound, at_bounds
 from unisono.fitting.fit import Gain, _members, _parted
 from unisono.fusion.fitting import Shape
 from unisono.fusion.resampling import Interval
@@ -100,9 +101,9 @@ def test_leads_are_tried_on_a_part_of_many_answers_and_all_are_fitted_on(
     run: Run, duo: Path, answers: Path, here: Path, rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("fit", duo, "--prompts", answers, "--rule", rule, "--json", "-q", "--out")
-    monkeypatch.setattr("unisono.fitting.fit.TRIED", 4)
-    some = json.loads(run(*words, "some.yaml").out)
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr("unisono.fitting.fit.TRIED", 4)
+        some = json.loads(run(*words, "some.yaml").out)
     duo.write_text(duo.read_text() + f"lead: {some['lead']}\n")
     whole = json.loads(run(*words, "whole.yaml").out)
     assert (some["answers"], set(some["leads"])) == (9, {"a", "b"})
@@ -389,6 +390,35 @@ def test_fitted_temperatures_are_those_that_a_file_may_have(
     prepared = prepare(load_spec(duo)).reshaped({"a": {"temperature": was}})
     members = _members(prepared, Shape(np.array([0.5, 0.5]), np.array([found, 1.0])))
     assert [each.temperature for each in members] == [expected, 1]
+
+
+def test_a_fit_says_which_parameters_are_at_a_bound(run: Run, duo: Path, answers: Path, here: Path) -> None:
+    words = ("fit", duo, "--prompts", answers, "--rule", "geometric", "--out", "fitted.yaml")
+    found = json.loads(run(*words, "--json", "-q").out)
+    assert {(each["parameter"], each["bound"], each["value"]) for each in found["at_bounds"]} == {
+        ("temperature", "highest", 4.0)
+    }
+    shown = " ".join(run(*words, "-q").out.split())
+    said = (
+        f"at a bound: {found['at_bounds'][0]['member']}'s temperature is 4, the highest that is fitted: 9 answers do "
+    )
+    assert f"{said}not say where it should be; give more answers, or fit weights alone" in shown
+    assert f"# {said}" in (here / "fitted.yaml").read_text()
+    assert json.loads(run(*words, "--no-temperatures", "--json", "-q").out)["at_bounds"] == []
+
+
+def test_bounds_are_those_of_weights_temperatures_and_calibrations() -> None:
+    shape = Shape(np.array([0.0005, 0.9, 0.0995]), np.array([4.0, 0.25, 3.0]))
+    found = at_bounds(["a", "b", "c"], shape, [6.0, 0.25, HOTTEST], {"b": {"A": 1e-6, "B": 0.9}})
+    assert found == (
+        AtBound("a", "weight", 0.001, "lowest"),
+        AtBound("a", "temperature", 6.0, "highest"),
+        AtBound("b", "temperature", 0.25, "lowest"),
+        AtBound("b", "calibrate 'A'", 1e-6, "lowest"),
+        AtBound("c", "temperature", HOTTEST, "highest"),
+    )
+    within = Shape(np.array([0.5, 0.5]), np.array([3.9, 0.26]))
+    assert at_bounds(["a", "b"], within, [3.9, 0.26], {}) == ()
 
 
 def test_leads_are_tried_on_answers_of_every_task_from_all_over_it() -> None:

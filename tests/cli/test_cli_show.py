@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,11 +82,21 @@ def test_the_legend_names_what_the_method_can_bring_about() -> None:
     assert "overruled" not in Painter({"x": 1}, Method()).legend(coloured=False)
 
 
-def test_the_first_of_positive_weight_leads_and_an_amateur_may_agree_with_what_overrules_it() -> None:
-    painter = Painter({"y": -0.5, "x": 1.0}, Method(combine="contrastive"))  # type: ignore[arg-type]
-    assert "[x|x's choice, against others] · [y|y overruled x]" in painter.legend(coloured=False)
-    painter.add([step(b"One", x=False, y=True)])
-    assert painter.paint("answer", "One", coloured=True) == "\x1b[1;35mOne\x1b[0m"
+def test_the_first_of_positive_weight_leads_and_a_subtracted_member_wins_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    painter = Painter({"y": -0.5, "x": 1.0, "z": 0.5}, Method(combine="logits"))  # type: ignore[arg-type]
+    legend = painter.legend(coloured=False)
+    assert "[x|x's choice, against others] · [z|z overruled x] · [nobody" in legend
+    assert legend.endswith(" · y is subtracted and votes for nothing")
+    told = replace(step(b"One", x=False, y=True), subtracted=("y",))
+    painter.add([told, replace(told, members={"x": 0.2, "y": 0.2}, top={"x": ((b"?", 0.6),), "y": ((b"!", 0.7),)})])
+    assert painter.paint("answer", "One", coloured=False) == "[nobody|One"
+    painter.print_table()
+    table = " ".join(capsys.readouterr().out.split())
+    assert "2 nobody's first choice" in table
+    assert "y 2 subtracted x 2 2 (100 %) z 0" in table
+    assert '0.200, "!" 0.700' in table
 
 
 def test_the_lead_is_bold_where_it_overrules_one_that_led_in_its_place() -> None:

@@ -26,7 +26,7 @@ from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Grade, Question, Reply, System, Task
 from unisono.evals.results import ANSWERS, RunFolder, read_results
 from unisono.evals.runner import _disputes, evaluate
-from unisono.records import Generation, Limits
+from unisono.records import Generation, Limits, StepRecord
 
 SPEC = {"members": [{"name": name, "model": f"fake:{name}"} for name in ("a", "b")]}
 ABOUT: dict[str, Any] = {"spec": "x", "tasks": [], "systems": []}
@@ -506,3 +506,10 @@ def test_weights_of_a_variant_are_those_that_vote(panel: ModelPool) -> None:
         expected = heavy.generate("The cat", max_new_tokens=3, trace=True)
     assert not isinstance(generation, Exception)
     assert [step.p for step in generation.steps or ()] == pytest.approx([step.p for step in expected.steps or ()])
+
+
+def test_a_subtracted_member_is_no_voter_of_a_dispute_and_what_it_changes_is_one() -> None:
+    tops = {"a": ((b"x", 0.9),), "b": ((b"x", 0.8),), "c": ((b"y", 0.7),)}
+    agreed = StepRecord(b"x", 0.9, tuple(tops), {}, tops, subtracted=("c",))
+    [changed] = _disputes([agreed, replace(agreed, piece=b"z")])
+    assert (changed.position, changed.piece, set(changed.members)) == (1, "z", {"a", "b"})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from unisono.cli.match import _ceiling
-from unisono.evals.analysis.match import match
+from unisono.cli.match import _ceiling, _row, _unsure
+from unisono.evals.analysis.match import Pair, match
 from unisono.evals.records import Answer, Results
 from unisono.vocab.pieces import Vocabulary
 
@@ -56,6 +56,19 @@ def test_tasks_count_alike_and_gaps_do_not_cancel_out() -> None:
     assert not pair.fits_unite
     assert pair.same_mistake == 1.0
     assert pair.error_agreement == pytest.approx(((0.5 - 0.375) / (1 - 0.375) + 0) / 2)
+
+
+def test_few_questions_leave_the_advice_open_and_many_settle_it() -> None:
+    def pair(a: str, b: str, **more: tuple[str, str]) -> Pair:
+        return match(results(a, b, **more), VOCABULARIES, MAIN).pairs[0]
+
+    few, many = pair("RR", "RR"), pair("R" * 100, "R" * 100)
+    assert (few.gap, few.is_sure, many.is_sure) == (0, False, True)
+    assert many.gap_error == pytest.approx(1.96 / 102, rel=1e-3)
+    assert pair("RRRRx", "RRRxx").gap_error > 0.35
+    assert pair("RR", "RR", texts=("w", "www")).is_sure  # styles differ, whatever the gap
+    assert _unsure([few]) == '"?": 2 questions leave open whether the gap is above 10%; ask more (--limit)'
+    assert (_row(few)[1], _row(few)[-1], _row(many)[-1]) == ("0.0% ± 49.0%", "join?", "join")
 
 
 def test_a_model_beside_itself_agrees_in_everything() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from support.served_page import ServedPage, letters, refused, streamed
+from support.served_page import DUO, ServedPage, letters, refused, streamed
 from support.traces import step
 
 
@@ -46,6 +46,30 @@ def test_keys_go_from_a_piece_to_the_pane_and_back(served: ServedPage, page: Any
     assert text.evaluate("text => text === document.activeElement")
     assert served.where == "piece 2"
     assert page.locator("[role=listbox], [role=option], #pane[aria-live]").count() == 0
+
+
+def test_a_subtracted_member_carries_no_piece_and_is_shown_as_such(served: ServedPage, page: Any) -> None:
+    members = [{"name": name, "weight": weight} for name, weight in {"a": 1.0, "b": 1.0, "c": -1.0}.items()]
+    signed = {**DUO, "members": members, "combine": "logits"}
+    served.models = (200, json.dumps({"data": [{"id": "duo", "unisono": signed}]}))
+    sure, other = [{"bytes": [120], "p": 0.9}], [{"bytes": [121], "p": 0.9}]
+    told = step(b"x", members={"a": 0.0, "b": 0.1, "c": 0.9}, top={"a": other, "b": sure, "c": other})
+    vote = {**told, "kind": "overruled", "winners": ["b"], "subtracted": ["c"]}
+    served.answer = lambda _request: streamed([vote, {**vote, "members": {"c": 0.9}}], signed)
+    served.open()
+    served.send("Hello")
+    page.locator(".piece").first.click()
+    assert page.locator("#pane .sentence").text_content() == "b carried it; a would have written “y”."
+    assert page.locator("#pane h3").all_text_contents()[-1] == "c, subtracted, weight \u22121.00"
+    page.locator("#colour").select_option("carrier")
+    assert page.locator("#legend li").all_text_contents() == ["abc a", "abc b"]
+    assert [each.get_attribute("class").split()[2] for each in page.locator(".piece").all()] == [
+        "member-1",
+        "member-none",
+    ]
+    page.locator("#settings summary").click()
+    assert page.locator("#controls [name=lead] option").all_text_contents() == ["a", "b"]
+    assert page.locator("#controls [name='weight:a']").is_disabled()
 
 
 def test_keys_follow_the_direction_of_the_text(served: ServedPage, page: Any) -> None:

@@ -76,10 +76,11 @@ class Painter:
     def __init__(self, weights: Mapping[str, float], method: Method) -> None:
         """Paint a text that members of these weights, all that vote, write by a method."""
         self.members = tuple(weights)
+        self.subtracted = tuple(name for name, weight in weights.items() if weight < 0)
         self.method = method
         self.lead = method.lead_among(weights)
         self.outcomes: list[Outcome] = []
-        others = [name for name in self.members if name != self.lead]
+        others = [name for name in self.members if name not in (self.lead, *self.subtracted)]
         self._colours = {name: _colour(place) for place, name in enumerate(others)}
         """By who may overrule the lead."""
         self._flows: dict[Part, _Flow] = {"answer": _Flow(), "reasoning": _Flow()}
@@ -133,19 +134,20 @@ class Painter:
 
     def legend(self, *, coloured: bool) -> str:
         """A line that says what the styles mean, of what this method can bring about."""
-        return " · ".join(style.around(words, coloured) for style, words in self._entries())
+        entries = [style.around(words, coloured) for style, words in self._entries()]
+        return " · ".join([*entries, *(f"{name} is subtracted and votes for nothing" for name in self.subtracted)])
 
     def _entries(self) -> Iterator[tuple[Style, str]]:
-        several = len(self.members) > 1
+        several = len(self.members) - len(self.subtracted) > 1
         yield PLAIN, "all agreed" if several else "its first choice"
         if several:
             yield Style(BOLD, self.lead), f"{self.lead}'s choice, against others"
             for name, codes in self._colours.items():
                 yield Style(";".join((BOLD, *codes)), name), f"{name} overruled {self.lead}"
         yield Style(f"{BOLD};{NOBODY}", "nobody"), "nobody's first choice"
-        if self.method.gate.reads_lead and several:
+        if self.method.gate.reads_lead and len(self.members) > 1:
             yield Style(DIM, "shut"), f"the gate stayed shut: {self.lead} alone"
-        if self.method.gate.is_certain and several:
+        if self.method.gate.is_certain and len(self.members) > 1:
             yield Style(f"{DIM};{ITALIC}", "forced"), "the only piece that is allowed"
         if self.method.speculate is not None:
             yield Style(UNDERLINED, "drafted"), "drafted and accepted"
@@ -155,7 +157,7 @@ class Painter:
         summary = summary_of(self.outcomes)
         print(_totals(summary, self.lead))
         console = table_console()
-        rows = [(name, *_overruled(summary, name)) for name in self.members]
+        rows = [(name, *_overruled(summary, name, name in self.subtracted)) for name in self.members]
         print_table(console, ("member", "asked", "overruled"), rows)
         if summary.contested:
             print()
@@ -209,10 +211,12 @@ def _totals(summary: Summary, lead: str) -> str:
     return f"{summary.pieces} pieces, {share} ensembled{drafted}\nchoices: {', '.join(kinds)}"
 
 
-def _overruled(summary: Summary, name: str) -> tuple[str, str]:
+def _overruled(summary: Summary, name: str, is_subtracted: bool) -> tuple[str, str]:
     its = summary.members.get(name)
     if its is None:
         return "0", ""
+    if is_subtracted:
+        return str(its.asked), "subtracted"
     return str(its.asked), f"{its.overruled} ({100 * its.overruled / its.asked:.0f} %)"
 
 
@@ -221,7 +225,7 @@ def _masses(outcome: Outcome, name: str) -> str:
     if name not in outcome.masses:
         return "not asked"
     words = f"{outcome.masses[name]:.3f}"
-    if name in outcome.overruled:
-        choice, p = outcome.choices[name]
+    choice, p = outcome.choices.get(name, (outcome.piece, 0.0))
+    if name in outcome.overruled or (name in outcome.subtracted and choice != outcome.piece):
         words += f", {words_of(choice)} {p:.3f}"
     return words

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from unisono.diagnosis import Diagnosis
     from unisono.member_diagnosis import MemberDiagnosis
 
+    Members = Sequence[MemberDiagnosis]
+    Row = tuple[str, Callable[[MemberDiagnosis], str]]
+    """A title, and what a member's cell says."""
+
 ABREAST = 12
 """Members in one table; of more, those of which all is the same have one column."""
 OUTPUT_LAYERS = {None: "unknown", True: "its embeddings (tied)", False: "its own"}
@@ -140,58 +144,79 @@ def _facts(diagnosis: Diagnosis) -> Iterator[str]:
 
 def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
     members = diagnosis.members
-    words = [_and([key for key in ("system", "prefix") if getattr(member, key)]) for member in members]
+    for part in (_of_model, _of_vote, _of_vocabulary, _of_conversations, _of_load):
+        for title, cell in part(members):
+            yield (title, *map(cell, members))
 
+
+def _of_model(members: Members) -> Iterator[Row]:
+    """Which model it is, and where it runs."""
+    yield "model", lambda member: member.model
+    if any(member.adapter for member in members):
+        yield "adapter", lambda member: member.adapter or "none"
+    yield "backend", lambda member: f"{member.backend}, {member.facts.device}, {member.facts.dtype}"
+    if any(member.endpoint for member in members):
+        yield "texts at once", lambda member: str(member.endpoint.slots) if member.endpoint else "as asked for"
+        yield "tells", _tells
+        yield "latency", _latency
+    if any(member.facts.threads for member in members):
+        yield "threads", lambda member: member.facts.threads or "none on the host"
+
+
+def _of_vote(members: Members) -> Iterator[Row]:
+    yield "vote", lambda member: f"{member.weight:.0%}"
+    if any(member.temperature != 1 for member in members):
+        yield "temperature", lambda member: f"{member.temperature:g}"
+    if any(member.calibrate for member in members):
+        yield "calibrated for", lambda member: " ".join(map(repr, member.calibrate)) or "nothing"
+
+
+def _of_vocabulary(members: Members) -> Iterator[Row]:
+    """What its ids mean."""
+    yield "architecture", lambda member: member.facts.architecture
+    yield "parameters", lambda member: _count(member.facts.parameters)
+    if any(member.facts.tied is not None for member in members):
+        yield "output layer", lambda member: OUTPUT_LAYERS[member.facts.tied]
+    yield "vocabulary", lambda member: member.family
+    yield "ids", _ids
+    yield "pieces", lambda member: f"{member.pieces:,}"
+    yield "END", _ends
+    yield "excluded ids", _excluded
+    yield "bytes without token", lambda member: " ".join(member.missing_bytes) or "none"
+    yield "cannot spell", lambda member: " ".join(member.unspellable_bytes) or "nothing"
+
+
+def _of_conversations(members: Members) -> Iterator[Row]:
+    """How it reads prompts, and what it writes around answers."""
+    yield "chat template", _template
+    if any(map(_words_of_its_own, members)):
+        yield "words of its own", lambda member: _words_of_its_own(member) or "none"
+    yield "tools", _tools
+    yield "begins with BOS", lambda member: "yes" if member.adds_bos else "no"
+    yield "space before answers", lambda member: "folded away" if member.leading_space else "none"
+    if any(member.opening for member in members):
+        yield "written before answers", lambda member: member.opening or "nothing"
+    if any(member.marks or member.reads for member in members):
+        yield "marks", _marks
+
+
+def _of_load(members: Members) -> Iterator[Row]:
+    """What its weights showed, and the memory that it takes."""
     firsts = {member.owner: member for member in reversed(members)}
 
-    def row(title: str, cell: Callable[[MemberDiagnosis], str]) -> tuple[str, ...]:
-        return (title, *map(cell, members))
-
-    def once(member: MemberDiagnosis, size: str) -> str:
+    def once(member: MemberDiagnosis, words: str) -> str:
         """What members of one model share is shown with the first of them."""
         first = firsts[member.owner]
-        return size if first is member else f"{first.name}'s"
+        return words if first is member else f"{first.name}'s"
 
-    yield row("model", lambda member: member.model)
-    if any(member.adapter for member in members):
-        yield row("adapter", lambda member: member.adapter or "none")
-    yield row("backend", lambda member: f"{member.backend}, {member.facts.device}, {member.facts.dtype}")
-    if any(member.endpoint for member in members):
-        yield row("texts at once", lambda member: str(member.endpoint.slots) if member.endpoint else "as asked for")
-        yield row("tells", _tells)
-        yield row("latency", _latency)
-    if any(member.facts.threads for member in members):
-        yield row("threads", lambda member: member.facts.threads or "none on the host")
-    yield row("vote", lambda member: f"{member.weight:.0%}")
-    if any(member.temperature != 1 for member in members):
-        yield row("temperature", lambda member: f"{member.temperature:g}")
-    if any(member.calibrate for member in members):
-        yield row("calibrated for", lambda member: " ".join(map(repr, member.calibrate)) or "nothing")
-    yield row("architecture", lambda member: member.facts.architecture)
-    yield row("parameters", lambda member: _count(member.facts.parameters))
-    if any(member.facts.tied is not None for member in members):
-        yield row("output layer", lambda member: OUTPUT_LAYERS[member.facts.tied])
-    yield row("vocabulary", lambda member: member.family)
-    yield row("ids", _ids)
-    yield row("pieces", lambda member: f"{member.pieces:,}")
-    yield row("END", _ends)
-    yield row("excluded ids", _excluded)
-    yield row("bytes without token", lambda member: " ".join(member.missing_bytes) or "none")
-    yield row("cannot spell", lambda member: " ".join(member.unspellable_bytes) or "nothing")
-    yield row("chat template", _template)
-    if any(words):
-        yield ("words of its own", *(each or "none" for each in words))
-    yield row("tools", _tools)
-    yield row("begins with BOS", lambda member: "yes" if member.adds_bos else "no")
-    yield row("space before answers", lambda member: "folded away" if member.leading_space else "none")
-    if any(member.opening for member in members):
-        yield row("written before answers", lambda member: member.opening or "nothing")
-    if any(member.marks or member.reads for member in members):
-        yield row("marks", _marks)
-    yield row("self-check", lambda member: once(member, _self_check(member)))
-    yield row("context", lambda member: f"{member.facts.context:,} of {_count(member.facts.trained_context)}")
-    yield row("weights", lambda member: once(member, _bytes(member, member.facts.weight_bytes)))
-    yield row("cache", lambda member: once(member, _bytes(member, member.facts.cache_bytes)))
+    yield "self-check", lambda member: once(member, _self_check(member))
+    yield "context", lambda member: f"{member.facts.context:,} of {_count(member.facts.trained_context)}"
+    yield "weights", lambda member: once(member, _bytes(member, member.facts.weight_bytes))
+    yield "cache", lambda member: once(member, _bytes(member, member.facts.cache_bytes))
+
+
+def _words_of_its_own(member: MemberDiagnosis) -> str:
+    return _and([key for key in ("system", "prefix") if getattr(member, key)])
 
 
 def _self_check(member: MemberDiagnosis) -> str:

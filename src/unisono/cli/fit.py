@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec, FittedOn
     from unisono.evals.model_pool import ModelPool
     from unisono.evals.records import Task
+    from unisono.fitting.bounds import AtBound
     from unisono.fitting.fit import Fit, Gain
     from unisono.reference_answers import Reference
 
@@ -188,7 +189,12 @@ def _write(out: Path, given: Given, pool: ModelPool, found: Fit, sources: Sequen
     }
     how = f"fitted on {found.answers} answers, {found.held_out} held out: {found.parameters} numbers"
     head = f"# {given.title}, {how}.\n"
-    write_ensemble(out, given.folder, content, head + "".join(f"# {words_of(gain)}\n" for gain in found.gains))
+    write_ensemble(out, given.folder, content, head + "".join(f"# {words}\n" for words in words_of_fit(found)))
+
+
+def words_of_fit(found: Fit) -> list[str]:
+    """What the held-out part shows, and which parameters are at a bound."""
+    return [*map(words_of, found.gains), *(words_of_bound(each, found.answers) for each in found.at_bounds)]
 
 
 def words_of(gain: Gain) -> str:
@@ -202,6 +208,17 @@ def words_of(gain: Gain) -> str:
     if gain.held_out < SHOWN_FROM:
         shown = f": no gain is shown, as {gain.held_out} held-out answers are too few ({SHOWN_FROM} can show one)"
     return f"held out, {abs(gain.mean):.4f} nats a byte {sign} {over} ({interval}){shown}"
+
+
+def words_of_bound(at: AtBound, answers: int) -> str:
+    """Which parameter is at which bound, and what to do."""
+    number = "1 answer does" if answers == 1 else f"{answers:,} answers do"
+    where = f"at a bound: {at.member}'s {at.parameter} is {at.value:g}, the {at.bound} that is fitted"
+    do = {
+        "weight": f"or leave {at.member} out",
+        "temperature": "or fit weights alone (unisono fit --no-temperatures)",
+    }.get(at.parameter, "or fit without --calibrate")
+    return f"{where}: {number} not say where it should be; give more answers, {do}"
 
 
 def _show(found: Fit) -> None:
@@ -219,5 +236,5 @@ def _show(found: Fit) -> None:
         console.print()
     numbers = f"{found.parameters} numbers fitted on {found.answers} answers, {found.held_out} held out"
     fitted = f"{found.rule}, led by {found.lead}: {numbers}"
-    for words in (fitted, *map(words_of, found.gains)):
+    for words in (fitted, *words_of_fit(found)):
         console.print(words, markup=False, highlight=False)

@@ -143,6 +143,9 @@ def read_text(text: str | None) -> str:
     if text is None and sys.stdin.isatty():
         raise SpecError("there is no text", hint="give it as an argument or on stdin, or use --prompts FILE")
     try:
-        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+        read = sys.stdin.buffer.read(DOCUMENT + 1)  # what never ends is not waited for
+        if len(read) > DOCUMENT:
+            raise SpecError(f"the text on stdin has more than {DOCUMENT:,} bytes", hint="give a shorter one")
+        return read.decode("utf-8").removesuffix("\n")
     except UnicodeDecodeError as error:
         raise SpecError(f"the text on stdin is not UTF-8: {error.reason} at byte {error.start}") from error

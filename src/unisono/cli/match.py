@@ -103,8 +103,18 @@ def _show(matching: Matching) -> None:
     for titles, rows in ((("model", "right", "characters"), alone), (PAIRS, list(map(_row, matching.pairs)))):
         print_table(console, titles, rows)
         console.print()
+    if open_ones := [pair for pair in matching.pairs if not pair.is_sure]:
+        console.print(_unsure(open_ones), markup=False, highlight=False, soft_wrap=True)
     if matching.ceiling is not None:
         console.print(_ceiling(matching.ceiling), markup=False, highlight=False, soft_wrap=True)
+
+
+def _unsure(pairs: Sequence[Pair]) -> str:
+    from unisono.evals.analysis.match import LARGEST_GAP
+
+    fewest = min(pair.questions for pair in pairs)
+    questions = "1 question leaves" if fewest == 1 else f"{fewest:,} questions leave"
+    return f'"?": {questions} open whether the gap is above {LARGEST_GAP:.0%}; ask more (--limit)'
 
 
 def _ceiling(ceiling: Ceiling) -> str:
@@ -120,10 +130,10 @@ def _row(pair: Pair) -> tuple[str, ...]:
     optional = (pair.error_agreement, pair.same_mistake, pair.length_ratio)
     return (
         f"{pair.first} + {pair.second}",
-        f"{pair.gap:.1%}",
+        f"{pair.gap:.1%} ± {pair.gap_error:.1%}",
         f"{pair.both_wrong:.0%}",
         f"{pair.one_right:.0%}",
         *("" if value is None else f"{value:.2f}" for value in optional),
         f"{pair.vocabulary_overlap:.0%}",
-        "join" if pair.fits_unite else "keep apart",
+        ("join" if pair.fits_unite else "keep apart") + ("" if pair.is_sure else "?"),
     )

@@ -183,7 +183,7 @@ def _write(path: Path, given: Given, pool: ModelPool, tuned: Tuned) -> None:
         f"# {given.title}, tuned: {best.setting or 'as it was'}\n"
         f"# {best.accuracy:.1%} of {best.questions} questions right{mean} (± {best.error:.1%}, the best of "
         f"{len(tuned.trials)} settings on the same questions: expect less elsewhere), found in {tuned.seconds:.0f} s.\n"
-    ) + "".join(f"# {line}\n" for line in _of_fit(tuned))
+    ) + "".join(f"# {line}\n" for line in (*_of_fit(tuned), *tuned.at_ends))
     write_ensemble(path, given.folder, tuned_spec(yaml.safe_load(given.text), pool, tuned), head)
 
 
@@ -193,18 +193,18 @@ def _show(tuned: Tuned) -> None:
     tasks = names if len(names) > 1 else []
     titles = ("stage", "setting", "right", *tasks, "ensembled", "seconds")
     print_table(console, titles, [_row(trial, tasks) for trial in tuned.trials], left=2)
-    for words in (*_of_fit(tuned), f"taken: {tuned.setting or 'the ensemble as it is'}"):
+    for words in (*_of_fit(tuned), f"taken: {tuned.setting or 'the ensemble as it is'}", *tuned.at_ends):
         console.print(words, markup=False, highlight=False)
 
 
 def _of_fit(tuned: Tuned) -> list[str]:
     """What was fitted, and what answers that were held out show of it."""
-    from unisono.cli.fit import words_of
+    from unisono.cli.fit import words_of_fit
 
     if tuned.fit is None:
         return []
     found = f"fit: {tuned.fit.parameters} numbers on {tuned.fit.answers} answers"
-    return [found, *(f"fit: {words_of(gain)}" for gain in tuned.fit.gains)]
+    return [found, *(f"fit: {words}" for words in words_of_fit(tuned.fit))]
 
 
 def _row(trial: Trial, tasks: Iterable[str]) -> tuple[str, ...]:

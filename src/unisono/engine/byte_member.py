@@ -36,6 +36,8 @@ class ByteMember:
         )
         """The bytes that it cannot spell by themselves."""
         self._scratch = Scratch()
+        self._plans: dict[bool, tuple[ByteTrie, FoldPlan]] = {}
+        """Whether an answer begins, and what its rows are then folded by."""
 
     def spelled(self, piece: bytes, *, opening: bool) -> tuple[int, ...]:
         """The ids as which the member reads some bytes. Raises a `PromptError` where it cannot spell them."""
@@ -56,8 +58,8 @@ class ByteMember:
 
         Raises a `ModelError` for what is no number.
         """
-        trie, plan = self._opening if opening else self._inside
-        p_C = np.array(bring(fold(logits_V[None], plan.to_device_of(logits_V), self._scratch)[0], _HOST))
+        trie, plan = self._placed(logits_V, opening=opening)
+        p_C = np.array(bring(fold(logits_V[None], plan, self._scratch)[0], _HOST))
         self._scratch.reset()
         if not math.isfinite(float(p_C.max())):
             raise ModelError(
@@ -67,6 +69,13 @@ class ByteMember:
         if draw is not None:
             p_C = shape(p_C[None], [draw], [{}], [{}])[0]
         return Hypothesis(weight, Told(p_C, trie, trie.root))
+
+    def _placed(self, logits_V: Array, *, opening: bool) -> tuple[ByteTrie, FoldPlan]:
+        """The plan with its indices where the member's logits lie: these never change their place."""
+        if (found := self._plans.get(opening)) is None:
+            trie, plan = self._opening if opening else self._inside
+            found = self._plans[opening] = trie, plan.to_device_of(logits_V)
+        return found
 
     @functools.cached_property
     def _inside(self) -> tuple[ByteTrie, FoldPlan]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -185,29 +185,41 @@ class Engine:
         Args:
             texts: groups, or sequences of them; by default all. Those that have a backlog are left out.
         """
+        groups = self._ready(texts)
+        scoring, groups = _parted(groups, lambda text: text.request.score)
+        ended = self._score_next(scoring) if scoring else []
+        for group in groups:
+            group.fork(self.members)
+        walking, voting = _parted(groups, lambda text: text.plan.is_bytes)
+        if walking:
+            ended = ended + self._walk(walking)
+        return ended + self._vote(voting) if voting else ended
+
+    def _ready(self, texts: Sequence[SequenceGroup | TextSequence] | None) -> list[SequenceGroup]:
+        """Groups of these, or of all, that have something to write and no backlog to wait for."""
         given = (
             self.groups
             if texts is None
             else dict.fromkeys(text if isinstance(text, SequenceGroup) else self._group(text) for text in texts)
         )
-        groups = [group for group in given if group and not (group.awaited and self._prefill.size(group))]
-        scored: list[TextSequence] = []
-        if scoring := [group for group in groups if group.sequences[0].request.score]:
-            groups = [group for group in groups if group not in scoring]
-            with self._busy() as scored:
-                self._scoring.score_next(scoring)
-        for group in groups:
-            group.fork(self.members)
-        if walking := [group for group in groups if group.sequences[0].plan.is_bytes]:
-            groups = [group for group in groups if group not in walking]
-            with self._busy() as walked:
-                for group in walking:
-                    for text in group.open:
-                        self._stepper.weigh_prompt(text)
-                self._bytes.step(walking)
-            scored = scored + walked
-        if not groups:
-            return scored
+        return [group for group in given if group and not (group.awaited and self._prefill.size(group))]
+
+    def _score_next(self, groups: Sequence[SequenceGroup]) -> list[TextSequence]:
+        with self._busy() as scored:
+            self._scoring.score_next(groups)
+        return scored
+
+    def _walk(self, groups: Sequence[SequenceGroup]) -> list[TextSequence]:
+        """Advance texts whose members vote on bytes."""
+        with self._busy() as walked:
+            for group in groups:
+                for text in group.open:
+                    self._stepper.weigh_prompt(text)
+            self._bytes.step(groups)
+        return walked
+
+    def _vote(self, groups: Sequence[SequenceGroup]) -> list[TextSequence]:
+        """Advance texts whose members vote on pieces of the union."""
         began = time.perf_counter()
         for member in self.members:
             member.begin_step()
@@ -227,7 +239,7 @@ class Engine:
                         state.conclude(spent)
         if self._draft_length.in_use and states and not any(isinstance(group, Beam) for group in states):
             self._speculator.learn_step(all_states(states), spent)
-        return scored + ended
+        return ended
 
     def score(self, asked: Sequence[tuple[Prompt, str]], *, method: Method | None = None) -> list[Score]:
         """Compute how likely texts are that follow prompts, each cut as the lead's tokenizer cuts it; see `scoring`.
@@ -354,6 +366,14 @@ class Engine:
             self._given_up, self._stepper.lost = [], []
             if ended or over:
                 self._close(over, [each for group in self.groups for each in group.take_ended()])
+
+
+def _parted(
+    groups: Sequence[SequenceGroup], goes: Callable[[TextSequence], bool]
+) -> tuple[list[SequenceGroup], list[SequenceGroup]]:
+    """The groups whose texts go, and the others."""
+    chosen = [group for group in groups if goes(group.sequences[0])]
+    return chosen, [group for group in groups if group not in chosen]
 
 
 def close_engines(engines: Collection[Engine]) -> None:

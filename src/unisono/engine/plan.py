@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from unisono.config.combine import Combine
 from unisono.config.gate import Gate
@@ -44,36 +45,50 @@ class Plan:
         method.check(self.weights)
         self.lead = lead_of(method, members)
         check_method(method, [member.name for member in members if member.is_truncated], self.lead.name)
-        self.vocabulary = method.vocabulary
+        self.method, self.gate, self.combine, self.draw = method, method.gate, method.combine, method.draw
+        self.vocabulary, self.reasoning, self.slots = method.vocabulary, method.reasoning, method.slots
         self.is_bytes = method.vocabulary.is_bytes
         """Whether members vote on bytes: the text is no sequence of the union's columns."""
         if self.is_bytes:
             check_bytes(method)
             check_members(members)
-        self.slots = method.slots
-        """How many slots of each member a text takes."""
-        speculation = method.speculate
-        self.method, self.gate, self.combine, self.draw = method, method.gate, method.combine, method.draw
-        self.reasoning = method.reasoning
-        self.drafter = None if speculation is None else speculation.drafter
+        self.drafter = None if method.speculate is None else method.speculate.drafter
         """A member's name, ``ngram``, ``auto``, or ``None``."""
-        self.max_pieces = 0 if speculation is None else speculation.max_pieces  # in a drafted block
+        self.max_pieces = 0 if method.speculate is None else method.speculate.max_pieces  # in a drafted block
         self.bias = Bias(self.draw.bias, union, self.draw.logit_bias)
         self.member_draw = self.draw.of_members()
         """Reshapes each member's distribution before they are combined; ``None`` for nothing."""
         self.member_bias = Bias(self.draw.member_bias, union)
-        self.is_gated = self.gate.reads_lead
-        self.foresees = (
-            self.gate.is_certain and len(members) > 1 and _takes_the_largest(self.draw) and _is_bounded(self.combine)
-        )
-        """Whether members are asked in turn, until those that are left cannot change the choice."""
-        self.asks_all = not self.is_gated and not self.draw.mixture and not self.foresees
-        self.weighs_prompt = self.combine.reads_losses
-        """Whether the voters' weights follow from how unlikely each member finds the prompt."""
         self.is_greedy = self.draw.is_greedy
-        gate = Gate() if self.gate.is_certain else self.gate
-        self.is_plain = weights is None and not self.is_bytes and (self.combine, gate, speculation, self.draw) == _PLAIN
+        self.is_gated = self.gate.reads_lead
+
+    @cached_property
+    def subtracted(self) -> tuple[str, ...]:
+        """The members with a negative weight."""
+        return tuple(name for name, weight in self.weights.items() if weight < 0)
+
+    @cached_property
+    def foresees(self) -> bool:
+        """Whether members are asked in turn, until those that are left cannot change the choice."""
+        several = len(self.weights) > 1
+        return self.gate.is_certain and several and _takes_the_largest(self.draw) and _is_bounded(self.combine)
+
+    @cached_property
+    def asks_all(self) -> bool:
+        """Whether every step asks all members."""
+        return not self.is_gated and not self.draw.mixture and not self.foresees
+
+    @cached_property
+    def weighs_prompt(self) -> bool:
+        """Whether the voters' weights follow from how unlikely each member finds the prompt."""
+        return self.combine.reads_losses
+
+    @cached_property
+    def is_plain(self) -> bool:
         """Whether a step takes the most likely piece of the members' weighted mean, and nothing reshapes it."""
+        gate = Gate() if self.gate.is_certain else self.gate
+        its_own = self.own_weights is None and not self.is_bytes
+        return its_own and (self.combine, gate, self.method.speculate, self.draw) == _PLAIN
 
     def spares(self, member: Member) -> bool:
         """Whether a text goes on without a member while it is away. What an amateur would say decides too much, and so
@@ -81,8 +96,7 @@ class Plan:
         """
         if not member.degrades or self.is_bytes:
             return False
-        is_signed = any(weight < 0 for weight in self.weights.values())
-        return not (is_signed and (self.combine.rule == "logits" or member.weight < 0))
+        return not (self.subtracted and (self.combine.rule == "logits" or member.weight < 0))
 
 
 def _replacing(weights: Mapping[str, float], its: Mapping[str, float]) -> dict[str, float]:

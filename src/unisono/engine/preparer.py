@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -75,38 +75,59 @@ class Preparer:
         plan = self._plan(request, self._default if default is None else default)
         if plan.is_bytes:
             check_bytes_of(request)
-        parse = (
-            None if request.constraint is None else self._begin_grammar(request.constraint, bytes_alone=plan.is_bytes)
-        )
-        prompt, given, unscored = request.prompt, tuple[int, ...](), tuple[bytes, ...]()
-        if prompt.ids is not None and len(self._members) > 1:
+        if request.prompt.ids is not None and len(self._members) > 1:
             raise PromptError("token ids are one member's", hint="ask that member alone, or give text")
+        parse, given, unscored = self._grammar(request, plan), tuple[int, ...](), tuple[bytes, ...]()
         if request.score:
-            whole = split(plan.lead, self._members, prompt)
-            prompt, given, unscored = whole.beginning, whole.columns, whole.unscored
-            request = replace(request, prompt=prompt, limits=Limits(max(1, len(given))))
-        if is_answered := _is_answered(request.begin):
-            check_begun(prompt.template_kwargs, self._members)
-        check_thinking(prompt.template_kwargs, plan.reasoning, begun=is_answered)
+            whole = split(plan.lead, self._members, request.prompt)
+            given, unscored = whole.columns, whole.unscored
+            request = replace(request, prompt=whole.beginning, limits=Limits(max(1, len(given))))
+        self._check_prompt(request, plan)
         spared = [] if request.score or may_be_empty else self._spared(plan)
-        parse = parse or self._free_calls(request, plan)
-        seams = parse is not None and parse.by_seams
-        lengths = {"may_be_empty": may_be_empty, "may_be_longer": may_be_longer}
-        ids, inside = encode_for(self._members, prompt, plan.reasoning, seams=seams, spared=spared, **lengths)
-        parse = self._beside_reasoning(request, plan, parse, inside=inside)
-        late = partial(encode_late, prompt=prompt, reasoning=plan.reasoning, inside=inside, seams=seams)
-        begun = None if request.begin is None else self._begun(request, plan, inside=inside, seams=seams)
+        read = self._encode(request, plan, parse, spared, may_be_empty=may_be_empty, may_be_longer=may_be_longer)
+        parse = self._beside_reasoning(request, plan, parse, inside=read.inside)
+        begun = None if request.begin is None else self._begun(request, plan, read)
         if begun is not None:
             begun.consume(parse)
-            ids = {each.name: [*ids[each.name], *begun.ids(each)] for each in self._members if each.name in ids}
-            late = partial(_late_and_begun, late, begun)
+            read = read.and_begun(begun, self._members)
         if request.limits.min_new_tokens and not request.score and not plan.is_bytes:  # there the walk sees to it
             parse = LeastLength(request.limits.min_new_tokens, self._union, parse)
         if not may_be_longer:
-            self._check_lengths(ids, given)
-        cost, asked = self._cost(request, plan, ids), self._asked(request, plan)
+            self._check_lengths(read.ids, given)
+        cost, asked = self._cost(request, plan, read.ids), self._asked(request, plan)
         columns = () if begun is None else begun.columns
-        return PreparedRequest(request, plan, ids, cost, parse, given, unscored, columns, inside, asked, late)
+        return PreparedRequest(
+            request, plan, read.ids, cost, parse, given, unscored, columns, read.inside, asked, read.late
+        )
+
+    def _grammar(self, request: GenerationRequest, plan: Plan) -> Parse | None:
+        """What binds the text: the constraint, or the grammar of calls where they are free."""
+        given = request.constraint
+        bound = None if given is None else self._begin_grammar(given, bytes_alone=plan.is_bytes)
+        return bound or self._free_calls(request, plan)
+
+    def _check_prompt(self, request: GenerationRequest, plan: Plan) -> None:
+        """Raise a `PromptError` where members cannot begin an answer, or think, as it is asked for."""
+        template_kwargs = request.prompt.template_kwargs
+        if is_answered := _is_answered(request.begin):
+            check_begun(template_kwargs, self._members)
+        check_thinking(template_kwargs, plan.reasoning, begun=is_answered)
+
+    def _encode(
+        self,
+        request: GenerationRequest,
+        plan: Plan,
+        parse: Parse | None,
+        spared: Sequence[str],
+        *,
+        may_be_empty: bool,
+        may_be_longer: bool,
+    ) -> _Read:
+        seams = parse is not None and parse.by_seams
+        lengths = {"may_be_empty": may_be_empty, "may_be_longer": may_be_longer}
+        ids, inside = encode_for(self._members, request.prompt, plan.reasoning, seams=seams, spared=spared, **lengths)
+        late = partial(encode_late, prompt=request.prompt, reasoning=plan.reasoning, inside=inside, seams=seams)
+        return _Read(ids, inside, seams, late)
 
     def _spared(self, plan: Plan) -> list[str]:
         """Those that need not read a prompt while they are away."""
@@ -128,11 +149,11 @@ class Preparer:
         answered = request.prompt.continue_final_message
         return BesideReasoning(plan.reasoning, self._union, parse, inside=inside, answered=answered)
 
-    def _begun(self, request: GenerationRequest, plan: Plan, *, inside: bool, seams: bool) -> BegunWith:
+    def _begun(self, request: GenerationRequest, plan: Plan, read: _Read) -> BegunWith:
         assert request.begin is not None
         columns = columns_of(request.begin, plan.lead, self._members, self._union)
-        off, opens = plan.reasoning.off and not seams, request.prompt.begins_answer and not inside
-        return BegunWith(columns, self._union, opens, off, seams)
+        off, opens = plan.reasoning.off and not read.seams, request.prompt.begins_answer and not read.inside
+        return BegunWith(columns, self._union, opens, off, read.seams)
 
     def _check_lengths(self, ids: Mapping[str, Sequence[int]], given: Sequence[int]) -> None:
         for member in [member for member in self._members if member.name in ids]:
@@ -205,6 +226,24 @@ class Preparer:
 def _is_answered(begin: Beginning | None) -> bool:
     """Whether a text begins with an answer, before which nothing is reasoned."""
     return begin is not None and begin.text is not None
+
+
+class _Read(NamedTuple):
+    """A prompt as members read it."""
+
+    ids: Mapping[str, Sequence[int]]
+    """By member, those that are away left out."""
+    inside: bool
+    """Whether the prompt ends inside of reasoning."""
+    seams: bool
+    """Whether members read calls by their seams."""
+    late: Callable[[Member], list[int]]
+    """The ids of a member that is back."""
+
+    def and_begun(self, begun: BegunWith, members: Sequence[Member]) -> _Read:
+        """The same, and the pieces that the text begins with."""
+        ids = {each.name: [*self.ids[each.name], *begun.ids(each)] for each in members if each.name in self.ids}
+        return self._replace(ids=ids, late=partial(_late_and_begun, self.late, begun))
 
 
 def _late_and_begun(late: Callable[[Member], list[int]], begun: BegunWith, member: Member) -> list[int]:

@@ -281,7 +281,7 @@ class StepState(Asked):
             }
             split = StepSeconds(seconds / share, members)
             for place, record in enumerate(self.records):
-                record = replace(record, seconds=split)
+                record = replace(record, seconds=split, subtracted=text.plan.subtracted)
                 text.steps.append(self._traced(record, place) if text.request.trace else record)
 
     def _traced(self, record: StepRecord, position: int) -> StepRecord:

@@ -110,14 +110,14 @@ class System:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """A step at which some voter preferred another piece."""
+    """A step at which voters preferred different pieces, or, where members are subtracted, another than was written."""
 
     position: int
     piece: str
     """The written piece, as text for people; ``""`` for END."""
     p: float
     members: Mapping[str, tuple[str, float]]
-    """By voter: its most probable piece, and that piece's probability."""
+    """By voter: its most probable piece, and that piece's probability. A subtracted member votes for nothing."""
 
 
 @dataclass(frozen=True, slots=True)

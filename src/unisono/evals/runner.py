@@ -220,8 +220,9 @@ def _graded(question: Question, answer: Answer, reply: Reply, writing: float, pi
 def _disputes(steps: Sequence[StepRecord]) -> list[Disagreement]:
     found = []
     for position, step in enumerate(steps):
-        tops = {name: pieces[0] for name, pieces in step.top.items() if pieces}
-        if len({piece for piece, _ in tops.values()}) > 1:
+        tops = {name: pieces[0] for name, pieces in step.top.items() if pieces and name not in step.subtracted}
+        preferred = {piece for piece, _ in tops.values()}
+        if len(preferred | ({step.mark or step.piece} if step.subtracted else set())) > 1:
             members = {name: (_shown(piece), round(p, DECIMALS)) for name, (piece, p) in tops.items()}
             written = _shown(step.mark or step.piece)
             found.append(Disagreement(position, written, round(step.p, DECIMALS), members))

@@ -12,26 +12,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from unisono.build import Models, Prepared
+from unisono.fitting.bounds import LEAST, AtBound, at_bounds, bounded_temperature
 from unisono.fitting.checks import check
 from unisono.fitting.readings import Losses, Observations, leads_of, mean_of, read_losses, weights_of
-from unisono.fusion.fitting import Observed, Shape, fit_geometric, fit_mean, nats
+from unisono.fusion.fitting import Shape, fit_geometric, fit_mean, nats
 from unisono.fusion.resampling import Interval, paired_bootstrap
 from unisono.reference_answers import Reference, by_task, split
 
 SHOWN_FROM = 10
 """Held-out answers that can show a gain: that of three lies above zero by chance every ninth time."""
 SEED = 0
-COOLEST, HOTTEST = 0.01, 100.0
-"""What a member's temperature may be."""
 TRIED = 96
 """Answers on which leads are tried; more of them are read as the best of these cuts them."""
-LEAST = 0.001
-"""The least weight that is written: a member of less would be no member, and could not lead."""
 AS_IT_WAS, FITTED = "as it was", "as fitted"  # no member can have such a name
 
 
@@ -87,6 +84,8 @@ class Fit:
     fitted ensemble."""
     gains: tuple[Gain, ...]
     """Over the ensemble as it was, and over the member that was best on the other answers."""
+    at_bounds: tuple[AtBound, ...] = ()
+    """Parameters at the lowest or highest value that is fitted: the answers do not say where they should be."""
 
     @property
     def is_better(self) -> bool:
@@ -127,50 +126,67 @@ def fit(
     """
     rule = check(prepared, references, rule)
     fitted_on, held_out = split(references)
-    observations = Observations(prepared, models, rule, leads_of(prepared))
-    maximise = partial(fit_geometric if rule == "geometric" else fit_mean, temperatures=temperatures)
-    lead, leads = _lead(observations, leads_of(prepared), fitted_on, rule, maximise, count)
-    members = _members(prepared, maximise(observations.of(lead)))
-    fitted = apply(prepared, lead, members, rule)
-    settings = {
-        **{member.spec.name: models.engine(prepared.alone(member.spec.name)).setting() for member in prepared.members},
-        AS_IT_WAS: models.engine(before or prepared).setting(),
-        FITTED: models.engine(fitted).setting(),
-    }
-    losses = read_losses(dict(settings), held_out, count)
-    gains = tuple(_gain(losses, over, held_out) for over in (AS_IT_WAS, observations.best_alone()))
+    likeliest = _likeliest(prepared, models, fitted_on, rule, temperatures, count)
+    members = _members(prepared, likeliest.shape)
+    fitted = apply(prepared, likeliest.lead, members, rule)
+    losses = read_losses(_settings(prepared, models, before or prepared, fitted), held_out, count)
+    priors = {} if before is None else {each.name: each.calibrate for each in members}
     return Fit(
         rule=rule,
-        lead=lead,
+        lead=likeliest.lead,
         members=members,
-        parameters=len(members) - 1 + temperatures * len(members) + _priors(prepared, before),
+        parameters=len(members) - 1 + temperatures * len(members) + _free(priors),
         answers=len(fitted_on),
         held_out=len(held_out),
-        leads=leads,
+        leads=likeliest.leads,
         nats={name: mean_of(its, held_out) for name, its in losses.items()},
-        gains=gains,
+        gains=tuple(_gain(losses, over, held_out) for over in (AS_IT_WAS, likeliest.best_alone)),
+        at_bounds=at_bounds(
+            [each.name for each in members], likeliest.shape, [each.temperature for each in members], priors
+        ),
     )
 
 
-def _lead(
-    observations: Observations,
-    leads: Sequence[str],
+class _Likeliest(NamedTuple):
+    """Under what the answers that are fitted on are likeliest."""
+
+    lead: str
+    leads: dict[str, float]
+    """By lead that was tried, nats per byte of the answers that it was tried on."""
+    shape: Shape
+    best_alone: str
+    """The member that finds them likeliest by itself."""
+
+
+def _likeliest(
+    prepared: Prepared,
+    models: Models,
     references: Sequence[Reference],
     rule: str,
-    maximise: Callable[[Observed], Shape],
+    temperatures: bool,
     count: Callable[[int], None],
-) -> tuple[str, dict[str, float]]:
-    """Read all answers by the best of some leads; by each, the nats a byte of those that they were tried on.
+) -> _Likeliest:
+    """Read all answers by the best of the leads that may be, and maximise their likelihood.
 
-    Of many answers, a part is enough to choose: what leads differ in is how the others like their cuts.
+    Of many answers, a part is enough to choose a lead: what leads differ in is how the others like their cuts.
     """
+    leads = leads_of(prepared)
+    observations = Observations(prepared, models, rule, leads)
+    maximise = partial(fit_geometric if rule == "geometric" else fit_mean, temperatures=temperatures)
     tried, rest = (references, []) if len(leads) == 1 else _parted(references)
     observations.read(tried, leads, count)
     observed = {lead: observations.of(lead) for lead in leads}
     found = {lead: nats(its, maximise(its), rule) for lead, its in observed.items()}
     best = min(found, key=lambda name: found[name])  # the first, where several are as good
     observations.read(rest, [best], count)
-    return best, found
+    return _Likeliest(best, found, maximise(observations.of(best)), observations.best_alone())
+
+
+def _settings(prepared: Prepared, models: Models, before: Prepared, fitted: Prepared) -> dict[str, Any]:
+    """What reads the held-out answers: each member alone, the ensemble as it was, and the fitted one."""
+    alone = {member.spec.name: prepared.alone(member.spec.name) for member in prepared.members}
+    systems = {**alone, AS_IT_WAS: before, FITTED: fitted}
+    return {name: models.engine(system).setting() for name, system in systems.items()}
 
 
 def _parted(references: Sequence[Reference]) -> tuple[list[Reference], list[Reference]]:
@@ -182,10 +198,9 @@ def _parted(references: Sequence[Reference]) -> tuple[list[Reference], list[Refe
     return [each for each in references if each in tried], [each for each in references if each not in tried]
 
 
-def _priors(prepared: Prepared, before: Prepared | None) -> int:
+def _free(priors: Mapping[str, Mapping[str, float]]) -> int:
     """How many numbers calibrations have, of which only ratios matter."""
-    added = [] if before is None else [len(member.spec.calibrate) for member in prepared.members]
-    return sum(max(0, count - 1) for count in added)
+    return sum(max(0, len(prior) - 1) for prior in priors.values())
 
 
 def apply(prepared: Prepared, lead: str, members: Sequence[FittedMember], rule: str) -> Prepared:
@@ -202,8 +217,7 @@ def _members(prepared: Prepared, shape: Shape) -> tuple[FittedMember, ...]:
     found = []
     for place, member in enumerate(prepared.members):
         weight = max(LEAST, round(float(shape.weight_K[place]), 4))
-        temperature = round(member.spec.temperature * float(shape.temperature_K[place]), 4)
-        temperature = min(HOTTEST, max(COOLEST, temperature))
+        temperature = bounded_temperature(member.spec.temperature, float(shape.temperature_K[place]))
         found.append(FittedMember(member.spec.name, weight, temperature, dict(member.spec.calibrate)))
     return tuple(found)
 

@@ -90,6 +90,7 @@ class _Step(_Record):
     lead: str | None = None
     unasked: list[str] = []
     absent: list[str] = []
+    subtracted: list[str] = []
     certain: bool | None = None
     unknown: FiniteFloat | None = None
     entropy: FiniteFloat | None = None

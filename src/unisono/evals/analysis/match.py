@@ -10,11 +10,12 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 from unisono.evals.analysis.statistics import wilson
 from unisono.evals.records import Results
-from unisono.fusion.resampling import Interval
+from unisono.fusion.resampling import LEVEL, Interval
 from unisono.vocab.pieces import Vocabulary
 
 LARGEST_GAP = 0.10
@@ -40,6 +41,10 @@ class Pair:
     first: str
     second: str
     gap: float
+    gap_error: float
+    """Half of its 95 % interval. The interval of each task's difference is that of Agresti and Min (Statistics in
+    Medicine 24, 2005), which adds half a question to each of the four outcomes, so that few questions are not sure.
+    """
     both_wrong: float
     """Share of questions that both get wrong: choosing between their answers cannot help."""
     one_right: float
@@ -58,10 +63,19 @@ class Pair:
 
     @property
     def fits_unite(self) -> bool:
-        return self.gap <= LARGEST_GAP and (self.length_ratio is None or self.length_ratio <= LONGEST_RATIO)
+        return self.gap <= LARGEST_GAP and self._is_of_one_style
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the questions settle the advice: on which side of `LARGEST_GAP` the gap is, where that matters."""
+        return not self._is_of_one_style or abs(self.gap - LARGEST_GAP) > self.gap_error
+
+    @property
+    def _is_of_one_style(self) -> bool:
+        return self.length_ratio is None or self.length_ratio <= LONGEST_RATIO
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "fits_unite": self.fits_unite}
+        return {**asdict(self), "fits_unite": self.fits_unite, "is_sure": self.is_sure}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +180,7 @@ def _pair(
         first.name,
         second.name,
         _mean(abs(sum(one for one, _ in own) - sum(other for _, other in own)) / len(own) for own in outcomes) or 0.0,
+        _error(outcomes),
         _mean(_share([not any(outcome) for outcome in own]) for own in outcomes) or 0.0,
         _mean(_share([one != other for one, other in own]) for own in outcomes) or 0.0,
         _mean(map(_kappa, outcomes)),
@@ -183,6 +198,16 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _share(values: Sequence[bool]) -> float | None:
     return sum(values) / len(values) if values else None
+
+
+def _error(tasks: Sequence[Sequence[tuple[bool, bool]]]) -> float:
+    """Half of the interval of the mean over tasks of two models' difference (`Pair.gap_error`); 1 of no questions."""
+    variances = []
+    for own in tasks:
+        first, second = (sum(1 for both in own if both == alone) + 0.5 for alone in ((True, False), (False, True)))
+        count = len(own) + 2
+        variances.append((first + second - (first - second) ** 2 / count) / count**2)
+    return NormalDist().inv_cdf(0.5 + LEVEL / 2) * math.sqrt(sum(variances)) / len(variances) if variances else 1.0
 
 
 def _kappa(outcomes: Sequence[tuple[bool, bool]]) -> float | None:

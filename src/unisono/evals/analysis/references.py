@@ -15,6 +15,7 @@ from unisono.config.ensemble import FittedOn
 from unisono.errors import SpecError, shown
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Question, Task
+from unisono.fitting.bounds import LEAST_PRIOR
 from unisono.records import Score
 from unisono.reference_answers import FORM, Reference, reference_of
 from unisono.user_files import DATA, read_bytes
@@ -94,7 +95,7 @@ def priors(pool: ModelPool, tasks: Sequence[Task]) -> dict[str, dict[str, float]
                 raise score
         logp_NL = np.array([score.logp for score in scores if isinstance(score, Score)]).reshape(-1, len(letters))
         p_NL = np.exp(logp_NL - logp_NL.max(axis=1, keepdims=True))
-        mean_L = np.maximum((p_NL / p_NL.sum(axis=1, keepdims=True)).mean(axis=0), 1e-6)
+        mean_L = np.maximum((p_NL / p_NL.sum(axis=1, keepdims=True)).mean(axis=0), LEAST_PRIOR)
         found[system.name] = {letter: round(float(p), 6) for letter, p in zip(letters, mean_L, strict=True)}
     return found
 

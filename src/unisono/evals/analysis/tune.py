@@ -62,6 +62,8 @@ class Tuned:
     tuned_on: tuple[TunedOn, ...]
     fit: Fit | None = None
     """Where weights and temperatures were fitted: what was found, and what answers that were held out show of it."""
+    at_ends: tuple[str, ...] = ()
+    """In words, what was taken at an end of what was tried, so that more of it may be better yet."""
 
     @property
     def best(self) -> Trial:
@@ -78,6 +80,7 @@ class Tuned:
             "trials": [asdict(trial) for trial in self.trials],
             "tuned_on": [each.model_dump() for each in self.tuned_on],
             "fit": self.fit and self.fit.to_json(),
+            "at_ends": list(self.at_ends),
         }
 
 
@@ -107,15 +110,17 @@ def tune(
     if any(member.weight < 0 for member in pool.prepared.members):
         raise SpecError("a member has a negative weight: weights cannot be tuned", hint="tune without an amateur")
     search = _Search(pool, tasks, folder, count)
-    best, fitted = "", None
+    best, fitted, ends = "", None, dict[str, str]()
     if FIT in stages and references:
         fitted = fit(pool.prepared, pool.models, references, count=count)
         best = _best(search.run(FIT, _by_gain(fitted))).setting
     for stage in (each for each in STAGES if each in stages and each != FIT):
+        before = best
         trials = search.run(stage, [best, *_settings(stage, best, pool, gates)])
         best = (_best_gate(trials) if stage == "gate" else _best(trials)).setting
-    ends = tuple(TunedOn(task=task.name, source=task.source, last=len(task.questions)) for task in tasks)
-    return Tuned(best, tuple(search.trials.values()), ends, fitted)
+        ends[stage] = _end(stage, before, best, pool, trials)
+    asked = tuple(TunedOn(task=task.name, source=task.source, last=len(task.questions)) for task in tasks)
+    return Tuned(best, tuple(search.trials.values()), asked, fitted, tuple(filter(None, ends.values())))
 
 
 def _by_gain(fitted: Fit) -> list[str]:
@@ -223,13 +228,51 @@ def _settings(stage: str, best: str, pool: ModelPool, gates: Sequence[str]) -> l
     if stage == "rule":
         return [_but(best, combine=rule) for rule in RULES]
     if stage == "weights":
-        shares = _weights(pool, _system(pool, best))
-        varied = list(shares)[:1] if len(shares) == 2 else list(shares)  # of two members, one is enough
-        return [_but(best, weights=_with_share(shares, name, share)) for name in varied for share in SHARES]
+        return list(_by_share(best, pool))
     method: Method = pool.prepared.spec.method
     if method.draw.mixture:
         return []
     return [_but(best, gate=gate, lead=lead) for lead in pool.members for gate in gates]
+
+
+def _by_share(best: str, pool: ModelPool) -> dict[str, tuple[str, float]]:
+    """Settings of other weights, by which member's share is how much in them."""
+    shares = _weights(pool, _system(pool, best))
+    varied = list(shares)[:1] if len(shares) == 2 else list(shares)  # of two members, one is enough
+    return {_but(best, weights=_with_share(shares, name, share)): (name, share) for name in varied for share in SHARES}
+
+
+def _end(stage: str, before: str, taken: str, pool: ModelPool, trials: Sequence[Trial]) -> str:
+    """In words, that a stage took what is at an end of what it tried; empty where it did not."""
+    if taken == before:
+        return ""
+    if stage == "weights" and (found := _by_share(before, pool).get(taken)):
+        return _end_of_shares(*found)
+    if stage == "gate" and ":" in (gate := _words(taken).get("gate", "")):
+        return _end_of_gates(gate, taken, [each for each in trials if each.setting != before])
+    return ""
+
+
+def _end_of_shares(name: str, share: float) -> str:
+    if share not in (SHARES[0], SHARES[-1]):
+        return ""
+    which = "smallest" if share == SHARES[0] else "largest"
+    others = f"`unisono eval --variant {make.WEIGHTS}=...` tries others"
+    return f"{name}'s share of the weights, {share:g}, is the {which} that was tried; {others}"
+
+
+def _end_of_gates(gate: str, taken: str, trials: Sequence[Trial]) -> str:
+    def looks(setting: str) -> tuple[str, str]:
+        words = _words(setting)
+        return words.get("lead", ""), words.get("gate", "").partition(":")[0]
+
+    asked = {each.setting: each.ensembled for each in trials if looks(each.setting) == looks(taken)}
+    if asked.get(taken, 1.0) > min(asked.values(), default=0.0):
+        return ""
+    return (
+        f"the gate {gate} asks least of those of its kind that were tried; --gates tries others, which may ask less "
+        "and lose nothing"
+    )
 
 
 def _with_share(shares: Mapping[str, float], name: str, share: float) -> str:
@@ -239,8 +282,11 @@ def _with_share(shares: Mapping[str, float], name: str, share: float) -> str:
 
 
 def _but(setting: str, **keys: str) -> str:
-    words = dict(word.split("=", 1) for word in setting.split())
-    return " ".join(f"{key}={value}" for key, value in {**words, **keys}.items())
+    return " ".join(f"{key}={value}" for key, value in {**_words(setting), **keys}.items())
+
+
+def _words(setting: str) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in setting.split())
 
 
 def _best(trials: Sequence[Trial]) -> Trial:

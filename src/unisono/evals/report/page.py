@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from unisono.evals.records import Kind
-from unisono.evals.report import phrases
+from unisono.evals.report import overall_words, phrases
 from unisono.evals.report.escaping import cut, markdown, one_line, visible
 from unisono.evals.report.plots import Picture, Pictures
 from unisono.evals.report.records import Report
@@ -58,6 +58,7 @@ def environment(form: str) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     found.globals |= {"phrases": phrases, "words": phrases.words, "numbers": phrases.numbers}
+    found.globals["overall_words"] = overall_words
     found.filters |= {name: getattr(phrases, name) for name in ("in_line", "measure", "percent", "plain", "span")}
     found.filters |= {
         "anchor": lambda text: "-".join(re.findall(r"[a-z0-9]+", text.lower())),

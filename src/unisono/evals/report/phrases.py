@@ -18,8 +18,6 @@ from unisono.evals.report.records import (
     Comparison,
     Example,
     GateClaim,
-    Overall,
-    OverTasks,
     SystemFacts,
     TaskFigures,
     as_plain,
@@ -73,43 +71,6 @@ def measure(cell: Cell, metric: str) -> str:
 
 def as_measured(cell: Cell, mean: float) -> str:
     return percent(mean) if cell.interval is not None and 0 <= mean <= 1 else f"{mean:.4g}"
-
-
-def overall_caption(found: Overall, tasks: int) -> str:
-    by = "The main metrics in %" if found.metric is None else "Nats a byte of the right answers, the less the better"
-    of = "the tasks" if len(found.tasks) == tasks else ", ".join(found.tasks)
-    return f"{by}: the mean of {of}, and the difference to each member"
-
-
-def less(members: Sequence[str]) -> list[str]:
-    return [f"less {name}" for name in members]
-
-
-def mean(found: Overall, system: OverTasks) -> str:
-    return percent(system.mean) if found.metric is None else f"{system.mean:.4f}"
-
-
-def beside_members(found: Overall, system: OverTasks, members: Sequence[str]) -> list[str]:
-    its = {each.member: each for each in system.beside}
-    return [_apart(found, its[name].difference, its[name].interval) if name in its else NONE for name in members]
-
-
-def beside_best(found: Overall, system: OverTasks) -> list[str]:
-    """On each task, beside the member that is best on the whole."""
-    its = next(each for each in system.beside if each.member == found.best_member)
-    return [
-        _apart(found, each.difference, each.interval) + ("" if each.p_holm is None else f", p {chance(each.p_holm)}")
-        for each in its.tasks.values()
-    ]
-
-
-def _apart(found: Overall, difference: float, interval: Interval) -> str:
-    """A difference with its interval, and a sign where it is sure."""
-    if found.metric is None:
-        sign = (SURELY_BETTER if difference > 0 else SURELY_WORSE) + " " if interval.excludes_zero else ""
-        return f"{sign}{points(difference)} ({span(interval, signed=True)})"
-    sign = (SURELY_BETTER if difference < 0 else SURELY_WORSE) + " " if interval.excludes_zero else ""
-    return f"{sign}{difference:+.4f} ({interval.low:+.4f} to {interval.high:+.4f})"
 
 
 def marked(comparison: Comparison) -> str:

@@ -29,14 +29,15 @@ export function kindOf(step) {
   return step.taken ? "taken" : (step.kind ?? "unknown");
 }
 
-// The member that gave a piece most of its mass: its weight times its probability of it.
+// The member that gave a piece most of its mass: its weight times its probability of it. A subtracted one gives nothing.
 export function carrierOf(step, about) {
   const weights = weightsOf(about);
   let best = null;
   let most = -Infinity;
   for (const [name, p] of Object.entries(step.members ?? {})) {
-    const share = (weights[name] ?? 1) * (p ?? 0);
-    if (share > most) [best, most] = [name, share];
+    const weight = weights[name] ?? 1;
+    const share = weight * (p ?? 0);
+    if (weight > 0 && share > most) [best, most] = [name, share];
   }
   return best;
 }
@@ -60,8 +61,8 @@ export function memberNumber(name) {
 // A sentence on what happened, for the pane and for screen readers.
 export function sentence(step, about) {
   const kind = kindOf(step);
-  const { winners = [], top = {} } = step;
-  const lost = Object.keys(top).filter((name) => !winners.includes(name));
+  const { winners = [], top = {}, subtracted = [] } = step;
+  const lost = Object.keys(top).filter((name) => !winners.includes(name) && !subtracted.includes(name));
   if ((kind !== "overruled" && kind !== "carried") || !winners.length || !lost.length) return capital(KINDS[kind] ?? kind);
   const wanted = lost.map((name) => `${name} would have written ${label(top[name][0])}`);
   const verb = winners.length === 1 ? "carried it" : "carried it together";

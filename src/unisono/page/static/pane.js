@@ -71,7 +71,7 @@ export class Pane {
     const combined = step.likeliest ? [["combined", step.likeliest, null]] : [];
     const members = Object.entries(step.top ?? {}).map(([name, pieces]) => [name, pieces, weights[name]]);
     const lists = [...combined, ...members].map(([name, pieces, weight]) => {
-      const title = weight === null || weight === undefined ? name : `${name}, weight ${weight.toFixed(2)}`;
+      const title = weight === null || weight === undefined ? name : `${name}, ${weighed(weight)}`;
       const items = pieces.map((piece) => make("li", {}, this.#bar(variant, place, piece)));
       return make("section", {}, make("h3", { text: title }), make("ol", {}, ...items));
     });
@@ -89,6 +89,10 @@ export class Pane {
     const title = isChosen ? `Go on from here with ${words}, as it was chosen` : `Go on from here with ${words}`;
     return make("button", { type: "button", className, title, "aria-label": `${title}: ${percent(piece.p)}`, onclick: () => this.takePiece(variant, place, piece) }, ...inside);
   }
+}
+
+function weighed(weight) {
+  return weight < 0 ? `subtracted, weight \u2212${(-weight).toFixed(2)}` : `weight ${weight.toFixed(2)}`;
 }
 
 function rows(step, about) {

@@ -17,8 +17,10 @@ export class Settings {
   show(about) {
     this.about = about;
     const names = about.members.map((member) => member.name);
+    const isSigned = about.members.some(({ weight }) => weight < 0);
+    const added = about.members.filter(({ weight }) => weight > 0).map((member) => member.name);
     const fields = {
-      lead: choice(names, about.lead),
+      lead: choice(added, about.lead),
       combine: text(about.combine, RULES),
       gate: choice(Object.keys(GATES), about.gate.kind),
       threshold: number(about.gate.parameter, { step: "any", min: 0 }),
@@ -28,7 +30,7 @@ export class Settings {
       max_tokens: number(MOST_PIECES, { step: 1, min: 1 }),
     };
     fields.gate.addEventListener("change", () => this.#gateChanged());
-    const weights = names.length > 1 ? about.members.map(({ name, weight }) => [`weight:${name}`, number(shortened(weight), { step: "any", min: 0 })]) : [];
+    const weights = names.length > 1 ? about.members.map(({ name, weight }) => [`weight:${name}`, weightField(weight, isSigned)]) : [];
     this.#fields = { ...fields, ...Object.fromEntries(weights) };
     const rows = Object.entries(this.#fields).map(([name, field]) => make("label", {}, `${titleOf(name)} `, Object.assign(field, { name })));
     this.element.replaceChildren(...rows);
@@ -71,6 +73,12 @@ export class Settings {
     for (const { name, weight } of members) given[name] ??= weight; // a blank weight is that of the ensemble
     return members.some(({ name, weight }) => given[name] !== weight && given[name] !== shortened(weight)) ? given : null;
   }
+}
+
+// A request has no weights where one is negative: then they are shown, and stay.
+function weightField(weight, isSigned) {
+  const more = isSigned ? { disabled: true, title: "weights with a signed one among them are those of the file" } : { min: 0 };
+  return number(shortened(weight), { step: "any", ...more });
 }
 
 // The settings in a few words, as the name of an answer.
