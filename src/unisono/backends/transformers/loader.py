@@ -24,7 +24,7 @@ from unisono.backends.notices import TRANSFORMERS_NOISE, Notices, gguf_warnings
 from unisono.backends.options import TransformersOptions
 from unisono.backends.threads import told
 from unisono.backends.transformers import model_config, model_shape, torch_runtime
-from unisono.backends.transformers.adapter_files import AdapterFiles, read_adapter
+from unisono.backends.transformers.adapter_files import AdapterFiles, check_made_for, read_adapter
 from unisono.backends.transformers.adapters import Adapters
 from unisono.backends.transformers.backend import RowBackend
 from unisono.backends.transformers.completeness import load_whole, unread
@@ -79,6 +79,8 @@ class TransformersLoader:
             self.gguf = Conversion(request.source, self._read_gguf_config, self._write_gguf_weights, request.name)
 
     def tokenizer(self) -> Tokenizer:
+        for adapter in self.request.adapters:  # before anything is read that takes long
+            check_made_for(Path(adapter), self._names, self.who)
         return self._tokenizer
 
     def facts(self) -> ModelFacts:
@@ -219,6 +221,7 @@ class TransformersLoader:
             with self._heard(), self._errors():
                 stated, _ = library.PreTrainedConfig.get_config_dict(self.request.source.location, **self._hub_options)
                 check_config(stated, self.who)
+                model_config.refuse_mlx(stated, self.who)
         return self.request.source.location
 
     @cached_property
