@@ -106,7 +106,7 @@ def _read_files(path: Path, who: str) -> tuple[dict[str, Any], Layers]:
 def changes_nothing(weights: Path, layers: Iterable[str]) -> bool:
     """Whether all products of an adapter are zero, as those of one that was never trained are."""
     halves = (f"{_PREFIX}{layer}.lora_B.weight" for layer in layers)
-    return not any(chunk.strip(b"\0") for half in halves for chunk in chunks(weights, half))
+    return not any(chunk.strip(b"\0\x80") for half in halves for chunk in chunks(weights, half))  # of either sign
 
 
 def _config(path: Path, who: str) -> dict[str, Any]:

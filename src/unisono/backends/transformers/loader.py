@@ -36,6 +36,7 @@ from unisono.backends.transformers.listening import heard, mapped_tensors
 from unisono.backends.transformers.memory import BackendMaker, CacheParts
 from unisono.backends.transformers.quick_gguf import without_long_arrays
 from unisono.backends.transformers.state_layer import HybridLayer, StateLayer
+from unisono.backends.transformers.stated import unread as unread_keys
 from unisono.backends.transformers.tokenizer import encode_exactly, read_tokenizer
 from unisono.backends.transformers.tokenizer_check import check_as_filed
 from unisono.backends.transformers.weight_folder import Shapes, check_rows, look_at
@@ -273,7 +274,19 @@ class TransformersLoader:
             with self._errors():
                 model_config.check_language_model(config, known, self.who)
             self._notices.hear(model_config.code_not_run(config, known))
+        if not self.gguf:
+            self._notices.hear_all(self._unread(config))
         return config
+
+    def _unread(self, config: Any) -> list[str]:
+        """What its config.json says in vain."""
+        stated, _ = library.PreTrainedConfig.get_config_dict(self._place, **self._hub_options)
+        if self._runs_its_code(config):
+            return []
+        mapped = library.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+        causal = {name for names in mapped for name in ([names] if isinstance(names, str) else names)}
+        used = getattr(library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None), "__name__", "")
+        return list(unread_keys(stated, config, used, causal))
 
     def _runs_its_code(self, config: Any) -> bool:
         return self.options.trust_remote_code and model_config.code_of(config) is not None
