@@ -35,7 +35,7 @@ def test_what_would_end_the_process_is_refused_and_remembered(tmp_path: Path, mo
     path = rewrite_gguf(whole, tmp_path / "odd.gguf", metadata={"tokenizer.ggml.model": "llama"})
     with pytest.raises(
         ModelUnsupported, match=r"member 'm': llama.cpp ends the process over .*odd\.gguf: .*at"
-    ) as first:
+    ) as told:
         load(path)
     assert "convert the model again" in str(told.value.hint)
     monkeypatch.setattr(trial, "_try", lambda path: pytest.fail("it is tried again"))

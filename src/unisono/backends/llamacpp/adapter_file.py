@@ -103,3 +103,18 @@ def _changes_nothing(file: GgufFile) -> bool:
         (np.fromfile(place.path, np.uint8, sizes[name], "", place.offset) & 0x7F).any()  # a zero may have a sign
         for name, place in halves.items()
     )
+
+
+def _check_base(file: GgufFile, model: GgufFile, who: str) -> tuple[str, ...]:
+    """Hold the base that an adapter states, by its name or its address, against the names of the model."""
+    names = [model.path.name, *(model.text(f"general.{key}") for key in ("name", "basename", "repo_url"))]
+    stated = [text for key in ("repo_url", "name") if (text := file.text(f"general.base_model.0.{key}"))]
+    if not stated:
+        return (f"{who} does not say which model it was trained on: one of another of the same shape spoils this one",)
+    for place, base in enumerate(stated):  # one of the two may be written otherwise
+        try:
+            return check_base(base, [name for name in names if name], who, "convert it again with the model's name")
+        except ModelUnsupported:
+            if place + 1 == len(stated):
+                raise
+    raise AssertionError("each base is let in or refused")
