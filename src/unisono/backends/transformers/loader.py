@@ -232,6 +232,8 @@ class TransformersLoader:
         with self._heard(), self._errors():
             tokenizer = library.AutoTokenizer.from_pretrained(self._place, **self._hub_options)
             self._check_as_filed(tokenizer)
+            if getattr(tokenizer, "split_special_tokens", False):
+                self._notices.hear(model_config.SPLITS)
             beside = self._file(model_config.TEMPLATE)  # of models that also see: their processor reads it
             template = None if beside is None else model_config.template_in(Path(beside))
             return read_tokenizer(tokenizer, self._generation_ends(), self.who, template)

@@ -35,6 +35,10 @@ SLIDING = ("sliding_attention", "hybrid_sliding")
 FORGETFUL = ("moe", "mlp")
 """Layers that remember nothing."""
 LANGUAGE_HEADS = ("CausalLM", "LMHead", "ConditionalGeneration")
+SPLITS = (
+    "its tokenizer_config.json says split_special_tokens, with which transformers reads the control tokens of its chat "
+    "template as text; here they are control tokens"
+)
 RESHAPING: Mapping[str, tuple[object, ...]] = {
     **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "num_beams"), (None, 1)),
     **dict.fromkeys(("no_repeat_ngram_size", "min_length", "min_new_tokens", "penalty_alpha"), (None, 0)),
