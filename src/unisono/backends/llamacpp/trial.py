@@ -28,7 +28,7 @@ from unisono.user_files import SETTINGS, open_plain, read_bytes
 SWITCH = "UNISONO_TRIAL_LOAD"
 FORMAT = 1
 """Increment when the same file could fare otherwise."""
-FAULTS = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+FAULTS = {int(each) for each in signal.Signals if each.name in ("SIGABRT", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL")}
 """What ends a process over a file. Other signals come from elsewhere, such as a system without memory."""
 PATIENCE = 120.0
 """Seconds, on a machine however busy; who takes longer has met no assertion."""
@@ -66,6 +66,8 @@ def check_survives(library: Any, version: str, file: GgufFile) -> None:
 def plan(library: Any, path: str) -> None:
     """Read a model without its weights, and let llama.cpp plan a pass of it: what the other process does."""
     params = library.llama_model_default_params()
+    no_devices = (ctypes.c_void_p * 1)(None)
+    params.devices = ctypes.cast(no_devices, ctypes.c_void_p)
     params.no_alloc, params.n_gpu_layers, params.use_extra_bufts = True, 0, False
     for name, value in (("load_mode", 0), ("use_mmap", False)):
         if hasattr(params, name):

@@ -230,8 +230,11 @@ class TransformersLoader:
         if self.gguf:
             return self.gguf.tokenizer()
         with self._heard(), self._errors():
-            tokenizer = library.AutoTokenizer.from_pretrained(self._place, **self._hub_options)
-            self._check_as_filed(tokenizer)
+            fix = self.options.fix_mistral_regex
+            corrected = {} if fix is None else {"fix_mistral_regex": fix}
+            tokenizer = library.AutoTokenizer.from_pretrained(self._place, **self._hub_options, **corrected)
+            if not fix:
+                self._check_as_filed(tokenizer)
             if getattr(tokenizer, "split_special_tokens", False):
                 self._notices.hear(model_config.SPLITS)
             beside = self._file(model_config.TEMPLATE)  # of models that also see: their processor reads it
