@@ -20,6 +20,7 @@ from support.demo import demo_spec
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("UNISONO_SELF_CHECK", "off")
+os.environ.setdefault("UNISONO_TRIAL_LOAD", "off")
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 """No certificates, as every server here is ours and speaks plain HTTP: each new client of httpx would read all of the
