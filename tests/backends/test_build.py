@@ -181,9 +181,7 @@ def test_a_letter_that_ends_texts_is_named_where_it_cannot_be_spelled() -> None:
     table = replace(table, declared_end_ids=(table.texts.index("e"),))
     register_fake("odd", FakeModel(LongestMatchTokenizer(table), hashed_rule(len(table.texts))))
     try:
-        with pytest.raises(
-            VocabularyError, match=r"65; it ends its texts at 'e', the id \d+, which is ord"
-        ):
+        with pytest.raises(VocabularyError, match=r"65; it ends its texts at 'e', the id \d+, which is ord"):
             prepare(load_spec({"members": [{"name": "odd", "model": "fake:odd"}]}))
     finally:
         FAKE_MODELS.clear()
