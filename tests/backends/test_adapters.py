@@ -253,6 +253,17 @@ def test_what_does_not_fit_is_refused_before_weights_are_loaded(tiny: Path, tmp_
     assert refusal.value.hint
 
 
+def test_weights_of_a_base_that_are_not_the_models_are_refused(tiny: Path, tmp_path: Path) -> None:
+    """PEFT saves those of an output layer beside its adapter, which may have been resized, or another model's."""
+    adapter = write_adapter(tmp_path / "its", model_of(tiny), 3, targets=("lm_head",))
+    own, name = model_of(tiny).lm_head.weight.data, "base_model.model.lm_head.base_layer.weight"
+    broken(lambda its: its.update({name: own.clone()}))(adapter)
+    load(tiny, adapter).unload()
+    broken(lambda its: its.update({name: own + 1}))(adapter)
+    with pytest.raises(ModelUnsupported, match="holds weights of its base for lm_head, and they are not the model's"):
+        load(tiny, adapter)
+
+
 def test_numbers_that_are_none_are_refused_when_they_are_read(tiny: Path, tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "its", model_of(tiny), 3)
     broken(lambda its: its[LAST].fill_(float("nan")))(adapter)

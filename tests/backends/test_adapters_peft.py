@@ -30,6 +30,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "alpha_pattern": {r"layers\.1\.mlp\.up_proj": 16},
     },
     "some layers": {"r": 2, "target_modules": ["o_proj", "gate_proj"], "layers_to_transform": [0, 2]},
+    "output layer": {"r": 2, "target_modules": ["lm_head", "v_proj"]},
     "all but one": {"r": 2, "target_modules": ["q_proj", "o_proj"], "exclude_modules": ["layers.1.self_attn.q_proj"]},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -160,6 +161,28 @@ def test_a_prompt_is_checked_before_any_weights_are_loaded() -> None:
         with pytest.raises(PromptError, match="'base' has no chat template"):
             prepared.check_prompt(Prompt(messages=({"role": "user", "content": "hi"},)))
         assert model.passes == []
+    finally:
+        FAKE_MODELS.clear()
+
+
+def test_a_template_of_the_model_that_is_not_valid_is_no_sign_of_a_base_model() -> None:
+    table = byte_level_table(chat_template="{% if %}")
+    register_fake("bad", FakeModel(LongestMatchTokenizer(table), hashed_rule(len(table.texts))))
+    try:
+        prepared = prepare(load_spec({"members": [{"name": "bad", "model": "fake:bad"}]}))
+        with pytest.raises(PromptError, match="no chat template: its model's own is not valid"):
+            prepared.check_prompt(Prompt(messages=({"role": "user", "content": "hi"},)))
+    finally:
+        FAKE_MODELS.clear()
+
+
+def test_a_letter_that_ends_texts_is_named_where_it_cannot_be_spelled() -> None:
+    table = byte_level_table()
+    table = replace(table, declared_end_ids=(table.texts.index("e"),))
+    register_fake("odd", FakeModel(LongestMatchTokenizer(table), hashed_rule(len(table.texts))))
+    try:
+        with pytest.raises(VocabularyError, match=r"65; it ends its texts at 'e', the id \d+, which is ord"):
+            prepare(load_spec({"members": [{"name": "odd", "model": "fake:odd"}]}))
     finally:
         FAKE_MODELS.clear()
 

@@ -66,3 +66,20 @@ def test_another_expression_of_the_same_kind_is_a_warning(tmp_path: Path) -> Non
     warning = check(tmp_path, content(DEEPSEEK), content(sequence(between, BYTES)))
     assert warning is not None
     assert "upgrade transformers" in warning
+
+
+def test_ids_of_another_vocabulary_are_refused(tmp_path: Path) -> None:
+    """As of a `vocab.json` or a `tokenizer.model` beside it that is of the model before its tokenizer was changed."""
+    made = content(DEEPSEEK)
+    made["model"]["vocab"] |= {"a": made["model"]["vocab"]["b"], "b": made["model"]["vocab"]["a"]}
+    with pytest.raises(ModelUnsupported, match=r"the id of 'a' is \d+, and the library makes it \d+"):
+        check(tmp_path, content(DEEPSEEK), made)
+    more = content(DEEPSEEK)
+    more["model"]["vocab"] |= {"<new>": len(WORDS) + 5}
+    assert check(tmp_path, content(DEEPSEEK), more) is None
+
+
+def test_what_cannot_encode_is_refused(tmp_path: Path) -> None:
+    made = content(DEEPSEEK) | {"model": {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "?"}}
+    with pytest.raises(ModelUnsupported, match="what it makes of it cannot encode a text"):
+        check(tmp_path, content(DEEPSEEK), made)

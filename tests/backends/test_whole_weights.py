@@ -16,7 +16,7 @@ safetensors_torch = pytest.importorskip("safetensors.torch")
 from support.tiny_models import COMMON, CONFIGS, save_model, save_tiny  # noqa: E402
 from unisono.backends.base import LoadRequest, ModelSource  # noqa: E402
 from unisono.backends.transformers.loader import TransformersLoader  # noqa: E402
-from unisono.errors import ModelCorrupt, ModelNotFound  # noqa: E402
+from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported  # noqa: E402
 
 Weights = dict[str, Any]
 
@@ -138,4 +138,14 @@ def test_parameters_that_transformers_lets_be_missing_are_refused(
     folder = rewritten(save_tiny(tmp_path, "llama"), without("layers.2.mlp.down_proj"))
     monkeypatch.setattr(transformers.LlamaForCausalLM, "_keys_to_ignore_on_load_missing", [r"down_proj"])
     with pytest.raises(ModelCorrupt, match=r"lacks 1 of the weights: model\.layers\.2\.mlp\.down_proj\.weight"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["qweight", "weight_packed", "trellis"])
+def test_quantised_weights_that_nothing_unpacks_are_refused_as_such(tmp_path: Path, name: str) -> None:
+    def pack(weights: Weights) -> None:
+        weights[f"model.layers.0.mlp.up_proj.{name}"] = weights.pop("model.layers.0.mlp.up_proj.weight")
+
+    folder = rewritten(save_tiny(tmp_path, "llama"), pack)
+    with pytest.raises(ModelUnsupported, match=rf"holds quantised weights in their place \(.*up_proj\.{name}\)"):
         load(folder)

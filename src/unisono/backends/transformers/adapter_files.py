@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,7 +21,7 @@ from unisono.user_files import SETTINGS, read_bytes
 
 Layers = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."
+_PREFIX, _BASE = "base_model.model.", ".base_layer.weight"
 _TENSOR = re.compile(r"(.+)\.lora_(A|B)\.weight")
 _READ = {
     *("peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules"),
@@ -35,6 +35,8 @@ _OF_TRAINING = {
 """Keys that say how it was made, or which layers have it, which its weights show."""
 _HARMLESS_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 """Ways to begin training that leave the base as it is."""
+_USUAL = 8
+"""PEFT's rank and alpha where a configuration says none."""
 _MOST_ALPHA = 1e30
 """What float32 can still multiply with weights."""
 _MERGE = "merge it into the weights (peft: merge_and_unload, save_pretrained), and give the folder of the result"
@@ -49,6 +51,8 @@ class AdapterFiles:
     scales: Mapping[str, float]
     """By the name of each layer that it changes, what its product is multiplied by."""
     warnings: tuple[str, ...] = ()
+    bases: tuple[str, ...] = ()
+    """The layers whose own weights it holds, too; see `check_bases`."""
 
     @property
     def weights(self) -> Path:
@@ -58,6 +62,23 @@ class AdapterFiles:
 def check_adapter(path: Path, who: str) -> None:
     """Look at an adapter's files alone, as its model may take long to read; ``who`` has it. Raises a `ModelError`."""
     _read_files(path, f"{who}: the adapter {str(path)!r}")
+
+
+def check_bases(model: Any, files: AdapterFiles, read: Callable[[Path], Mapping[str, Any]]) -> None:
+    """Hold the weights of its base that PEFT saves beside an output layer's adapter against those of a loaded model.
+
+    Raises a `ModelUnsupported` where they differ: an adapter is added to a model, and replaces nothing of it.
+    """
+    tensors = read(files.weights) if files.bases else {}
+    for layer in files.bases:
+        own, saved = model.get_submodule(layer).weight, tensors[f"{_PREFIX}{layer}.base_layer.weight"]
+        own = own.to(saved.device)
+        if own.shape != saved.shape or not any(
+            bool((own.to(kind) == saved.to(kind)).all()) for kind in (own.dtype, saved.dtype)
+        ):
+            raise ModelUnsupported(
+                f"{files.who} holds weights of its base for {layer}, and they are not the model's", hint=_MERGE
+            )
 
 
 def check_made_for(path: Path, names: Collection[str], who: str) -> tuple[str, ...]:
@@ -75,7 +96,7 @@ def read_adapter(path: Path, model: Any, names: Collection[str], who: str) -> Ad
     """
     doubts = check_made_for(path, names, who)
     who = f"{who}: the adapter {str(path)!r}"
-    config, layers = _read_files(path, who)
+    config, layers, bases = _read_files(path, who)
     if changes_nothing(path / WEIGHTS, layers):
         doubts += (f"the adapter {str(path)!r} changes nothing: all of its halves B are zeros, as before training",)
     linear = {name: module for name, module in model.named_modules() if _shape_of(module) is not None}
@@ -89,18 +110,26 @@ def read_adapter(path: Path, model: Any, names: Collection[str], who: str) -> Ad
         _check_shapes(name, rows_r, columns_r, _shape_of(linear[name]), who)
     _check_targets(config, layers, linear, who)
     scales = {name: _scale(name, config, its[0][0], who) for name, its in layers.items()}
-    return AdapterFiles(path, who, scales, doubts)
+    return AdapterFiles(path, who, scales, doubts, bases)
 
 
-def _read_files(path: Path, who: str) -> tuple[dict[str, Any], Layers]:
-    """An adapter's configuration, and the shapes of A and B by layer. Raises a `ModelError`."""
+def _read_files(path: Path, who: str) -> tuple[dict[str, Any], Layers, tuple[str, ...]]:
+    """An adapter's configuration, the shapes of A and B by layer, and the layers of which it has the base, too.
+
+    Raises a `ModelError`.
+    """
     config = _config(path, who)
     _check_kind(config, who)
     if not (path / WEIGHTS).is_file():
         raise ModelNotFound(f"{who} lacks {WEIGHTS}", hint="save it as safetensors; pickles are not read")
     with naming(f"{who}: "):
         shapes = check_safetensors(path / WEIGHTS)
-    return config, _layers(shapes, who)
+    pairs = {name: shape for name, shape in shapes.items() if not name.endswith(_BASE)}
+    layers = _layers(pairs, who)
+    bases = tuple(name.removesuffix(_BASE).removeprefix(_PREFIX) for name in shapes.keys() - pairs.keys())
+    if odd := [name for name in bases if name not in layers]:
+        raise ModelUnsupported(f"{who} holds {listed(odd)}, beside the pairs of linear layers", hint=_MERGE)
+    return config, layers, bases
 
 
 def changes_nothing(weights: Path, layers: Iterable[str]) -> bool:
@@ -211,8 +240,8 @@ def kind_of(name: str) -> str:
 
 
 def _scale(name: str, config: Mapping[str, Any], rank: int, who: str) -> float:
-    said = _by_pattern(config.get("rank_pattern"), name, config.get("r"), who)
-    alpha = _by_pattern(config.get("alpha_pattern"), name, config.get("lora_alpha"), who)
+    said = _by_pattern(config.get("rank_pattern"), name, config.get("r", _USUAL), who)
+    alpha = _by_pattern(config.get("alpha_pattern"), name, config.get("lora_alpha", _USUAL), who)
     if said != rank:
         raise ModelCorrupt(f"{who} has rank {rank} at {name}, and {CONFIG} says {shown(said)}", hint="save it again")
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= _MOST_ALPHA:

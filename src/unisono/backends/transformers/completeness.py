@@ -11,6 +11,8 @@ from unisono.backends.weight_files import CONSTANTS, named
 from unisono.errors import ModelCorrupt, ModelUnsupported
 
 _UNREAD_HARMLESS = re.compile(CONSTANTS)
+_PACKED = re.compile(r"[._](qweight|qzeros|weight_packed|packed_weight|trellis|q_weight|codes|SCB)$")
+"""What holds quantised weights, as GPTQ, AWQ, compressed-tensors, EXL2 and EXL3, AQLM and bitsandbytes name it."""
 _SCALES = re.compile(r"[._](weight_scale(_inv|_2)?|scale_weight|absmax|nested_absmax|quant_map)$")
 """Numbers by which quantised weights are to be multiplied. Those of a cache (``k_scale``) and of inputs are no such."""
 
@@ -49,6 +51,13 @@ def check_loaded(model: Any, told: Mapping[str, Any], left_out: Unreported, who:
     others = {name for name, _ in model.named_parameters(remove_duplicate=False)}.difference(parameters)
     missing = missing.difference(others) or missing  # a tied weight has one name
     if missing:
+        packed = next((name for name in report.get("unexpected_keys") or () if _PACKED.search(name)), None)
+        if packed is not None:
+            raise ModelUnsupported(
+                f"{who} lacks {named(missing)}, and holds quantised weights in their place ({packed})",
+                hint="its config.json has no quantization_config of a method that this transformers knows: take the "
+                "model in another number format",
+            )
         raise ModelCorrupt(
             f"{who} lacks {named(missing)}; they would be random",
             hint="download or convert the model again, all its files",

@@ -24,7 +24,7 @@ from unisono.backends.notices import TRANSFORMERS_NOISE, Notices, gguf_warnings
 from unisono.backends.options import TransformersOptions
 from unisono.backends.threads import told
 from unisono.backends.transformers import model_config, model_shape, torch_runtime
-from unisono.backends.transformers.adapter_files import AdapterFiles, check_made_for, read_adapter
+from unisono.backends.transformers.adapter_files import AdapterFiles, check_bases, check_made_for, read_adapter
 from unisono.backends.transformers.adapters import Adapters
 from unisono.backends.transformers.backend import RowBackend
 from unisono.backends.transformers.completeness import load_whole, unread
@@ -135,11 +135,14 @@ class TransformersLoader:
         torch_runtime.use_threads(self.request.threads)
         model = self.model(progress)
         with heard(library, self._weight_notices), self._errors():
+            adapters = self._read_adapters(model)
+            for files in adapters.values():
+                check_bases(model, files, torch_runtime.read_tensors)
             if self.options.pack_weights and self.device.type == "cpu" and self.options.device_map is None:
                 progress(0.9, "packing the weights")
                 torch_runtime.pack_linear_layers(model)
             backend = self._make_backend(model, progress)
-            if adapters := self._read_adapters(model):
+            if adapters:
                 progress(0.97, "adding the adapters")
                 read = torch_runtime.read_tensors
                 backend.with_adapters(Adapters(model, adapters, read, torch_runtime.join), self.who)

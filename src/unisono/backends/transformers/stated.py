@@ -56,7 +56,7 @@ def _unknown_keys(text: Mapping[str, Any], made: Any, kind: str) -> Iterator[str
     known = {each.name for each in fields(made)} | set(getattr(made, "attribute_map", ()))
     for key, neutral in NEUTRAL.items():
         value = text.get(key)
-        if key in known or isinstance(value, Mapping | list | str) or value in neutral:
+        if key in known or not isinstance(value, int | float) or value in neutral:
             continue
         if key == WINDOW and value >= (getattr(made, "max_position_embeddings", None) or value):
             continue  # no text is longer
@@ -71,8 +71,11 @@ def _contradictions(text: Mapping[str, Any], made: object) -> Iterator[str]:
     if not isinstance(made, Mapping) or any(isinstance(value, Mapping) for value in made.values()):
         return  # none, or some for each kind of layers
     said: dict[str, dict[str, Any]] = {}
-    for place, part in {"": text, **{f"{key}.": text.get(key) for key in ("rope_scaling", "rope_parameters")}}.items():
-        for key in (_POSITIONS if place else _POSITIONS[:1]) if isinstance(part, Mapping) else ():
+    nested = {
+        f"{key}.": part for key in ("rope_scaling", "rope_parameters") if isinstance(part := text.get(key), Mapping)
+    }
+    for place, part in {"": text, **nested}.items():
+        for key in _POSITIONS if place else _POSITIONS[:1]:
             if isinstance(value := part.get(key), str | int | float):
                 said.setdefault("rope_type" if key == "type" else key, {})[place + key] = value
     for key, values in said.items():

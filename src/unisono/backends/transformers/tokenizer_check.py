@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from unisono.errors import ModelUnsupported
+from unisono.errors import ModelUnsupported, shown
 from unisono.user_files import DATA, read_bytes
 
 PARTS = ("normalizer", "pre_tokenizer", "decoder")
@@ -26,7 +26,7 @@ def check_as_filed(file: Path, made: Mapping[str, Any], encode: Encode, library:
     Raises `ModelUnsupported` where parts of another kind split or decode ordinary text otherwise.
     """
     filed = json.loads(read_bytes(file, DATA))
-    if all(filed.get(part) == made.get(part) for part in PARTS):
+    if all(filed.get(part) == made.get(part) for part in PARTS) and _vocabulary(filed) == _vocabulary(made):
         return None
     sample = files("unisono").joinpath("ordinary.txt").read_text(encoding="utf-8")
     wanted_ids = encode(filed, sample)
@@ -37,6 +37,13 @@ def check_as_filed(file: Path, made: Mapping[str, Any], encode: Encode, library:
         raise ModelUnsupported(
             f"{who}: {library} misreads {file.name}: what it makes of it cannot encode a text ({error})", hint=WAY_OUT
         ) from error
+    moved = _moved(_vocabulary(filed), _vocabulary(made))
+    if moved is not None:
+        raise ModelUnsupported(
+            f"{who}: {library} misreads {file.name}: the id of {shown(moved[0])} is {moved[1]}, and the library makes "
+            f"it {moved[2]}",
+            hint="its tokenizer's files may be of two models: keep those that belong to its weights",
+        )
     for part in PARTS:
         wanted, found = (sorted(set(_kinds(content.get(part)))) for content in (filed, made))
         if wanted != found:
@@ -46,6 +53,18 @@ def check_as_filed(file: Path, made: Mapping[str, Any], encode: Encode, library:
                 hint=WAY_OUT,
             )
     return f"{library} splits ordinary text otherwise than {file.name} says: upgrade transformers"
+
+
+def _vocabulary(content: Mapping[str, Any]) -> object:
+    model = content.get("model")
+    return model.get("vocab") if isinstance(model, Mapping) else None
+
+
+def _moved(filed: object, made: object) -> tuple[str, int, int] | None:
+    """A token that has another id in a second vocabulary."""
+    if not isinstance(filed, Mapping) or not isinstance(made, Mapping):
+        return None
+    return next(((text, i, made[text]) for text, i in filed.items() if made.get(text, i) != i), None)
 
 
 def _kinds(part: Any) -> Iterator[str]:
