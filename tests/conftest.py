@@ -6,7 +6,7 @@ import gc
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from support.demo import demo_spec
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("UNISONO_SELF_CHECK", "off")
+os.environ.setdefault("UNISONO_TRIAL_LOAD", "off")
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 """No certificates, as every server here is ours and speaks plain HTTP: each new client of httpx would read all of the
@@ -65,6 +66,14 @@ def pytest_collection_finish() -> None:
     """Let collections of garbage leave out the modules of libraries and tests: all of torch, again for every model."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """Collect garbage after each file: what it leaves open is its own fault, and not that of a later one."""
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

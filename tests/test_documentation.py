@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.main import get_command
 
 import unisono.errors
 import unisono.tools
 import unisono.types
-from unisono.cli.main import app
+from unisono.cli.main import VERBS, load_verb
 from unisono.config.ensemble import load_spec
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +40,7 @@ def test_what_a_page_points_to_is_there(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_of_a_page_are_understood(page: Path, tmp_path: Path) -> None:
     """Each is taken apart by a shell that finds no program, and then by the verb that it names, which is not run."""
-    verbs = get_command(app)
+    verbs = {name: load_verb(name) for name in VERBS}
     blocks = [match[0].split("\n", 1)[1].rsplit("\n", 1)[0] for match in BLOCK.finditer(page.read_text())]
     for block in (block for block in blocks if re.search(r"^(.*[|(;] *)?unisono ", block, re.MULTILINE)):
         heard = tmp_path / "heard"
@@ -52,8 +51,8 @@ def test_commands_of_a_page_are_understood(page: Path, tmp_path: Path) -> None:
         subprocess.run([bash, "--norc", "-c", script], cwd=tmp_path, capture_output=True, check=False)
         for call in heard.read_bytes().split(b"\1")[:-1]:
             verb, *words = call.decode().split("\0")[:-1]
-            assert verb in verbs.commands, f"{page.name}: unisono {verb}"
-            verbs.commands[verb].make_context(verb, words)  # raises what is not understood
+            assert verb in verbs, f"{page.name}: unisono {verb}"
+            verbs[verb].make_context(verb, words)  # raises what is not understood
 
 
 def test_every_page_is_in_the_site_and_every_page_of_the_site_is_there() -> None:
@@ -87,8 +86,8 @@ GONE = {"benchmarks/spelling.py"}  # whose figures of then are still told
 def test_what_is_said_of_flags_holds_for_those_verbs_and_no_others() -> None:
     """Of sentences of docs/command-line.md that list verbs: which they name, and which flag these have, or lack."""
     text = " ".join((ROOT / "docs" / "command-line.md").read_text().split())
-    verbs = {name: verb for name, verb in get_command(app).commands.items() if not hasattr(verb, "commands")}
-    verbs["member serve"] = get_command(app).commands["member"].commands["serve"]
+    verbs = {name: load_verb(name) for name in VERBS if name != "member"}
+    verbs["member serve"] = load_verb("member").commands["serve"]
     for flag, sentence, has in (
         ("--json", r"all but ([^.]*?) have `--json`", False),
         ("--member", r"\. ([^.]*?) take `-m`", True),

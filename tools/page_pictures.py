@@ -20,8 +20,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
-QUESTION = "Why is the sky blue?"
-PIECES = 70
+QUESTION = "How do bees make honey?"
+PIECES = 62
 SECONDS = 120
 
 

@@ -260,6 +260,8 @@ def _warnings(member: PreparedMember, backend: Backend, diagnosed: bool) -> Iter
 
 
 def _reading_warnings(member: PreparedMember) -> Iterator[str]:
+    yield from (f"the adapter of member {member.spec.name!r} {words}" for words in member.adapter_doubts)
+    yield from (f"member {member.spec.name!r} {words}" for words in member.odd_ends)
     yield from (f"the chat template of member {member.spec.name!r} {words}" for words in member.template_faults)
     if member.uncased:
         yield words_uncased(member.spec.name)

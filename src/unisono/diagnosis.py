@@ -181,6 +181,8 @@ def _member_warnings(member: MemberDiagnosis, *, is_first: bool, alone: bool, lo
         if not loaded:
             yield from (f"{name}: not checked without loading it: {words}" for words in member.facts.unchecked)
     yield from (f"the chat template of {name} {words}" for words in member.template_faults)
+    yield from (f"the adapter of {name} {words}" for words in member.adapter_doubts)
+    yield from (f"{name} {words}" for words in member.odd_ends)
     if member.uncased:
         yield words_uncased(name)
     if member.deaf:

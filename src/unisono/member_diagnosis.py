@@ -65,6 +65,10 @@ class MemberDiagnosis:
     """Whether its chat template writes the same for different questions."""
     template_faults: tuple[str, ...]
     """What its chat template does not do that chats need, in words."""
+    adapter_doubts: tuple[str, ...]
+    """How its adapter was trained to read and it does not, in words."""
+    odd_ends: tuple[str, ...]
+    """What ends its texts and looks like a part of them, in words."""
     uncased: bool
     """Whether its tokenizer reads capital letters as small ones."""
     system: str | None
@@ -124,6 +128,8 @@ def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         templates=tuple(table.named_templates) if member.spec.chat_template is None else (),
         deaf=_is_deaf(member),
         template_faults=member.template_faults,
+        adapter_doubts=member.adapter_doubts,
+        odd_ends=member.odd_ends,
         uncased=member.uncased,
         system=member.spec.system,
         prefix=member.spec.prefix,

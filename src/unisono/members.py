@@ -7,23 +7,25 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
 import numpy as np
 
+from unisono.backends.adapter_reading import trained_otherwise
 from unisono.backends.base import Loader, LoadRequest, ModelFacts, ModelSource
-from unisono.backends.registry import check_files, make_loader
+from unisono.backends.registry import check_adapter_files, check_files, make_loader
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template_faults import template_faults
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.member import MemberSpec
 from unisono.config.model_source import adapter_is_file, choose_backend, find_adapter, find_model
 from unisono.config.whole import refusal
-from unisono.errors import SpecError
+from unisono.errors import SpecError, VocabularyError
 from unisono.fusion.calibration import Calibration
 from unisono.member_template import TemplateReading, is_given, read_template
 from unisono.vocab.bounded import within_rows
 from unisono.vocab.normal_forms import is_uncased
-from unisono.vocab.pieces import Vocabulary, read_vocabulary
+from unisono.vocab.pieces import Vocabulary, odd_ends, read_vocabulary
 from unisono.vocab.reserved import reserve
 from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import Foresighted, Tokenizer
@@ -111,6 +113,20 @@ class PreparedMember(Model):
         return () if self.encoder.template is None else template_faults(self.encoder.template)
 
     @property
+    def adapter_doubts(self) -> tuple[str, ...]:
+        """How its adapter was trained to read and it does not, in words that follow "the adapter of NAME"."""
+        if self.adapter is None or self.backend == "fake":
+            return ()
+        return trained_otherwise(
+            Path(self.adapter), self.tokenizer.table, template_given=self.spec.chat_template is not None
+        )
+
+    @property
+    def odd_ends(self) -> tuple[str, ...]:
+        """What ends its texts and looks like a part of them, in words that follow its name."""
+        return odd_ends(self.tokenizer.table, self.endings)
+
+    @property
     def uncased(self) -> bool:
         """Whether its tokenizer reads capital letters as small ones."""
         return is_uncased(self.tokenizer, self.vocabulary)
@@ -140,6 +156,8 @@ def find_models(spec: EnsembleSpec, batch: int, report: Report) -> dict[str, Wan
         slots = batch * spec.method.slots * members
         adapted = {each.name: find_adapter(each, spec.folder, backend) for each, _ in voters if each.owner == name}
         adapters = {each: path for each, path in adapted.items() if path is not None}
+        for each, path in adapters.items():
+            check_adapter_files(backend, each, path)
         wanted = Wanted(owner=owner, backend=backend, source=source, slots=slots, adapters=adapters)
         key = wanted.key
         found[name] = replace(wanted, copy=copies[key])
@@ -203,7 +221,12 @@ def join_member(spec: MemberSpec, weight: float, model: Model, adapter: str | No
         vocabulary = read_vocabulary(tokenizer.table, endings, model.facts.rows, marks)
         model.spellers[key] = Speller(vocabulary, tokenizer.encode)
     speller = model.spellers[key]
-    check_essentials(UnionMember(spec.name, speller))
+    try:
+        check_essentials(UnionMember(spec.name, speller))
+    except VocabularyError as error:
+        if why := odd_ends(tokenizer.table, endings):
+            raise VocabularyError(f"{error.message}; it {why[0]}", hint="correct eos_token_id in its files") from error
+        raise
     encoder = PromptEncoder(
         spec.name,
         tokenizer,

@@ -145,6 +145,25 @@ def test_an_adapter_of_nothing_is_the_base(tiny: Path, tmp_path: Path) -> None:
     alone, together = backend.advance([Feed(base, IDS, 4)]).copy(), backend.advance([Feed(its, IDS, 4)])
     np.testing.assert_array_equal(together, alone)
     backend.unload()
+    assert [each for each in loader(tiny, adapter).facts().warnings if "changes nothing" in each]
+
+
+def test_an_adapters_files_are_looked_at_before_its_model_is_read(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unisono.members.make_loader", lambda *_: pytest.fail("the model is read"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelNotFound, match=r"member 'm': the adapter '.*empty' lacks adapter_config\.json"):
+        prepare(load_spec(spec(tiny, {"name": "m", "adapter": str(tmp_path / "empty")})))
+
+
+def test_an_adapter_of_another_model_is_refused_before_the_tokenizer_is_read(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = write_adapter(tmp_path / "its", model_of(tiny), 3, base_model_name_or_path="a/other-base")
+    monkeypatch.setattr(TransformersLoader, "_tokenizer", property(lambda _: pytest.fail("the tokenizer is read")))
+    with pytest.raises(ModelUnsupported, match="on 'a/other-base', and the model is some-base"):
+        loader(tiny, adapter).tokenizer()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ gguf = pytest.importorskip("gguf")
 from support.tiny_gguf import tiny_tensors, write_tiny  # noqa: E402
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
 from unisono.backends.llamacpp.loader import LlamaCppLoader  # noqa: E402
-from unisono.errors import ModelUnsupported  # noqa: E402
+from unisono.backends.registry import check_adapter_files  # noqa: E402
+from unisono.errors import ModelCorrupt, ModelUnsupported  # noqa: E402
 
 IDS = [72, 101, 108, 108, 111, 44]
 TARGETS = ("attn_q.weight", "ffn_down.weight")
@@ -22,19 +24,30 @@ RANK, ALPHA = 2, 4.0
 
 
 def write_adapter(
-    path: Path, seed: int, *, architecture: str = "llama", kind: str = "adapter", extra: str = "", base: str = ""
+    path: Path,
+    seed: int,
+    *,
+    architecture: str = "llama",
+    kind: str = "adapter",
+    extra: str = "",
+    base: str = "",
+    alpha: float | None = ALPHA,
+    change: Callable[[str, np.ndarray[Any, Any]], np.ndarray[Any, Any] | None] = lambda name, values: values,
 ) -> Path:
-    """An adapter of the tiny model, in llama.cpp's form."""
+    """An adapter of the tiny model, in llama.cpp's form; ``change`` is of its tensors, by name."""
     writer, draw = gguf.GGUFWriter(path, architecture), np.random.default_rng(seed)
     writer.add_type(kind)
     writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", ALPHA)
+    if alpha is not None:
+        writer.add_float32("adapter.lora.alpha", alpha)
     if base:
         writer.add_string("general.base_model.0.name", base)
     for name, weight in tiny_tensors().items():
         if name.endswith(TARGETS):
             for half, shape in (("a", (RANK, weight.shape[1])), ("b", (weight.shape[0], RANK))):
-                writer.add_tensor(f"{extra}{name}.lora_{half}", (draw.standard_normal(shape) * 0.4).astype(np.float32))
+                full = f"{extra}{name}.lora_{half}"
+                if (values := change(full, (draw.standard_normal(shape) * 0.4).astype(np.float32))) is not None:
+                    writer.add_tensor(full, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -95,6 +108,11 @@ def test_slots_have_their_adapters_in_one_pass(tmp_path: Path) -> None:
         ({"kind": "model"}, "and no LoRA"),
         ({"base": "Other 7B"}, "was trained on 'Other 7B', and the model is "),
         ({"extra": "x."}, "is for x.blk.0.attn_q.weight.lora_a, .*which the model does not have"),
+        (
+            {"change": lambda name, its: its[:, :-1] if name == "blk.1.attn_q.weight.lora_a" else its},
+            "has 31 × 2 and 2 × 32 for blk.1.attn_q.weight, which is 32 × 32",
+        ),
+        ({"change": lambda name, its: its.reshape(-1)}, "halves of blk.0.attn_q.weight that are no matrices"),
     ],
     ids=str,
 )
@@ -105,6 +123,56 @@ def test_what_does_not_fit_is_refused_before_weights_are_loaded(
     with pytest.raises(ModelUnsupported, match=words) as refusal:
         loader(base, write_adapter(tmp_path / "a.gguf", 1, **keys)).facts()
     assert "member 'm'" in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"change": lambda name, its: None}, "holds no weights"),
+        ({"change": lambda name, its: its if name.endswith("a") else None}, "holds one half of"),
+        ({"alpha": float("nan")}, "has adapter.lora.alpha nan"),
+    ],
+    ids=str,
+)
+def test_an_adapter_that_is_not_whole_is_refused_without_its_model(
+    tmp_path: Path, keys: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ModelCorrupt, match=words) as refusal:
+        check_adapter_files("llamacpp", "m", str(write_adapter(tmp_path / "a.gguf", 1, **keys)))
+    assert "member 'm'" in refusal.value.message
+
+
+def test_embeddings_that_are_the_output_layer_too_cannot_be_changed(tmp_path: Path) -> None:
+    """llama.cpp multiplies with their halves as with those of a layer, and ends the process over their shapes."""
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    rows, width = tiny_tensors()["token_embd.weight"].shape
+    for half, shape in (("a", (rows, RANK)), ("b", (width, RANK))):
+        writer.add_tensor(f"token_embd.weight.lora_{half}", np.ones(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ModelUnsupported, match=r"changes token_embd\.weight, which is the model's output layer, too"):
+        loader(write_tiny(tmp_path / "t.gguf", tiny_tensors()), tmp_path / "a.gguf").facts()
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"alpha": None}, "does not say its alpha"),
+        ({"alpha": 0.0}, "has alpha 0"),
+        ({"change": lambda name, its: its * name.endswith("a")}, "changes nothing"),
+        ({}, ""),
+    ],
+    ids=str,
+)
+def test_what_may_not_be_meant_is_said(tmp_path: Path, keys: dict[str, Any], words: str) -> None:
+    model = write_tiny(tmp_path / "tiny-llama.gguf", tiny_tensors())
+    adapter = write_adapter(tmp_path / "a.gguf", 1, base="Tiny Llama", **keys)
+    warnings = [each for each in loader(model, adapter).facts().warnings if "adapter" in each]
+    assert [words in each for each in warnings] == ([True] if words else [])
 
 
 @pytest.mark.parametrize(("base", "words"), [("", "does not say which model it was trained on"), ("Tiny Llama", "")])

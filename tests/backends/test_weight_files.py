@@ -125,6 +125,17 @@ def shards(folder: Path) -> Path:
     return index
 
 
+@pytest.mark.parametrize(
+    "name", ["mtp.fc.weight", "model.mtp.layers.0.norm.weight", "h.0.rotary_emb.inv_freq", "lm_head.weight"]
+)
+def test_an_index_may_name_what_no_model_needs(tmp_path: Path, name: str) -> None:
+    index = shards(tmp_path)
+    told = json.loads(index.read_text())
+    told["weight_map"][name] = "model-00003-of-00003.safetensors"
+    index.write_text(json.dumps(told))
+    assert name not in check_shards(index)
+
+
 def test_the_parts_that_an_index_names_are_there_and_hold_what_it_says(tmp_path: Path) -> None:
     index = shards(tmp_path)
     assert len(check_shards(index)) == 3

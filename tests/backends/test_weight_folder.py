@@ -328,6 +328,14 @@ def test_an_output_layer_of_its_own_in_a_tied_model_is_said_once(tmp_path: Path,
     assert load(folder).facts.warnings == (warning,)
 
 
+def test_an_output_layer_that_is_the_embeddings_of_a_model_that_is_not_tied_is_said(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path, "llama")
+    weights = weights_of(folder)
+    made = loader(write(folder, weights | {"lm_head.weight": weights["model.embed_tokens.weight"].clone()}))
+    [warning] = made.facts().warnings
+    assert "the same numbers as output layer (lm_head.weight) and embeddings" in warning
+
+
 @pytest.mark.parametrize("key", ["total_size", "total_parameters"])
 def test_an_index_that_tells_of_more_weights_than_there_are_is_said(tmp_path: Path, key: str) -> None:
     """As of a layer that is left out of the files, the index and config.json alike."""

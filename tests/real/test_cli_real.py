@@ -140,16 +140,6 @@ def test_a_damaged_model_is_named_without_a_traceback(tmp_path: Path, backend: s
     assert "Traceback" not in shown.stderr
 
 
-def test_the_help_is_quick() -> None:
-    assert any(_seconds("--help") < 1 for _ in range(5))
-
-
-def _seconds(*words: str) -> float:
-    began = time.perf_counter()
-    assert unisono(*words).returncode == 0
-    return time.perf_counter() - began
-
-
 @pytest.mark.parametrize("page", ["README.md", "docs/start.md", "docs/command-line.md"])
 def test_every_command_of_the_pages_runs(tmp_path: Path, page: str) -> None:
     """Those that run unisono; ``make`` has its own test wherever it is used."""

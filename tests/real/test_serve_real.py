@@ -192,15 +192,14 @@ async def _loads(served: Served, count: int, pieces: int, ready: asyncio.Event) 
     async def one(client: openai.AsyncOpenAI, number: int) -> tuple[str, str]:
         text = ""
         try:
-            stream = await client.chat.completions.create(
-                **ask(QUESTIONS[number % len(QUESTIONS)], pieces), stream=True
-            )
-            async for chunk in stream:
-                text += chunk.choices[0].delta.content or ""
-                if len(text) > 2:
-                    ready.set()
-                if chunk.choices[0].finish_reason:
-                    return text, "whole"
+            question = ask(QUESTIONS[number % len(QUESTIONS)], pieces)
+            async with await client.chat.completions.create(**question, stream=True) as stream:
+                async for chunk in stream:
+                    text += chunk.choices[0].delta.content or ""
+                    if len(text) > 2:
+                        ready.set()
+                    if chunk.choices[0].finish_reason:
+                        return text, "whole"
         except openai.APIStatusError as error:
             return text, str(error.status_code)
         except openai.APIConnectionError:

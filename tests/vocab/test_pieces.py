@@ -17,6 +17,7 @@ from unisono.vocab.pieces import (
     TEMPLATE,
     Vocabulary,
     end_ids,
+    odd_ends,
     read_vocabulary,
     token_bytes,
 )
@@ -232,3 +233,14 @@ def test_a_name_ends_nothing_when_it_is_text() -> None:
 
 def test_an_added_token_that_is_declared_is_an_end() -> None:
     assert end_ids(table_of(("x", "normal"), ("</s>", "added"), declared=(1,))) == {1: DECLARED}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "odd"),
+    [("A", "normal", True), ("!", "normal", True), ("\u010a", "normal", True), ("<0x0A>", "byte", True)]
+    + [(text, "normal", False) for text in ("</s>", "<|endoftext|>", "[EOS]", "EOS", "")]
+    + [("A", "control", False)],
+)
+def test_an_end_that_looks_like_a_part_of_a_text_is_said(text: str, kind: Kind, odd: bool) -> None:
+    table = TokenTable(scheme="byte-level", family="", texts=("a", text), kinds=("normal", kind), declared_end_ids=(1,))
+    assert bool(odd_ends(table, end_ids(table))) is odd

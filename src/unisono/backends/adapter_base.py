@@ -13,6 +13,10 @@ _WORDS = {
     *("models", "llm", "checkpoint", "checkpoints", "snapshot", "tmp", "run", "step", "epoch", "version", "v", ""),
 }
 """What names of folders are made of that training gives to any model, beside numbers."""
+_FORMATS = (
+    r"i?q\d\w*|b?f16|f32|fp(4|8|16|32)|nf4|gguf|int[48]|[48]bits?|bnb|unsloth|awq|gptq|mlx|w\d+a\d+|dynamic|quantized"
+)
+"""What names of files and repositories have at their ends of the format of their numbers, and who made it."""
 _OF_THE_CACHE = re.compile(r"models--([^/\\]+)[/\\]snapshots[/\\]")
 
 
@@ -44,11 +48,15 @@ def says_nothing(name: str) -> bool:
 
 
 def plain(name: str) -> str:
-    """The last part of a name without case, signs, and the number format that files of GGUF end with.
+    """The last part of a name without case, signs, a maker that some leave out, and the number formats at its end.
 
-    Signs between digits stay: Phi-3.5 is not Phi-35.
+    Adapters are trained on quantised weights, and are for the model in any format. Signs between digits stay: Phi-3.5
+    is not Phi-35.
     """
-    last = re.sub(r"[-._](i?q\d\w*|f16|bf16|f32|gguf)$", "", _last(name).removesuffix(".gguf"))
+    last = _last(name)
+    for _ in range(4):  # such as -unsloth-bnb-4bit
+        last = re.sub(rf"[-._]({_FORMATS})$", "", last)
+    last = last.removeprefix("meta-")
     last = re.sub(r"(?<=\d)[\W_]+(?=\d)", "\0", last)  # which stands in no name
     return re.sub(r"[^\w\0]|_", "", last).replace("\0", ".")
 

@@ -89,6 +89,8 @@ class TransformersOptions(Options):
     trust_remote_code: bool = False
     allow_pickle: bool = False
     local_files_only: bool = False
+    fix_mistral_regex: bool | None = None
+    """Whether text is split as Mistral corrected it; ``None``: as `tokenizer.json` says, which the library warns of."""
 
     @classmethod
     def read(cls, request: LoadRequest) -> Self:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from unisono.backends.base import Loader, LoadRequest, ModelSource
@@ -31,6 +33,8 @@ class BackendEntry:
     """OpenMP spin rounds on few cores; fewer would slow an idle machine."""
     looks: str | None = None
     """What looks whether a model's files are there, ``MODULE:FUNCTION``, without the libraries."""
+    looks_at_adapter: str | None = None
+    """What looks at an adapter's files alone, ``MODULE:FUNCTION``, without the libraries."""
     adapts: str = ""
     """What its adapters are, in words; nothing where it has none."""
     is_choice: bool = True
@@ -52,6 +56,7 @@ BACKENDS: dict[str, BackendEntry] = {
             reads=frozenset({"gguf"}),
             keys=frozenset({"device", "context", "threads"}),
             options=frozenset(LlamaCppOptions.model_fields),
+            looks_at_adapter="unisono.backends.llamacpp.adapter_file:check_file",
             adapts="a GGUF file",
             spins=400,
         ),
@@ -63,6 +68,7 @@ BACKENDS: dict[str, BackendEntry] = {
             reads=frozenset({"hub", "folder", "gguf"}),
             keys=frozenset({"dtype", "device", "context", "threads"}),
             options=frozenset(TransformersOptions.model_fields),
+            looks_at_adapter="unisono.backends.transformers.adapter_files:check_adapter",
             adapts="a folder with adapter_config.json",
             spins=4000,
             looks="unisono.backends.transformers.model_config:check_there",
@@ -138,8 +144,21 @@ def check_files(name: str, member: str, source: ModelSource) -> None:
     Raises a `ModelError` that names the member.
     """
     if (looks := BACKENDS[name].looks) is not None:
-        module, _, function = looks.partition(":")
-        getattr(importlib.import_module(module), function)(member, source)
+        _function(looks)(member, source)
+
+
+def check_adapter_files(name: str, member: str, path: str) -> None:
+    """Look whether an adapter is one and whole, before its model is read, which may take long.
+
+    Raises a `ModelError` that names the member.
+    """
+    if (looks := BACKENDS[name].looks_at_adapter) is not None:
+        _function(looks)(Path(path), f"member {member!r}")
+
+
+def _function(place: str) -> Callable[..., None]:
+    module, _, function = place.partition(":")
+    return cast(Callable[..., None], getattr(importlib.import_module(module), function))
 
 
 def make_loader(name: str, request: LoadRequest) -> Loader:

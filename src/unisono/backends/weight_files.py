@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import re
 import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,6 +36,15 @@ ARCHIVES = {
     b"\x28\xb5\x2f\xfd": "zstd",
     b"7z\xbc\xaf": "7z",
 }
+CONSTANTS = (
+    r"rotary_emb\.inv_freq$|(^|\.)(masked_bias|attn\.(attention\.)?bias|attn\.causal_mask|position_ids)$"
+    r"|num_batches_tracked$"
+)
+"""What old checkpoints hold, and models compute."""
+MAY_LACK = re.compile(rf"^lm_head\.weight$|(^|\.)mtp\.|{CONSTANTS}")
+"""What an index may name and no file hold: an output layer that is tied, what drafts further tokens, constants.
+
+Where a model does need one of them, its weights are incomplete when it is loaded."""
 OLD_GGML = (b"lmgg", b"tjgg", b"fmgg", b"algg")
 _AGAIN = "download it again"
 _PICKLE_HINT = "take the model as GGUF or safetensors, or convert it; a pickle can run any code when it is loaded"
@@ -223,8 +233,7 @@ def check_shards(index: Path) -> dict[str, tuple[int, ...]]:
     places, files = read_index(index), [file.name for file in shards(index)]
     held = {file: check_safetensors(index.parent / file) for file in files}
     _refuse_differing(index, held)
-    held_in_none = [name for name, file in places.items() if name not in held[file]]
-    lacking = [name for name in held_in_none if name != "lm_head.weight"]  # which may be tied to the embeddings
+    lacking = [name for name, file in places.items() if name not in held[file] and not MAY_LACK.search(name)]
     if lacking:
         raise ModelCorrupt(
             f"the files that {index} names lack {named(lacking)}", hint="download the model again: its parts do not fit"
@@ -258,11 +267,12 @@ def _refuse_differing(index: Path, held: Mapping[str, Mapping[str, object]]) -> 
 
 def differ(first: tuple[Path, str], second: tuple[Path, str], most: int | None = None) -> bool:
     """Whether two tensors of safetensors files differ, in their first ``most`` chunks of 64 KiB."""
-    pairs = itertools.zip_longest(_chunks(*first), _chunks(*second))
+    pairs = itertools.zip_longest(chunks(*first), chunks(*second))
     return any(one != other for one, other in itertools.islice(pairs, most))
 
 
-def _chunks(path: Path, name: str, size: int = 1 << 16) -> Iterator[bytes]:
+def chunks(path: Path, name: str, size: int = 1 << 16) -> Iterator[bytes]:
+    """The bytes of a tensor of a safetensors file, which is whole."""
     length, header = _header(path, path.stat().st_size)
     begin, end = header[name]["data_offsets"]
     with open_plain(path) as file:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unisono.cli.console import counting, loading_report, print_table, table_console
-from unisono.cli.flags import Json, Quiet, optional, renamed_flag, takes_flags
+from unisono.cli.flags import Json, Quiet, optional, renamed_flag, takes_flags, verb_app
 from unisono.cli.method import method_words
 from unisono.cli.spec_flags import EnsembleOrMembers
 from unisono.config.setting import parse_setting
@@ -66,6 +66,9 @@ def bench(flags: BenchFlags) -> None:
         print(json.dumps({**benchmark.to_json(), "method": checked.method.to_json()}, indent=2))
     else:
         _show(benchmark, method_words(checked.method, {member.name: weight for member, weight in checked.voters()}))
+
+
+app = verb_app(bench)
 
 
 def _show(benchmark: Benchmark, method: str) -> None:

@@ -12,7 +12,7 @@ import platformdirs
 import typer
 
 from unisono.cli.console import loading_report
-from unisono.cli.flags import Quiet, optional, refuse_flags, takes_flags
+from unisono.cli.flags import Quiet, optional, refuse_flags, takes_flags, verb_app
 from unisono.cli.method import MethodFlags, say_idle
 from unisono.cli.spec_flags import SpecFlags, names_file, read_given
 from unisono.errors import SpecError
@@ -82,6 +82,9 @@ def chat(flags: ConversationFlags) -> None:
         loop.run()
     if loop.failed and not is_terminal:
         raise typer.Exit(FAILED)
+
+
+app = verb_app(chat)
 
 
 def _begun(flags: ConversationFlags) -> Transcript:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unisono.cli.console import loading_report, print_table
-from unisono.cli.flags import Json, Quiet, takes_flags
+from unisono.cli.flags import Json, Quiet, takes_flags, verb_app
 from unisono.cli.method import method_words
 from unisono.cli.spec_flags import EnsembleOrMembers
 
@@ -62,6 +62,9 @@ def doctor(flags: DoctorFlags) -> None:
             f"\nweights loaded in {loaded['seconds']:.1f} s; "
             f"the process has grown to {loaded['peak_memory_bytes'] / 1e6:,.0f} MB at most"
         )
+
+
+app = verb_app(doctor)
 
 
 def _load_weights(prepared: Prepared, report: Any) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unisono.cli.console import say
-from unisono.cli.flags import optional, takes_flags
+from unisono.cli.flags import optional, takes_flags, verb_app
 from unisono.cli.questions import ChatFlags, answer_questions, folder_flag, task_names
 from unisono.cli.report import REPORT, show_results
 from unisono.cli.spec_flags import EnsembleOrMembers
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from unisono.evals.records import Results, System, Task
 
 ALL = "all"
-PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-"""Settings of `lm_eval`: all that follows it is for lm-evaluation-harness, ``--help`` too."""
 
 
 @dataclass(kw_only=True)
@@ -90,6 +88,9 @@ def evaluate(flags: EvalFlags) -> None:
     answer_questions(folder, about, pool, tasks, systems, baselines, quiet=flags.quiet)
     asked = {*(each.name for each in systems), *(each.name for each in baselines)}
     show_results(_read_results(folder, tasks, asked), flags.report, as_json=flags.as_json, quiet=flags.quiet)
+
+
+app = verb_app(evaluate)
 
 
 def _load_tasks(
@@ -167,10 +168,3 @@ def _systems(pool: ModelPool, variants: Iterable[str], baselines: Sequence[Basel
     systems = [*alone, make.ensemble(pool), *(make.variant(pool, setting) for setting in variants)]
     make.check_names(systems, [each.name for each in baselines])
     return systems
-
-
-def lm_eval(context: typer.Context) -> None:
-    """Run lm-evaluation-harness: lm-eval --model unisono --model_args spec=FILE[,member=NAME] --tasks NAMES …"""
-    from unisono.evals.tasks import load_lm_eval
-
-    load_lm_eval().run_command_line(context.args)

@@ -13,7 +13,7 @@ import typer
 
 from unisono.cli.console import counting, loading_report, print_table, table_console
 from unisono.cli.ensemble_file import check_out, write_ensemble
-from unisono.cli.flags import optional, takes_flags
+from unisono.cli.flags import optional, takes_flags, verb_app
 from unisono.cli.questions import QuestionFlags, task_names
 from unisono.cli.spec_flags import Given, SpecFlags
 from unisono.errors import SpecError
@@ -88,6 +88,9 @@ def fit(flags: FitFlags) -> None:
         flags.say(f"{out} is the fitted ensemble; `unisono eval` leaves out what it was fitted on")
     else:
         flags.say(f"{out} is the fitted ensemble; evaluate it on questions that are not in {flags.prompts}")
+
+
+app = verb_app(fit)
 
 
 def _recorded(flags: FitFlags, spec: EnsembleSpec, sources: Sequence[FittedOn]) -> list[FittedOn]:

@@ -23,6 +23,13 @@ class Verb(TyperCommand):
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
 
+def verb_app(function: Callable[..., None], *, cls: type[Verb] = Verb, **settings: Any) -> typer.Typer:
+    """One verb, as the program loads it when it is asked for: see `unisono.cli.main.VERBS`."""
+    app = typer.Typer(add_completion=False)
+    app.command(cls=cls, **settings)(function)
+    return app
+
+
 def takes_flags(verb: Callable[[Any], None]) -> Callable[..., None]:
     """A verb with a parameter for each field of the dataclass ``flags`` that it takes."""
     record = get_type_hints(verb)["flags"]

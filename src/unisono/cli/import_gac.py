@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from unisono.cli.console import say
-from unisono.cli.flags import Overwrite, optional
+from unisono.cli.flags import Overwrite, optional, verb_app
 from unisono.errors import SpecError
 from unisono.user_files import SETTINGS, read_text, why_unread
 
@@ -41,6 +41,9 @@ def import_gac(
         sys.stdout.write(text)
     for note in imported.notes:
         say(f"note: {note}")
+
+
+app = verb_app(import_gac)
 
 
 def _read(path: Path) -> str:

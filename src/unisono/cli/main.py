@@ -7,34 +7,44 @@ import logging
 import os
 import sys
 import warnings
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
-from unisono.cli.bench import bench
-from unisono.cli.chat import chat
 from unisono.cli.console import DEBUG_KEY, say, say_error
-from unisono.cli.doctor import doctor
-from unisono.cli.eval import PASSED_ON, evaluate, lm_eval
-from unisono.cli.fit import fit
-from unisono.cli.flags import Verb
-from unisono.cli.import_gac import import_gac
-from unisono.cli.match import match
-from unisono.cli.member import app as member
-from unisono.cli.models import models
-from unisono.cli.report import report
-from unisono.cli.run import RunCommand, run
-from unisono.cli.serve import serve
-from unisono.cli.show import show
-from unisono.cli.tune import tune
 from unisono.errors import OldNameWarning, UnisonoError
 
 INTERRUPTED = 130
+VERBS = {
+    "run": "Write with an ensemble: stream one answer to stdout, or answer a file of prompts.",
+    "chat": "Talk with an ensemble in the terminal, or pipe questions, one per line. /help lists the commands.",
+    "doctor": "Show what an ensemble is made of, and warn of what would hurt it.",
+    "bench": "Time the ensemble, each member alone and other settings, in turns, with the same loaded models.",
+    "models": "List the demo models, whether they are installed, and the command that installs them.",
+    "serve": "Serve ensembles through the OpenAI API, until SIGTERM or Ctrl-C.",
+    "show": "Show a recorded trace on the page of `unisono serve`, until Ctrl-C.",
+    "eval": "Ask an ensemble questions and compare it with its members: accuracy, intervals, share ensembled, time.",
+    "report": "Rebuild the report of `unisono eval` from the run's folder, finished or not, without any model.",
+    "lm-eval": "Run lm-evaluation-harness: lm-eval --model unisono "
+    "--model_args spec=FILE[,member=NAME] --tasks NAMES …",
+    "tune": "Find the best setting and write it as an ensemble file. `unisono eval` then leaves out its questions.",
+    "fit": "Fit members' weights and temperatures on reference answers, and measure the gain on a held-out part.",
+    "match": "Ask each model alone and compare each pair: how far apart they are, and whether they fail together.",
+    "import-gac": "Convert a configuration of the GaC research release into an ensemble file.",
+    "member": "One member of an ensemble by itself, for ensembles on other machines.",
+}
+"""The verbs, each an ``app`` in a module of its name, and the first paragraph of its help."""
 
 
 class Verbs(TyperGroup):
-    """Says that it was interrupted, where Typer would leave without a word."""
+    """Imports a verb when it is asked for, and says that it was interrupted, where Typer would leave without a word."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, found and load_verb(str(name)), rest
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -53,21 +63,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(cls=RunCommand)(run)
-app.command(cls=Verb)(chat)
-app.command(cls=Verb)(doctor)
-app.command(cls=Verb)(bench)
-app.command(cls=Verb)(models)
-app.command(cls=Verb)(serve)
-app.command(cls=Verb)(show)
-app.add_typer(member)
-app.command("eval", cls=Verb)(evaluate)
-app.command(cls=Verb)(report)
-app.command("lm-eval", cls=Verb, context_settings=PASSED_ON)(lm_eval)
-app.command(cls=Verb)(tune)
-app.command(cls=Verb)(fit)
-app.command(cls=Verb)(match)
-app.command("import-gac", cls=Verb)(import_gac)
+for _name, _help in VERBS.items():
+    app.command(_name, help=_help)(lambda: None)  # what the list of verbs shows
+
+
+def load_verb(name: str) -> Any:
+    """The command, or group of commands, of a verb."""
+    command = get_command(import_module(f"unisono.cli.{name.replace('-', '_')}").app)
+    command.name = name
+    return command
 
 
 def _print_version(asked: bool) -> None:

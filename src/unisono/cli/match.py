@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unisono.cli.console import print_table, table_console
-from unisono.cli.flags import optional, takes_flags
+from unisono.cli.flags import optional, takes_flags, verb_app
 from unisono.cli.questions import QuestionFlags, answer_questions, folder_flag, task_names
 from unisono.cli.spec_flags import MemberWords
 from unisono.errors import SpecError
@@ -66,6 +66,9 @@ def match(flags: MatchFlags) -> None:
     else:
         _show(matching)
     flags.say("gap and overlap are hints: `unisono eval --compare` shows whether a pair is better than its best member")
+
+
+app = verb_app(match)
 
 
 def _ask_and_compare(members: Sequence[dict[str, Any]], flags: MatchFlags) -> Matching:

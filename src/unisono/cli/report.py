@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unisono.cli.console import print_table, say, table_console
-from unisono.cli.flags import Json
+from unisono.cli.flags import Json, verb_app
 from unisono.cli.questions import folder_flag
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ def report(
     if out is not None:
         check_report(out, option="--out")
     show_results(decide_all(read_results(run)), out, as_json=as_json, quiet=quiet)
+
+
+app = verb_app(report)
 
 
 def show_results(results: Results, out: Path | None, *, as_json: bool, quiet: bool) -> None:

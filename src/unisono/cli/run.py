@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unisono.cli.answers import PaintedText, ShownText, closing, say_away
 from unisono.cli.coloured import Painter
 from unisono.cli.console import say
-from unisono.cli.flags import Verb, refuse_flags, takes_flags
+from unisono.cli.flags import Verb, refuse_flags, takes_flags, verb_app
 from unisono.cli.inputs import INLINE, RunFlags, read_text
 from unisono.cli.trace_file import TraceFile
 from unisono.errors import SpecError
@@ -57,6 +57,9 @@ def run(flags: RunFlags) -> None:
     )
     refuse_flags("does not go with --prompts", "repeat the line of the file, once for each text", {"--n": flags.n > 1})
     run_prompts(prompts, flags)
+
+
+app = verb_app(run, cls=RunCommand)
 
 
 def _run_one(text: str, job: RunFlags) -> None:

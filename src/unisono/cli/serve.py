@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unisono.cli.console import each_once
-from unisono.cli.flags import optional, takes_flags
+from unisono.cli.flags import optional, takes_flags, verb_app
 from unisono.cli.method import MethodFlags
 from unisono.cli.spec_flags import NO_ENSEMBLE, MemberWords, Save, read_given
 from unisono.errors import BackendMissing, SpecError
@@ -177,6 +177,9 @@ def serve(flags: ServeFlags) -> None:
             gac_model=next(iter(specs)) if flags.gac_api else None,
             origins=origins,
         )
+
+
+app = verb_app(serve)
 
 
 def _specs(flags: ServeFlags, files: Mapping[str, Path | str]) -> dict[str, EnsembleSpec]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unisono.cli.console import say
-from unisono.cli.flags import optional
+from unisono.cli.flags import optional, verb_app
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ def show(
     if html.resolve() == trace.resolve():
         raise SpecError(f"--html is the trace {str(trace)!r} itself", hint="write the page to another file")
     _write(found, html)
+
+
+app = verb_app(show)
 
 
 def _write(found: Trace, html: Path) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from unisono.cli.console import loading_report, print_table, table_console
 from unisono.cli.ensemble_file import check_out, write_ensemble
-from unisono.cli.flags import optional, takes_flags
+from unisono.cli.flags import optional, takes_flags, verb_app
 from unisono.cli.questions import ChatFlags, counting_answers, folder_flag, split_names, task_names
 from unisono.cli.spec_flags import Given, SpecFlags
 from unisono.errors import SpecError, UnisonoError
@@ -81,6 +81,9 @@ def tune(flags: TuneFlags) -> None:
         _show(tuned)
     _write(out, given, pool, tuned)
     flags.say(f"{out} is the tuned ensemble; compare it with the old one: {_comparing_command(out, given, flags)}")
+
+
+app = verb_app(tune)
 
 
 def _load_tasks(flags: TuneFlags) -> list[Task]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import cast
 
-from unisono.errors import VocabularyError
+from unisono.errors import VocabularyError, shown
 from unisono.vocab.marks import NO_MARKS, MarkForms
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
@@ -95,6 +95,21 @@ def end_ids(table: TokenTable, turn_end_ids: Iterable[int] = ()) -> dict[int, st
     reasons |= {} if table.eos_id is None else {table.eos_id: EOS}
     reasons |= dict.fromkeys(table.declared_end_ids, DECLARED)
     return {token: reason for token, reason in sorted(reasons.items()) if token >= 0}
+
+
+_LIKE_CONTROL = re.compile(r"[<>\[\]|]|^$|^\W*(eos|eot|eom|end)", re.IGNORECASE)
+
+
+def odd_ends(table: TokenTable, endings: Mapping[int, str]) -> tuple[str, ...]:
+    """What ends texts, by `end_ids`, and looks like a part of them, in words that follow a member's name."""
+    ends = [token for token, why in endings.items() if why != TEMPLATE and token < len(table.texts)]
+    ordinary = {i for i in ends if table.kinds[i] == "normal" and not _LIKE_CONTROL.search(table.texts[i])}
+    odd = [i for i in ends if i in ordinary or table.kinds[i] == "byte"]
+    return tuple(
+        f"ends its texts at {shown(table.texts[i])}, the id {i}, which is ordinary text: the eos_token_id of its files "
+        "may be of another tokenizer"
+        for i in odd
+    )
 
 
 @dataclass(frozen=True, eq=False)

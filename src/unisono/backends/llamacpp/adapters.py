@@ -5,19 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unisono.backends.adapter_base import check_base
 from unisono.backends.base import Feed, Slot, check_feeds, check_ids
-from unisono.backends.gguf import GgufFile, read_head
 from unisono.backends.llamacpp.model import FloatRows, LlamaCppBackend
-from unisono.backends.weight_files import listed
-from unisono.errors import ModelError, ModelUnsupported, shown
-
-_HALVES = (".lora_a", ".lora_b")
+from unisono.errors import ModelError, ModelUnsupported
 
 
 class AdaptedLlamaCppBackend(LlamaCppBackend):
@@ -73,48 +67,6 @@ class AdaptedLlamaCppBackend(LlamaCppBackend):
         if library.llama_set_adapters_lora(self._context, chosen, len(names), scales):
             raise ModelError(f"member {self._name!r}: llama.cpp could not apply the adapter {adapter!r}")
         self._current = adapter
-
-
-def check_adapter(path: Path, model: GgufFile) -> tuple[str, ...]:
-    """Hold an adapter's head against that of its model; its numbers are not read.
-
-    Returns what is to be warned of. Raises a `ModelError`.
-    """
-    file, who = read_head(path), f"the adapter {str(path)!r}"
-    if file.text("general.type") != "adapter" or file.text("adapter.type") != "lora":
-        raise ModelUnsupported(
-            f"{who} says that it is {shown(file.text('adapter.type') or file.text('general.type'))}, and no LoRA",
-            hint="make one of PEFT's folder with llama.cpp's convert_lora_to_gguf.py",
-        )
-    if file.architecture != model.architecture:
-        raise ModelUnsupported(
-            f"{who} is of the architecture {file.architecture}, and the model of {model.architecture}",
-            hint="it is made for another model",
-        )
-    if odd := [name for name in file.shapes if not name.endswith(_HALVES)]:
-        raise ModelUnsupported(f"{who} holds {listed(odd)}, beside the pairs of LoRA", hint="merge it into the weights")
-    if other := [name for name in file.shapes if name.removesuffix(name[-7:]) not in model.shapes]:
-        raise ModelUnsupported(
-            f"{who} is for {listed(other)}, which the model does not have", hint="it is made for another model"
-        )
-    if file.metadata.get("adapter.alora.invocation_tokens") is not None:
-        raise ModelUnsupported(f"{who} is one that a text activates", hint="merge it into the weights")
-    return _check_base(file, model, who)
-
-
-def _check_base(file: GgufFile, model: GgufFile, who: str) -> tuple[str, ...]:
-    """Hold the base that an adapter states, by its name or its address, against the names of the model."""
-    names = [model.path.name, *(model.text(f"general.{key}") for key in ("name", "basename", "repo_url"))]
-    stated = [text for key in ("repo_url", "name") if (text := file.text(f"general.base_model.0.{key}"))]
-    if not stated:
-        return (f"{who} does not say which model it was trained on: one of another of the same shape spoils this one",)
-    for place, base in enumerate(stated):  # one of the two may be written otherwise
-        try:
-            return check_base(base, [name for name in names if name], who, "convert it again with the model's name")
-        except ModelUnsupported:
-            if place + 1 == len(stated):
-                raise
-    raise AssertionError("each base is let in or refused")
 
 
 def load_adapter(library: Any, path: str, model: Any, last_errors: Callable[[], str]) -> Any:

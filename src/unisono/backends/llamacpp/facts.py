@@ -88,13 +88,19 @@ def refuse_other_models(file: GgufFile) -> None:
 
 
 def _check_positions(file: GgufFile) -> None:
-    """Refuse a scaling of positions that llama.cpp does not know: it ends the process over it."""
+    """Refuse a scaling of positions over which llama.cpp ends the process, and a base that makes no numbers."""
     kind = file.text(key := f"{file.architecture}.rope.scaling.type")
     if kind is not None and kind not in _SCALINGS:
         raise ModelUnsupported(
             f"{file.path}: {key} is {shown(kind)}, which llama.cpp does not know; it knows {', '.join(_SCALINGS)}",
             hint="convert the model again, with a newer llama.cpp",
         )
+    for name in ("rope.freq_base", "rope.freq_base_swa"):
+        if file.metadata.get(f"{file.architecture}.{name}") == 0:
+            raise ModelCorrupt(
+                f"{file.path}: {file.architecture}.{name} is 0, of which llama.cpp makes positions that are no numbers",
+                hint="convert the model again, or set backend: transformers, which takes the usual number for it",
+            )
 
 
 def _check_formats(file: GgufFile) -> None:

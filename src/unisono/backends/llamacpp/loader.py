@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import llama_cpp
 import llama_cpp.llama_cpp as library
 
 from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
@@ -20,7 +21,8 @@ from unisono.backends.gguf import GgufFile, read_table
 from unisono.backends.gguf_parts import check_layers, read_gguf, unsupported
 from unisono.backends.gguf_stated import unread_by_llamacpp
 from unisono.backends.llamacpp import log
-from unisono.backends.llamacpp.adapters import AdaptedLlamaCppBackend, check_adapter, load_adapter
+from unisono.backends.llamacpp.adapter_file import check_adapter
+from unisono.backends.llamacpp.adapters import AdaptedLlamaCppBackend, load_adapter
 from unisono.backends.llamacpp.facts import (
     cache_bytes_a_token,
     choose_device,
@@ -32,6 +34,7 @@ from unisono.backends.llamacpp.facts import (
 from unisono.backends.llamacpp.model import LlamaCppBackend, Loaded, output_rows
 from unisono.backends.llamacpp.state_model import StateLlamaCppBackend
 from unisono.backends.llamacpp.tokenizer import LlamaCppTokenizer
+from unisono.backends.llamacpp.trial import check_survives
 from unisono.backends.notices import LLAMACPP_NOISE, Notices, gguf_warnings
 from unisono.backends.options import CACHE_TYPES, LlamaCppOptions
 from unisono.backends.seams import SEAMS
@@ -72,6 +75,8 @@ class LlamaCppLoader:
         self._vocabulary_notices, self._weight_notices = Notices(LLAMACPP_NOISE), Notices(LLAMACPP_NOISE)
 
     def tokenizer(self) -> LlamaCppTokenizer:
+        with self._named():
+            self._check_adapters()
         return self._tokenizer
 
     def facts(self) -> ModelFacts:
@@ -124,6 +129,8 @@ class LlamaCppLoader:
         with self._named():
             file = self._file
             table = read_table(file)  # first: some vocabularies that it refuses end the process in llama.cpp
+            if self._request.source.sha256 is None:  # the models of the demo are known to load
+                check_survives(library, llama_cpp.__version__, file)
             params = library.llama_model_default_params()
             params.vocab_only = True
             with log.heard(self._vocabulary_notices):

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from unisono.backends.adapter_base import check_base
-from unisono.backends.weight_files import check_safetensors, listed, naming
+from unisono.backends.weight_files import check_safetensors, chunks, listed, naming
 from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported, shown
 from unisono.user_files import SETTINGS, read_bytes
 
+Layers = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _TENSOR = re.compile(r"(.+)\.lora_(A|B)\.weight")
@@ -54,20 +55,29 @@ class AdapterFiles:
         return self.path / WEIGHTS
 
 
+def check_adapter(path: Path, who: str) -> None:
+    """Look at an adapter's files alone, as its model may take long to read; ``who`` has it. Raises a `ModelError`."""
+    _read_files(path, f"{who}: the adapter {str(path)!r}")
+
+
+def check_made_for(path: Path, names: Collection[str], who: str) -> tuple[str, ...]:
+    """Whether an adapter is for a model, by its ``names``; see `check_base`."""
+    who = f"{who}: the adapter {str(path)!r}"
+    return check_base(
+        _config(path, who).get("base_model_name_or_path"), names, who, f"write that into {CONFIG}, or null"
+    )
+
+
 def read_adapter(path: Path, model: Any, names: Collection[str], who: str) -> AdapterFiles:
     """Hold an adapter against a model, which may have shapes alone; ``names`` are what the model is called.
 
     Raises a `ModelError` that says in which way it does not fit.
     """
+    doubts = check_made_for(path, names, who)
     who = f"{who}: the adapter {str(path)!r}"
-    config = _config(path, who)
-    _check_kind(config, who)
-    doubts = check_base(config.get("base_model_name_or_path"), names, who, f"write that into {CONFIG}, or null")
-    if not (path / WEIGHTS).is_file():
-        raise ModelNotFound(f"{who} lacks {WEIGHTS}", hint="save it as safetensors; pickles are not read")
-    with naming(f"{who}: "):
-        shapes = check_safetensors(path / WEIGHTS)
-    layers = _layers(shapes, who)
+    config, layers = _read_files(path, who)
+    if changes_nothing(path / WEIGHTS, layers):
+        doubts += (f"the adapter {str(path)!r} changes nothing: all of its halves B are zeros, as before training",)
     linear = {name: module for name, module in model.named_modules() if _shape_of(module) is not None}
     missing = [name for name in layers if name not in linear]
     if missing:
@@ -80,6 +90,23 @@ def read_adapter(path: Path, model: Any, names: Collection[str], who: str) -> Ad
     _check_targets(config, layers, linear, who)
     scales = {name: _scale(name, config, its[0][0], who) for name, its in layers.items()}
     return AdapterFiles(path, who, scales, doubts)
+
+
+def _read_files(path: Path, who: str) -> tuple[dict[str, Any], Layers]:
+    """An adapter's configuration, and the shapes of A and B by layer. Raises a `ModelError`."""
+    config = _config(path, who)
+    _check_kind(config, who)
+    if not (path / WEIGHTS).is_file():
+        raise ModelNotFound(f"{who} lacks {WEIGHTS}", hint="save it as safetensors; pickles are not read")
+    with naming(f"{who}: "):
+        shapes = check_safetensors(path / WEIGHTS)
+    return config, _layers(shapes, who)
+
+
+def changes_nothing(weights: Path, layers: Iterable[str]) -> bool:
+    """Whether all products of an adapter are zero, as those of one that was never trained are."""
+    halves = (f"{_PREFIX}{layer}.lora_B.weight" for layer in layers)
+    return not any(chunk.strip(b"\0\x80") for half in halves for chunk in chunks(weights, half))  # of either sign
 
 
 def _config(path: Path, who: str) -> dict[str, Any]:
@@ -114,7 +141,7 @@ def _check_kind(config: Mapping[str, Any], who: str) -> None:
             refuse(key)
 
 
-def _layers(shapes: Mapping[str, tuple[int, ...]], who: str) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+def _layers(shapes: Mapping[str, tuple[int, ...]], who: str) -> Layers:
     """The shapes of A and B by layer. Raises a `ModelUnsupported` for any other tensor."""
     found: dict[str, dict[str, tuple[int, ...]]] = {}
     odd = []

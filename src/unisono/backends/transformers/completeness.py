@@ -7,16 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from unisono.backends.transformers.listening import Unreported, unreported, without_adapters
-from unisono.backends.weight_files import named
+from unisono.backends.weight_files import CONSTANTS, named
 from unisono.errors import ModelCorrupt, ModelUnsupported
 
-_UNREAD_HARMLESS = re.compile(
-    r"rotary_emb\.inv_freq$|(^|\.)(masked_bias|attn\.(attention\.)?bias|attn\.causal_mask|position_ids)$"
-    r"|num_batches_tracked$"
-)
-"""Constants that old checkpoints hold, and models compute."""
-
-
+_UNREAD_HARMLESS = re.compile(CONSTANTS)
 _SCALES = re.compile(r"[._](weight_scale(_inv|_2)?|scale_weight|absmax|nested_absmax|quant_map)$")
 """Numbers by which quantised weights are to be multiplied. Those of a cache (``k_scale``) and of inputs are no such."""
 

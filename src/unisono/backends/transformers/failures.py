@@ -119,6 +119,12 @@ def _translated(error: Exception, who: str, where: str) -> UnisonoError:
         )
     if isinstance(error, ImportError):
         return BackendMissing(f"{who} needs another library: {short}", hint="pip install what it names")
+    if not gguf and _raised_by_tokenizer(error):
+        return ModelUnsupported(
+            f"{who}: transformers cannot make its tokenizer: {type(error).__name__}: {short}",
+            hint="its tokenizer_class may be that of another tokenizer: where it has a tokenizer.json, make that key "
+            "of tokenizer_config.json PreTrainedTokenizerFast; otherwise update transformers",
+        )
     return ModelUnsupported(
         f"{who} cannot be loaded by transformers: {type(error).__name__}: {short}",
         hint=LLAMACPP_HINT if gguf else "update transformers, or use a model that it can load",
@@ -129,6 +135,11 @@ def _raised_by_positions(error: BaseException) -> bool:
     """Whether an error comes from a model's rotary embedding, which looks its kind up in a table."""
     places = [frame.f_code.co_qualname for frame, _ in traceback.walk_tb(error.__traceback__)]
     return bool(places) and "Rotary" in places[-1]
+
+
+def _raised_by_tokenizer(error: BaseException) -> bool:
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(files) and "tokenization_" in files[-1].replace("\\", "/").rpartition("/")[2]
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

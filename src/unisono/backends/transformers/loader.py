@@ -24,7 +24,7 @@ from unisono.backends.notices import TRANSFORMERS_NOISE, Notices, gguf_warnings
 from unisono.backends.options import TransformersOptions
 from unisono.backends.threads import told
 from unisono.backends.transformers import model_config, model_shape, torch_runtime
-from unisono.backends.transformers.adapter_files import AdapterFiles, read_adapter
+from unisono.backends.transformers.adapter_files import AdapterFiles, check_made_for, read_adapter
 from unisono.backends.transformers.adapters import Adapters
 from unisono.backends.transformers.backend import RowBackend
 from unisono.backends.transformers.completeness import load_whole, unread
@@ -36,6 +36,7 @@ from unisono.backends.transformers.listening import heard, mapped_tensors
 from unisono.backends.transformers.memory import BackendMaker, CacheParts
 from unisono.backends.transformers.quick_gguf import without_long_arrays
 from unisono.backends.transformers.state_layer import HybridLayer, StateLayer
+from unisono.backends.transformers.stated import unread as unread_keys
 from unisono.backends.transformers.tokenizer import encode_exactly, read_tokenizer
 from unisono.backends.transformers.tokenizer_check import check_as_filed
 from unisono.backends.transformers.weight_folder import Shapes, check_rows, look_at
@@ -79,6 +80,8 @@ class TransformersLoader:
             self.gguf = Conversion(request.source, self._read_gguf_config, self._write_gguf_weights, request.name)
 
     def tokenizer(self) -> Tokenizer:
+        for adapter in self.request.adapters:  # before anything is read that takes long
+            check_made_for(Path(adapter), self._names, self.who)
         return self._tokenizer
 
     def facts(self) -> ModelFacts:
@@ -219,6 +222,7 @@ class TransformersLoader:
             with self._heard(), self._errors():
                 stated, _ = library.PreTrainedConfig.get_config_dict(self.request.source.location, **self._hub_options)
                 check_config(stated, self.who)
+                model_config.refuse_mlx(stated, self.who)
         return self.request.source.location
 
     @cached_property
@@ -226,8 +230,13 @@ class TransformersLoader:
         if self.gguf:
             return self.gguf.tokenizer()
         with self._heard(), self._errors():
-            tokenizer = library.AutoTokenizer.from_pretrained(self._place, **self._hub_options)
-            self._check_as_filed(tokenizer)
+            fix = self.options.fix_mistral_regex
+            corrected = {} if fix is None else {"fix_mistral_regex": fix}
+            tokenizer = library.AutoTokenizer.from_pretrained(self._place, **self._hub_options, **corrected)
+            if not fix:
+                self._check_as_filed(tokenizer)
+            if getattr(tokenizer, "split_special_tokens", False):
+                self._notices.hear(model_config.SPLITS)
             beside = self._file(model_config.TEMPLATE)  # of models that also see: their processor reads it
             template = None if beside is None else model_config.template_in(Path(beside))
             return read_tokenizer(tokenizer, self._generation_ends(), self.who, template)
@@ -270,7 +279,19 @@ class TransformersLoader:
             with self._errors():
                 model_config.check_language_model(config, known, self.who)
             self._notices.hear(model_config.code_not_run(config, known))
+        if not self.gguf:
+            self._notices.hear_all(self._unread(config))
         return config
+
+    def _unread(self, config: Any) -> list[str]:
+        """What its config.json says in vain."""
+        stated, _ = library.PreTrainedConfig.get_config_dict(self._place, **self._hub_options)
+        if self._runs_its_code(config):
+            return []
+        mapped = library.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+        causal = {name for names in mapped for name in ([names] if isinstance(names, str) else names)}
+        used = getattr(library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None), "__name__", "")
+        return list(unread_keys(stated, config, used, causal))
 
     def _runs_its_code(self, config: Any) -> bool:
         return self.options.trust_remote_code and model_config.code_of(config) is not None

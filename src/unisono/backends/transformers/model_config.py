@@ -35,6 +35,10 @@ SLIDING = ("sliding_attention", "hybrid_sliding")
 FORGETFUL = ("moe", "mlp")
 """Layers that remember nothing."""
 LANGUAGE_HEADS = ("CausalLM", "LMHead", "ConditionalGeneration")
+SPLITS = (
+    "its tokenizer_config.json says split_special_tokens, with which transformers reads the control tokens of its chat "
+    "template as text; here they are control tokens"
+)
 RESHAPING: Mapping[str, tuple[object, ...]] = {
     **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "num_beams"), (None, 1)),
     **dict.fromkeys(("no_repeat_ngram_size", "min_length", "min_new_tokens", "penalty_alpha"), (None, 0)),
@@ -74,7 +78,9 @@ def check_folder(request: LoadRequest) -> None:
     folder, who = request.source.path, f"member {request.name!r}: "
     with weight_files.naming(who):
         bounded_files.refuse_specials(folder)
-        check_config(weight_files.check_json(folder / "config.json"), folder / "config.json")
+        stated = weight_files.check_json(folder / "config.json")
+        check_config(stated, folder / "config.json")
+        refuse_mlx(stated, folder)
         if (folder / GENERATION).is_file():
             check_config(weight_files.check_json(folder / GENERATION), folder / GENERATION)
         tokenizer = (WHOLE_TOKENIZER,) if (folder / WHOLE_TOKENIZER).is_file() else PARTS
@@ -92,6 +98,17 @@ def check_folder(request: LoadRequest) -> None:
             check_tokenizer({"model": {"vocab": ids}}, folder / TOKENIZER)
         templates = [*sorted(folder.glob("*.jinja")), *sorted(folder.glob(f"{MORE_TEMPLATES}/*.jinja"))]
         weight_files.check_texts(file for file in templates if file.stat().st_size)  # an empty one is none
+
+
+def refuse_mlx(stated: Mapping[str, Any], where: object) -> None:
+    """Raise a `ModelUnsupported` for weights that MLX has quantised: it names no method, and packs them its own way."""
+    for key in ("quantization", "quantization_config"):
+        told = stated.get(key)
+        if isinstance(told, Mapping) and "quant_method" not in told and {"group_size", "bits"} <= told.keys():
+            raise ModelUnsupported(
+                f"{where} holds weights in the format of MLX ({key} in config.json), which transformers does not read",
+                hint="take the model that was quantised, or a GGUF file of it",
+            )
 
 
 def template_in(file: Path) -> object:

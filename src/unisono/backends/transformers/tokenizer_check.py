@@ -29,8 +29,14 @@ def check_as_filed(file: Path, made: Mapping[str, Any], encode: Encode, library:
     if all(filed.get(part) == made.get(part) for part in PARTS):
         return None
     sample = files("unisono").joinpath("ordinary.txt").read_text(encoding="utf-8")
-    if encode(filed, sample) == encode(made, sample):
-        return None
+    wanted_ids = encode(filed, sample)
+    try:
+        if wanted_ids == encode(made, sample):
+            return None
+    except Exception as error:  # the library raises plain Exception
+        raise ModelUnsupported(
+            f"{who}: {library} misreads {file.name}: what it makes of it cannot encode a text ({error})", hint=WAY_OUT
+        ) from error
     for part in PARTS:
         wanted, found = (sorted(set(_kinds(content.get(part)))) for content in (filed, made))
         if wanted != found:

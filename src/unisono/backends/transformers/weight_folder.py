@@ -27,6 +27,8 @@ _BESIDE = "give the base as model and this folder as adapter, or " + _MERGE
 INTEGERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL")
 HALVES = {"F16", "BF16"}
 OUTPUT = ("lm_head.weight", "embed_out.weight")
+ENOUGH = 64
+"""Chunks of two weights that are alike by no accident: 4 MB."""
 ROUNDED = 0.005
 """By which share an index may be wrong: a layer of a hundred is a larger one."""
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
@@ -168,13 +170,23 @@ def odd_formats(folder: Path, config: Any) -> list[str]:
 
 
 def untied(folder: Path, config: Any, chunks: int | None = None) -> list[str]:
-    """A warning where a model is said to be tied and its output layer differs, in its first chunks at least."""
+    """A warning where a model is said to be tied and its output layer differs, in its first chunks at least, or the
+    other way round.
+    """
     places = {name: file for file in read_files(folder) for name in weight_files.formats(file)}
     heads, embeddings = ([name for name in places if name.endswith(ends)] for ends in (OUTPUT, EMBEDDINGS))
-    if not getattr(config, "tie_word_embeddings", False) or len(heads) != 1 or len(embeddings) != 1:
+    if len(heads) != 1 or len(embeddings) != 1:
         return []
     [head], [embedding] = heads, embeddings
-    if not weight_files.differ((places[head], head), (places[embedding], embedding), chunks):
+    pair = (places[head], head), (places[embedding], embedding)
+    if not any(getattr(each, "tie_word_embeddings", False) for each in (config, config.get_text_config(decoder=True))):
+        if weight_files.differ(*pair, min(chunks or ENOUGH, ENOUGH)):
+            return []
+        return [
+            f"its files hold the same numbers as output layer ({head}) and embeddings ({embedding}), which its "
+            "configuration does not tie: one may have been written in the other's place"
+        ]
+    if not weight_files.differ(*pair, chunks):
         return []
     return [
         f"its files hold an output layer ({head}) that is not its embeddings ({embedding}), though its configuration "
