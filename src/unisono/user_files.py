@@ -76,6 +76,13 @@ def why_unread(error: OSError | UnicodeDecodeError) -> str:
     return f"it is not UTF-8, at byte {error.start}, in line {line}: save it as UTF-8"
 
 
+def why_no_json(error: ValueError | RecursionError) -> str:
+    """Why `json.loads` has failed at the bytes of a line."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8, at its byte {error.start}: save the file as UTF-8"
+    return f"it is no JSON: {error}"
+
+
 def _is_stream(path: Path) -> bool:
     """Whether a path is a pipe, or the terminal that stdin is."""
     found = os.stat(path)

@@ -141,6 +141,7 @@ FIRST = {"about": ABOUT, **step(b"a")}
     [
         ("", "has no steps"),
         ("no JSON\n", "line 1 of the trace"),
+        ('{"a": "\udce9"}\n', "it is not UTF-8, at its byte 7: save the file as UTF-8"),
         ("[1]\n", "a step is an object"),
         (json.dumps(step(b"a")), "is of an earlier version"),
         (json.dumps({**FIRST, "about": {**ABOUT, "version": 3}}), "is of version 3: this unisono shows version 2"),
@@ -155,7 +156,7 @@ FIRST = {"about": ABOUT, **step(b"a")}
 )
 def test_what_is_no_trace_is_refused_with_its_line(content: str, words: str, tmp_path: Path) -> None:
     path = tmp_path / "trace.jsonl"
-    path.write_text(content)
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(SpecError, match=r"trace") as refused:
         read_trace(path)
     assert words in str(refused.value)

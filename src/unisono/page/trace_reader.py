@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from unisono.errors import SpecError, shown
 from unisono.outcomes import TRACE_VERSION, Kind
 from unisono.records import Part
-from unisono.user_files import read_bytes, short_float, why_unread
+from unisono.user_files import read_bytes, short_float, why_no_json, why_unread
 from unisono.validation import explain
 
 MOST = 200_000_000
@@ -147,7 +147,7 @@ def read_trace(path: Path) -> Trace:
             if number == len(lines) and not line.endswith(b"\n") and number > 1:
                 notes.append(f"The file is cut off in line {number}: what stands before it is shown.")
                 break
-            raise _wrong(path, number, f"it is no JSON ({error})") from None
+            raise _wrong(path, number, why_no_json(error)) from None
         if _has_no_steps(record):
             without.append(number)
         else:

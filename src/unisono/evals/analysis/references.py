@@ -18,7 +18,7 @@ from unisono.evals.records import Question, Task
 from unisono.fitting.bounds import LEAST_PRIOR
 from unisono.records import Score
 from unisono.reference_answers import FORM, Reference, reference_of
-from unisono.user_files import DATA, read_bytes
+from unisono.user_files import DATA, read_bytes, why_no_json
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
 """What stands in place of a question that says nothing (Zhao et al., arXiv 2102.09690, section 5)."""
@@ -62,8 +62,8 @@ def _reference(path: Path, number: int, words: bytes) -> Reference:
     where = f"{str(path)!r}, line {number}"
     try:
         line = json.loads(words)
-    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
-        raise SpecError(f"{where}: it is no JSON: {error}", hint=FORM) from error
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{where}: {why_no_json(error)}", hint=FORM) from error
     return replace(reference_of(where, line), id=f"line {number}")
 
 

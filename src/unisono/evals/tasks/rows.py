@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from unisono.errors import SpecError, nearest, shown
-from unisono.user_files import DATA, read_bytes
+from unisono.user_files import DATA, read_bytes, why_no_json
 
 FORM = "each line is an object of JSON; docs/evaluation.md shows one of each task"
 LETTERS = string.ascii_uppercase
@@ -209,10 +209,8 @@ def read_rows(path: Path, recipe: Recipe, definitions: Sequence[str]) -> tuple[l
 def _line(path: Path, number: int, words: bytes) -> Line:
     try:
         values = json.loads(words)
-    except UnicodeDecodeError as error:
-        raise Line(path, number, {}).fault("it is not UTF-8: save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
-        raise Line(path, number, {}).fault(f"it is no JSON: {error}") from error
+        raise Line(path, number, {}).fault(why_no_json(error)) from error
     line = Line(path, number, values)
     if not isinstance(values, dict):
         raise line.fault(f"it is {shown(values)}, not an object")
