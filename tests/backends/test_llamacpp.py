@@ -24,6 +24,7 @@ llama_cpp = pytest.importorskip("llama_cpp")
 gguf = pytest.importorskip("gguf")
 backend_module = pytest.importorskip("unisono.backends.llamacpp.loader")
 
+from support.covering import ALL  # noqa: E402
 from support.real_tokenizers import real  # noqa: E402
 from support.tiny_gguf import tiny_tensors, write_tiny  # noqa: E402
 
@@ -88,7 +89,7 @@ def write_gguf(
 @pytest.mark.models
 @pytest.mark.parametrize("name", [SMOL, GEMMA])
 def test_greedy_decoding_is_llama_cpps_own_id_for_id(name: str) -> None:
-    path, steps = demo_path(name), 24
+    path, steps = demo_path(name), 24 if ALL else 12
     made = loader(path)
     tokenizer, backend = made.tokenizer(), made.load(silent)
     ours: list[list[int]] = []
@@ -101,7 +102,7 @@ def test_greedy_decoding_is_llama_cpps_own_id_for_id(name: str) -> None:
         backend.close(slot)
         ours.append(ids[len(prompt) :])
     backend.unload()
-    library = llama_cpp.Llama(str(path), n_ctx=512, n_threads=2, n_threads_batch=2, flash_attn=True, verbose=False)
+    library = llama_cpp.Llama(str(path), n_ctx=512, n_threads=1, n_threads_batch=1, flash_attn=True, verbose=False)
     theirs: list[list[int]] = []
     for text, prompt in zip(PROMPTS, prompts, strict=True):
         assert library.tokenize(text.encode(), add_bos=True, special=False) == prompt

@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from support.covering import some  # noqa: E402
 from support.tiny_models import COMMON, CONFIGS, ROWS, save_model, save_tiny  # noqa: E402
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
 from unisono.backends.notices import Notices  # noqa: E402
@@ -459,8 +460,9 @@ def test_ctrl_c_while_converting_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("name", ["smollm2-135m-instruct", "gemma3-270m"])
+@pytest.mark.parametrize("name", some(["smollm2-135m-instruct", "gemma3-270m"], 2))
 def test_a_converted_demo_model_gives_what_generate_gives(name: str) -> None:
+    """The backend by itself; the whole product on both models in `test_law_one_real`."""
     loader = TransformersLoader(request_of(demo_path(name), "gguf", context=1024))
     tokenizer, backend = loader.tokenizer(), loader.load(lambda fraction, words: None)
     assert backend.facts.rows == loader.facts().rows

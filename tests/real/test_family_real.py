@@ -29,7 +29,7 @@ PROMPTS = (
     Prompt(messages=(Message(role="system", content="Be brief."), *(CHATS[0].messages or ()))),
     *some(CHATS[:5], 4),
 )
-PIECES = 12
+PIECES = 8
 SIZES = (1, 4)
 CLOSE = 0.15
 """A difference of probabilities that llama.cpp's kernels may make between a batch and single tokens."""

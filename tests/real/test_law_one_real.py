@@ -107,7 +107,8 @@ def library_of() -> Iterator[Callable[[str], Any]]:
             for library in loaded.values():
                 library.close()
             loaded.clear()
-            loaded[name] = Llama(str(demo_path(FILES[name])), n_ctx=1024, flash_attn=True, verbose=False)
+            own = {"n_ctx": 1024, "n_threads": 1, "n_threads_batch": 1, "flash_attn": True, "verbose": False}
+            loaded[name] = Llama(str(demo_path(FILES[name])), **own)
         return loaded[name]
 
     yield load

@@ -20,7 +20,7 @@ from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from served import Served, free_port, serve
-from support.covering import some
+from support.covering import ALL, some
 from support.demo import demo_spec
 from support.tool_templates import TAGGED
 from unisono.build import prepare
@@ -35,7 +35,7 @@ SPEC = demo_spec(backend="llamacpp", threads=1)
 QUESTIONS = ("Name a river in France.", "日本の首都はどこですか。", "Describe 🐝 in one sentence.", "ما هي عاصمة مصر؟")
 
 
-PIECES = 80
+PIECES = 80 if ALL else 24
 """Of an answer that is still being written when the server is ended."""
 
 
@@ -57,14 +57,14 @@ def ask(question: str, pieces: int = 12, **more: Any) -> dict[str, Any]:
 
 def test_answers_are_those_of_the_library_whole_and_streamed(client: openai.OpenAI) -> None:
     with Ensemble.load(SPEC) as duo:
-        expected = {q: duo.generate(messages=[{"role": "user", "content": q}], max_new_tokens=12) for q in QUESTIONS}
+        expected = {q: duo.generate(messages=[{"role": "user", "content": q}], max_new_tokens=8) for q in QUESTIONS}
     for question, written in expected.items():
-        whole = client.chat.completions.create(**ask(question))
+        whole = client.chat.completions.create(**ask(question, 8))
         assert whole.choices[0].message.content == written.text
         assert whole.choices[0].finish_reason == {"end": "stop", "length": "length"}[written.finish_reason]
         assert whole.usage is not None
         assert whole.usage.completion_tokens == written.usage.pieces
-        chunks = list(client.chat.completions.create(**ask(question), stream=True))
+        chunks = list(client.chat.completions.create(**ask(question, 8), stream=True))
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == written.text
         assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
 

@@ -26,7 +26,7 @@ from unisono.records import Generation, Limits, StepRecord
 pytestmark = pytest.mark.models
 
 BACKENDS = {"transformers": {"dtype": "float32"}, "llamacpp": {}}
-REQUESTS = 64 if ALL else 18
+REQUESTS = 64 if ALL else 12
 SLOTS = 8
 CLOSE = 0.15
 """A difference of probabilities that llama.cpp's kernels may make (`test_laws_real.py`)."""
