@@ -11,7 +11,7 @@ import pytest
 
 from unisono.server.body import read_record
 from unisono.server.errors import Refusal
-from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, OF_MESSAGES
+from unisono.server.field_tables import OF_CHATS, OF_COMPLETIONS, OF_MESSAGES
 from unisono.server.messages import KEYS, read_messages
 from unisono.server.schemas import ROLES, ChatRequest, CompletionRequest
 from unisono.server.unserved import way_out

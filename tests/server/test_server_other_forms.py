@@ -16,7 +16,7 @@ from support.tool_templates import TAGGED
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.server.body import read_record
 from unisono.server.errors import Refusal
-from unisono.server.fields import OF_CHATS
+from unisono.server.field_tables import OF_CHATS
 from unisono.server.limits import ServerLimits
 from unisono.server.messages import read_messages
 from unisono.server.middleware import usual_path

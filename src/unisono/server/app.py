@@ -19,14 +19,8 @@ from unisono.server.async_engine import AsyncEngine
 from unisono.server.body import read_body, read_record
 from unisono.server.errors import Refusal, refusal_of_status
 from unisono.server.event_stream import SLACK, EventStream, events_of
-from unisono.server.fields import (
-    OF_CHATS,
-    OF_COMPLETIONS,
-    OF_RESPONSES,
-    Field,
-    check_penalties,
-    check_reasoning,
-)
+from unisono.server.field_tables import OF_CHATS, OF_COMPLETIONS, OF_RESPONSES
+from unisono.server.fields import Field, check_penalties, check_reasoning
 from unisono.server.limits import ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog, read_origins
 from unisono.server.openapi import document

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from unisono.config.compact import unique_keys
 from unisono.errors import nearest, shown
-from unisono.server.errors import Refusal
+from unisono.server.errors import Refusal, invalid
 from unisono.server.fields import NAMES_OF_ONE, Field, contradiction, read_fields
 from unisono.server.functions import FUNCTIONS, with_tools
 from unisono.server.invalid_fields import explained
@@ -48,6 +48,8 @@ LOGGED = ("user", "safety_identifier")
 """Fields that only the log has."""
 COUNTED = ("prompt", "stop_token_ids", "unisono", "stream_options", "reasoning", "thinking")
 """Fields within which there are whole numbers."""
+FORBIDDEN = -100.0
+"""The bias of what is not to be chosen, as in OpenAI's API."""
 ASKED = {
     "messages": ("ChatRequest", "/v1/chat/completions"),
     "prompt": ("CompletionRequest", "/v1/completions"),
@@ -189,6 +191,8 @@ def _plain(name: str, value: Any) -> Any:
         return None
     if name == "reasoning_effort" and value == "default":  # Groq's
         return None
+    if name == "logit_bias":
+        return _plain_bias(value)
     if name in RECORDS and isinstance(value, dict):
         return {key: each for key, each in value.items() if each is not None}
     if name == "tool_choice":
@@ -200,6 +204,19 @@ def _plain(name: str, value: Any) -> Any:
     if name == "response_format" and isinstance(value, dict):
         return _plain_format(value)
     return value
+
+
+def _plain_bias(given: Any) -> Any:
+    """A bias by ids, where it is in llama.cpp's form: pairs of an id and its bias, of which false forbids it."""
+    pairs = given.items() if isinstance(given, dict) else given if isinstance(given, list) else None
+    if pairs is None or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+        return given
+    plain: dict[str, Any] = {}
+    for token, bias in pairs:
+        wanted, key = FORBIDDEN if bias is False else bias, token if isinstance(token, str) else json.dumps(token)
+        if plain.setdefault(key, wanted) != wanted:
+            raise invalid("logit_bias", f"logit_bias has {shown(token)} twice, with different values: leave one out")
+    return plain
 
 
 def _plain_format(given: dict[str, Any]) -> dict[str, Any]:

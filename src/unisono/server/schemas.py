@@ -92,8 +92,8 @@ class StreamOptions(Record):
     """Whether the last chunk, which has no choices, reports the usage."""
     include_obfuscation: bool | None = None
     """Without effect: chunks are not padded."""
-    continuous_usage_stats: Annotated[bool | None, Field(json_schema_extra={"not": {"const": True}})] = None
-    """Only ``false``: usage comes once."""
+    continuous_usage_stats: bool | None = None
+    """vLLM's: whether with ``include_usage`` each chunk reports the usage of its choice so far."""
 
 
 class UnisonoOptions(Record):
@@ -140,6 +140,10 @@ class GenerationFields(Record):
     max_tokens: Most = _named("max_tokens", "n_predict", "max_new_tokens", "num_predict", "max_output_tokens")
     """-1 stands for as many as the server allows."""
     max_completion_tokens: Most = None
+    n_probs: Annotated[int | None, Field(ge=0, le=20)] = None
+    """llama.cpp's: how many of the most likely pieces to list for each, as ``logprobs``; 0 stands for none."""
+    include_stop_str_in_output: bool | None = _named("include_stop_str_in_output", "no_stop_trim")
+    """Whether a text that a stop string ends is cut behind it."""
     ignore_eos: bool | None = _named("ignore_eos", "ban_eos_token")
     """Whether END is never chosen."""
     min_tokens: Annotated[int | None, Field(ge=0)] = _named("min_tokens", "min_new_tokens")
@@ -147,7 +151,7 @@ class GenerationFields(Record):
     min_p: Annotated[float | None, Field(ge=0, le=1)] = None
     include_reasoning: bool | None = None
     """``false`` leaves what was reasoned out of the answer; it is counted."""
-    n: Annotated[int | None, Field(ge=1)] = _named("n", "num_return_sequences")
+    n: Annotated[int | None, Field(ge=1)] = _named("n", "num_return_sequences", "n_cmpl")
     prefill: Prefill | None = None
     """What the text begins with: the answer's first words, or a list of all pieces so far, as a trace has them."""
     presence_penalty: Penalty | None = None
@@ -165,14 +169,15 @@ class GenerationFields(Record):
     stream_options: StreamOptions | None = None
     temperature: Annotated[float | None, Field(ge=0, le=100)] = None
     thinking_token_budget: Annotated[int | None, Field(ge=-1)] = _named(
-        "thinking_token_budget", "thinking_budget_tokens", "reasoning_budget_tokens", "thinking_budget"
+        *("thinking_token_budget", "thinking_budget_tokens", "reasoning_budget_tokens"),
+        *("thinking_budget", "reasoning_budget"),
     )
     """Pieces of reasoning at most: 0 stands for none, -1 for as many as the members want."""
     top_k: Annotated[int | None, Field(ge=-1, le=2**31)] = None
     """0 and -1 stand for all."""
     top_p: Annotated[float | None, Field(ge=0, le=1)] = None
     truncated_sampling: bool | None = None
-    typical_p: Annotated[float | None, Field(gt=0, le=1)] = _named("typical_p", "typical")
+    typical_p: Annotated[float | None, Field(gt=0, le=1)] = _named("typical_p", "typical", "typ_p")
     user: Logged = None
     """Written to the log."""
     unisono: UnisonoOptions | None = None
