@@ -32,12 +32,13 @@ from openai.types.shared_params.response_format_json_schema import JSONSchema
 from support.fakes import make_fakes
 from support.real_server import SAY, A, B, Served, serving
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.server.body import FORMAT_KEYS, TOOL_KEYS, parse, read_record
+from unisono.server.body import parse, read_record
 from unisono.server.errors import Refusal
 from unisono.server.field_tables import OF_CHATS, OF_COMPLETIONS, OF_MESSAGES, OF_RESPONSES, OF_TOKENS
 from unisono.server.fields import NAMES_OF_ONE, Field
 from unisono.server.limits import ServerLimits
 from unisono.server.messages import CALL_KEYS, FUNCTION_KEYS, KEYS, TEXT_KEYS
+from unisono.server.plain_fields import FORMAT_KEYS, TOOL_KEYS
 from unisono.server.responses_api.schemas import ResponseRequest
 from unisono.server.schemas import ChatRequest, CompletionRequest, Record, StreamOptions, UnisonoOptions
 from unisono.server.token_schemas import DetokenizeRequest, TokenizeRequest

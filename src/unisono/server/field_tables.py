@@ -84,6 +84,7 @@ _WITHOUT_EFFECT: dict[str, Field] = {
     **_harmless("request_timeout stream_timeout max_retries ttl", _CLIENT),
     **_harmless("api_key api_base base_url api_version custom_llm_provider", _CLIENT),
     **_harmless("background_tasks model_item variables", _CLIENT),  # Open WebUI
+    **_harmless("client_metadata", _CLIENT),  # Codex
     **_harmless("max_tool_calls", "no tool is run here"),  # the Responses API's, of tools that its server runs
     **_harmless("disable_tool_validation", "calls in messages are read as they are"),  # Groq
     **_harmless("provider route models", "the request's model answers, here"),
@@ -148,7 +149,6 @@ SHARED: dict[str, Field] = {
     **_refused("extra_body", "openai's clients write what it holds at the top level: do so"),
     **_refused("options params", "write what it holds at the top level, by the names that are honoured here"),
     **_refused("format", "use response_format"),
-    **_refused("do_sample", "use temperature: 0 is greedy"),
     **_refused("max_length", "it counts the prompt, too: use max_tokens"),
     **_refused("min_length", "it counts the prompt, too: use min_tokens", 0),
     **_refused("auto_max_new_tokens", "leave max_tokens out to write as much as the server allows", False),
@@ -231,12 +231,11 @@ OF_COMPLETIONS: dict[str, Field] = {
     **_harmless("prediction", "to draft, use unisono.speculate"),
     **_harmless("parallel_tool_calls parse_tool_calls tool_stream", _TALK),
     **_refused("suffix", "texts are continued, not filled in"),
-    **_refused("response_format", "use json_schema, regex or unisono.constraint", {"type": "text"}),
     **_refused("tools functions documents audio chat_template reasoning thinking", _TALK),
     **_refused("modalities", "answers are text", ["text"]),
     **_refused("web_search_options", _SEARCH, empty_asks=True),
     **_refused("tool_choice function_call", _TALK, "none", "auto"),
-    **_refused("reasoning_effort", f"a prompt is read as it is: {_TALK}", "none"),
+    **_refused("reasoning_effort", f"a prompt is read as it is: {_TALK}", "none", "default"),
     **_refused("enable_thinking think", f"a prompt is read as it is: {_TALK}", False),
     **_refused("chat_template_kwargs", f"a prompt is read as it is: {_TALK}"),
     **_refused("top_logprobs", "logprobs is the number of the most likely pieces to list", 0),

@@ -8,7 +8,8 @@ from typing import Any
 
 from unisono.chat.messages import SWITCHES, TEMPLATE_VARIABLES, Prompt
 from unisono.chat.thinking import EFFORT, THINKING
-from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
+from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, REGEX, Constraint
+from unisono.constraints.json_schema import DEFINED_FORMATS, without_unknown_formats
 from unisono.engine.beginning import Beginning
 from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
@@ -154,7 +155,7 @@ def _variables(request: ChatRequest) -> dict[str, Any] | None:
     for name in (CONTINUE, ANSWER):  # see `_continues`
         given.pop(name, None)
     for name in [name for name in given if name in (*TEMPLATE_VARIABLES, *ARGUMENTS)]:
-        field = OF_CHATS.get(name, Field(""))
+        field = OF_CHATS.get(name, Field("", empty_asks=True))
         if not field.asks(given[name]):
             del given[name]
         elif name in ARGUMENTS:
@@ -190,6 +191,8 @@ def read_format(given: Any, *, strict: bool = False) -> Constraint | None:
     """The constraint of a ``response_format``. Raises a `Refusal` that names the wrong field."""
     if given is None or given["type"] == "text":
         return None
+    if given["type"] == REGEX:
+        return parsed({REGEX: given[REGEX]}, "response_format")
     wanted = given if given["type"] == JSON_OBJECT else given["json_schema"]
     if strict and wanted.get("description") is not None:
         name = "response_format.json_schema.description"
@@ -197,7 +200,8 @@ def read_format(given: Any, *, strict: bool = False) -> Constraint | None:
         raise Refusal(400, words, param=name, code="unsupported")
     if (schema := wanted.get("schema")) is None:
         return Constraint(JSON_OBJECT)
-    return parsed({JSON_SCHEMA: schema}, "response_format")
+    kept = schema if strict else without_unknown_formats(schema, DEFINED_FORMATS)
+    return parsed({JSON_SCHEMA: kept}, "response_format")
 
 
 def read_completion(request: CompletionRequest, service: Service, limits: ServerLimits) -> ApiCall:
@@ -208,7 +212,7 @@ def read_completion(request: CompletionRequest, service: Service, limits: Server
     if request.n_probs and request.logprobs not in (None, request.n_probs):
         raise contradiction("logprobs", request.logprobs, "n_probs", request.n_probs)
     logprobs = request.n_probs or request.logprobs
-    call = _call(request, prompts, logprobs, service, limits, least)
+    call = _formed(_call(request, prompts, logprobs, service, limits, least), request, strict=limits.strict)
     if call.first.begin is not None and least == 0:
         other = "echo" if request.echo else "prompt_logprobs"
         raise invalid(PREFILL, f"{PREFILL} and {other} are given: write what the text begins with into the prompt")
@@ -226,6 +230,17 @@ def read_completion(request: CompletionRequest, service: Service, limits: Server
         scored=tuple(scoring(each, count) for each in call.requests),
         prompt_logprobs=None if listed is None else PromptLogprobs(listed, request.model, engine),
     )
+
+
+def _formed(call: ApiCall, request: CompletionRequest, *, strict: bool) -> ApiCall:
+    """A call whose texts have the form that the request asks for."""
+    wanted, name = read_format(request.response_format, strict=strict), "response_format"
+    if wanted is None:
+        return call
+    if call.first.constraint is not None:
+        raise invalid(name, f"{name} and {call.constraint_field} are given: leave one out")
+    bound = tuple(replace(each, constraint=wanted) for each in call.requests)
+    return replace(call, requests=bound, constraint_field=name)
 
 
 def engine_of(service: Service, model: str) -> Engine:

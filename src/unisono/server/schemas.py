@@ -11,6 +11,7 @@ from openai.types.chat.chat_completion_token_logprob import TopLogprob
 from openai.types.completion_choice import Logprobs
 from openai.types.responses import ResponseIncludable
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
+from typing_extensions import TypedDict
 
 from unisono.server.message_types import Messages, ToolChoice
 from unisono.vocab.marks import MARKS
@@ -68,8 +69,15 @@ class JsonObjectFormat(shared_params.ResponseFormatJSONObject, total=False):
     schema: dict[str, Any] | bool | None
 
 
+class RegexFormat(TypedDict):
+    """TGI's: text that matches a regular expression."""
+
+    type: Literal["regex"]
+    regex: Text
+
+
 ResponseFormat = Annotated[
-    shared_params.ResponseFormatText | JsonObjectFormat | shared_params.ResponseFormatJSONSchema,
+    shared_params.ResponseFormatText | JsonObjectFormat | shared_params.ResponseFormatJSONSchema | RegexFormat,
     Field(discriminator="type"),
 ]
 
@@ -127,6 +135,8 @@ class GenerationFields(Record):
 
     model: str
     """An ensemble, or ``ensemble/member`` for one member alone."""
+    do_sample: bool | None = None
+    """``false`` is temperature 0; ``true`` needs a temperature above it."""
     frequency_penalty: Penalty | None = None
     guided_choice: Annotated[list[Text] | None, Field(min_length=1)] = None
     """These six are other servers' names for a constraint."""
@@ -243,6 +253,8 @@ class CompletionRequest(GenerationFields):
 
     prompt: Text | Annotated[Texts | TokenIds | ListsOfIds, Field(min_length=1)]
     """Token ids only for a member alone."""
+    response_format: ResponseFormat | None = None
+    """vLLM's and SGLang's: the same as in chats."""
     echo: bool | None = None
     logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
     prompt_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None

@@ -17,7 +17,7 @@ from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Question, Task
 from unisono.records import Score
 from unisono.reference_answers import FORM, Reference, reference_of
-from unisono.user_files import DATA, read_bytes
+from unisono.user_files import read_data
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
 """What stands in place of a question that says nothing (Zhao et al., arXiv 2102.09690, section 5)."""
@@ -44,7 +44,7 @@ def fitted_on(tasks: Sequence[Task]) -> list[FittedOn]:
 def read_answers(path: Path) -> tuple[list[Reference], FittedOn]:
     """The prompts and answers of JSON lines. Raises a `SpecError` that names the line."""
     try:
-        data = read_bytes(path, DATA, named=True)
+        data = read_data(path, named=True)
     except OSError as error:
         raise SpecError(f"cannot read {str(path)!r}: {error.strerror}", hint=FORM) from error
     found = []
