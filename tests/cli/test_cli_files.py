@@ -46,7 +46,7 @@ def odd(folder: Path, kind: str, name: str = "odd.jsonl") -> Path:
         if os.access(path, os.R_OK):
             pytest.skip("this user may read everything")
     elif kind == "binary":
-        path.write_bytes(b"GGUF" + bytes(range(256)) * 64)
+        path.write_bytes(b"\x7fELF" + bytes(range(256)) * 64)
     elif kind == "utf-16":
         path.write_text('{"id": 1, "prompt": "Hello"}\n', encoding="utf-16")
     elif kind == "packed":

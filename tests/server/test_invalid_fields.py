@@ -90,9 +90,9 @@ def test_a_message_is_named_as_the_request_has_it(role: str, key: str) -> None:
         ({**CHAT, "logprobs": 5}, "logprobs is 5: it must be true or false; top_logprobs says how many"),
         (
             {**CHAT, "response_format": {"type": "jsn_object"}},
-            "response_format.type is 'jsn_object': it must be 'text', 'json_object', 'json_schema'; did you mean",
+            "response_format.type is 'jsn_object': it must be 'text', 'json_object', 'json_schema', 'regex'; did you mean",
         ),
-        ({**CHAT, "response_format": {}}, "the field 'response_format.type' is missing"),
+        ({**CHAT, "response_format": {"strict": True}}, "the field 'response_format.type' is missing"),
         ({**CHAT, "reasoning_effort": "hgih"}, "did you mean 'high'?"),
         ({**CHAT, "top_p": 1.5}, "top_p is 1.5: it must be 1 or less"),
         ({**CHAT, "stop": [1, 2]}, "stop[0] is 1: it must be text"),

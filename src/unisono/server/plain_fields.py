@@ -14,6 +14,7 @@ from unisono.constraints.json_schema import plain_schema
 from unisono.errors import nearest, shown
 from unisono.server.errors import Refusal, invalid
 from unisono.server.fields import contradiction
+from unisono.server.values import is_deeper
 
 TOOL_KEYS = ("name", "description", "parameters", "strict")
 """The keys of a tool's function."""
@@ -135,7 +136,7 @@ def _parsed(schema: Any) -> Any:
         found = json.loads(schema, object_pairs_hook=unique_keys) if isinstance(schema, str) else schema
     except (ValueError, RecursionError):
         return schema  # which is refused as text
-    return found if isinstance(found, dict) else schema
+    return found if isinstance(found, dict) and not is_deeper(found) else schema
 
 
 def _one_call(given: dict[str, Any]) -> dict[str, Any]:
