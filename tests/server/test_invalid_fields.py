@@ -90,7 +90,7 @@ def test_a_message_is_named_as_the_request_has_it(role: str, key: str) -> None:
         ({**CHAT, "logprobs": 5}, "logprobs is 5: it must be true or false; top_logprobs says how many"),
         (
             {**CHAT, "response_format": {"type": "jsn_object"}},
-            "response_format.type is 'jsn_object': it must be 'text', 'json_object', 'json_schema', 'regex'; did you mean",
+            "response_format.type is 'jsn_object': it must be 'text', 'json_object', 'json_schema', 'regex'; did",
         ),
         ({**CHAT, "response_format": {"strict": True}}, "the field 'response_format.type' is missing"),
         ({**CHAT, "reasoning_effort": "hgih"}, "did you mean 'high'?"),

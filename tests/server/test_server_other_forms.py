@@ -150,7 +150,9 @@ def test_a_format_in_another_servers_form_is_that_format(given: Any, read: Any) 
     assert record(response_format=given).response_format == read
 
 
-@pytest.mark.parametrize("given", [{"type": "grammar", "value": "a+"}, {"type": "json", "value": "{}"}, "yaml", {"a": 1}])
+@pytest.mark.parametrize(
+    "given", [{"type": "grammar", "value": "a+"}, {"type": "json", "value": "{}"}, "yaml", {"a": 1}]
+)
 def test_a_format_that_is_not_known_is_refused(given: Any) -> None:
     with pytest.raises(Refusal, match="response_format"):
         record(response_format=given)

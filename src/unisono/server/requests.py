@@ -8,8 +8,7 @@ from typing import Any
 
 from unisono.chat.messages import SWITCHES, TEMPLATE_VARIABLES, Prompt
 from unisono.chat.thinking import EFFORT, THINKING
-from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, REGEX, Constraint
-from unisono.constraints.json_schema import DEFINED_FORMATS, without_unknown_formats
+from unisono.config.constraint import Constraint
 from unisono.engine.beginning import Beginning
 from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
@@ -17,7 +16,7 @@ from unisono.engine.request import GenerationRequest
 from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.records import Limits
-from unisono.server.constraint import OWN, parsed, read_constraint
+from unisono.server.constraint import OWN, read_constraint, read_format
 from unisono.server.echo import Echo, check_scored, echo_of, prompts_of, scoring
 from unisono.server.errors import Refusal, invalid, refusal_of
 from unisono.server.field_tables import OF_CHATS
@@ -185,23 +184,6 @@ def _constrained(call: ApiCall, constraint: Constraint | None, calling: Calling 
     else:
         name = call.constraint_field
     return replace(call, requests=(request,), calling=calling, constraint_field=name)
-
-
-def read_format(given: Any, *, strict: bool = False) -> Constraint | None:
-    """The constraint of a ``response_format``. Raises a `Refusal` that names the wrong field."""
-    if given is None or given["type"] == "text":
-        return None
-    if given["type"] == REGEX:
-        return parsed({REGEX: given[REGEX]}, "response_format")
-    wanted = given if given["type"] == JSON_OBJECT else given["json_schema"]
-    if strict and wanted.get("description") is not None:
-        name = "response_format.json_schema.description"
-        words = f"{name} is given, and no member is shown it: write it into a message"
-        raise Refusal(400, words, param=name, code="unsupported")
-    if (schema := wanted.get("schema")) is None:
-        return Constraint(JSON_OBJECT)
-    kept = schema if strict else without_unknown_formats(schema, DEFINED_FORMATS)
-    return parsed({JSON_SCHEMA: kept}, "response_format")
 
 
 def read_completion(request: CompletionRequest, service: Service, limits: ServerLimits) -> ApiCall:
