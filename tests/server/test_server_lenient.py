@@ -455,7 +455,7 @@ def test_what_clients_add_to_a_tool_changes_nothing(served: Served, tool: dict[s
     assert call_of(chosen[0]) == call_of(chosen[1])
 
 
-@pytest.mark.parametrize("name", ["calendar.read", "server/list-files", "ns:tool"])
+@pytest.mark.parametrize("name", ["calendar.read", "server/list-files", "ns:tool", "查天气", "für_alle"])
 def test_a_tool_may_have_a_name_as_other_protocols_have_it(served: Served, name: str) -> None:
     tool = {"type": "function", "function": {"name": name}}
     for model in ("calls", "bare"):

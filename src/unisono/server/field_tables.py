@@ -274,8 +274,9 @@ OF_TOKENS: dict[str, Field] = {
     **_refused("continue_final_message", "a conversation is written as it is to be answered", False),
     **_refused("chat_template", _TEMPLATES),
     **_refused("skip_special_tokens", "special tokens are written by their names", False),
-    **_harmless("mm_processor_kwargs media_io_kwargs", _PICTURES),
-    **_harmless("return_mm_kwargs", _PICTURES),
+    **_refused("tools chat_template_kwargs", "messages are read without tools and further variables"),
+    **_refused("content text input", "use prompt"),  # llama.cpp, SGLang
+    **_harmless("mm_processor_kwargs media_io_kwargs return_mm_kwargs", _PICTURES),
 }
 """Those of ``/tokenize`` and ``/detokenize``."""
 OF_MESSAGES: dict[str, Field] = {
