@@ -298,6 +298,8 @@ class Limits:
     stop string in it."""
     min_new_tokens: int = 0
     """The pieces before END can be chosen; stop strings still end a text earlier."""
+    keep_stop: bool = False
+    """Whether a text that a stop string ends is cut behind it, and not before."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_new_tokens, int) or isinstance(self.max_new_tokens, bool) or self.max_new_tokens < 1:

@@ -26,11 +26,12 @@ DOCUMENT = 16_000_000
 DATA = 1_000_000_000
 """The most bytes of prompts, questions and answers: they are read whole."""
 
+UTF16 = "it is UTF-16: save it as UTF-8"
 LONGEST_NUMBER = 400
 """Characters of a number in JSON: to read one with a point takes time by the square of its length."""
 
 _SOME = 1_000_000
-"""Bytes of a file of /proc, which says that it is empty."""
+"""Bytes of a file of /proc, which says that it is empty; and of those at which a file shows whether it is text."""
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISCHR, "a device"),
@@ -54,6 +55,19 @@ def read_bytes(path: Path, most: int, *, named: bool = False) -> bytes:
     raise OSError(errno.EFBIG, f"it has {max(size, most + 1):,} bytes, and at most {most:,} are read", str(path))
 
 
+def read_data(path: Path, most: int = DATA, *, named: bool = False) -> bytes:
+    """The content of a file of lines, as `read_bytes` reads it. Raises an `OSError` where it is no text in UTF-8.
+
+    Single lines may still be wrong; whoever reads them says so.
+    """
+    data = read_bytes(path, most, named=named)
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise OSError(errno.EINVAL, UTF16, str(path))
+    if b"\0" in data[:_SOME]:
+        raise OSError(errno.EINVAL, "it is binary, and not text", str(path))
+    return data
+
+
 def short_float(text: str) -> float:
     """A number, for `json.loads` to read those with a point. Raises a `ValueError` where it is too long."""
     if len(text) > LONGEST_NUMBER:
@@ -71,7 +85,7 @@ def why_unread(error: OSError | UnicodeDecodeError) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
     if error.object.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
-        return "it is UTF-16: save it as UTF-8"
+        return UTF16
     line = error.object.count(b"\n", 0, error.start) + 1
     return f"it is not UTF-8, at byte {error.start}, in line {line}: save it as UTF-8"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import socket
@@ -21,7 +22,7 @@ from unisono.evals.tasks.rows import RECIPES, read_rows
 from unisono.server.middleware import read_keys
 from unisono.user_files import SETTINGS, read_bytes
 
-KINDS = ("pipe", "loop", "huge", "device", "folder", "socket", "memory", "unreadable")
+KINDS = ("pipe", "loop", "huge", "device", "folder", "socket", "memory", "unreadable", "binary", "utf-16", "packed")
 
 
 def odd(folder: Path, kind: str, name: str = "odd.jsonl") -> Path:
@@ -44,6 +45,12 @@ def odd(folder: Path, kind: str, name: str = "odd.jsonl") -> Path:
         path.chmod(0)
         if os.access(path, os.R_OK):
             pytest.skip("this user may read everything")
+    elif kind == "binary":
+        path.write_bytes(b"\x7fELF" + bytes(range(256)) * 64)
+    elif kind == "utf-16":
+        path.write_text('{"id": 1, "prompt": "Hello"}\n', encoding="utf-16")
+    elif kind == "packed":
+        path.write_bytes(gzip.compress(b'{"id": 1, "prompt": "Hello"}\n'))
     else:
         path.touch()
         os.truncate(path, 10**13)

@@ -32,12 +32,13 @@ def test_however_the_bytes_are_cut_the_text_is_whole(text: str, places: list[int
     st.text("abé\n"), st.lists(st.integers(0, 10**6)), st.lists(st.text("abé\n", min_size=1, max_size=4), max_size=3)
 )
 def test_a_text_ends_before_the_first_stop_string(text: str, places: list[int], stops: list[str]) -> None:
-    assembler = Detokenizer(stops)
+    assembler, keeping = Detokenizer(stops), Detokenizer(stops, keeps_stop=True)
     shown = ""
     fed = b""
     for piece in cut(text.encode(), places):
         fed += piece
         assembler.add(piece)
+        keeping.add(piece)
         if assembler.stopped:
             break
         shown += assembler.take()
@@ -46,6 +47,8 @@ def test_a_text_ends_before_the_first_stop_string(text: str, places: list[int], 
     found = [at for at in (fed.find(stop.encode()) for stop in stops) if at >= 0]
     assert assembler.stopped == bool(found)
     assert assembler.data == (fed[: min(found)] if found else text.encode())
+    ends = [(at, at + len(stop.encode())) for stop in stops if (at := fed.find(stop.encode())) >= 0]
+    assert (keeping.data, keeping.stopped) == ((fed[: min(ends)[1]], True) if ends else (text.encode(), False))
 
 
 def test_what_may_become_a_stop_string_waits_and_is_shown_when_it_does_not() -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from fuzz.case import Case, Part
 from fuzz.mutations import VALUES, Draw, as_json, mutated_bytes, mutated_json, mutated_text, words
-from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_MESSAGES, OF_RESPONSES, OF_TOKENS
+from unisono.server.field_tables import OF_CHATS, OF_COMPLETIONS, OF_MESSAGES, OF_RESPONSES, OF_TOKENS
+from unisono.server.fields import NAMES_OF_ONE
 from unisono.server.gac import GENERATE, GacRequest
 from unisono.server.responses_api.schemas import ResponseRequest
 from unisono.server.schemas import ChatRequest, CompletionRequest, UnisonoOptions

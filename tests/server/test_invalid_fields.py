@@ -11,7 +11,7 @@ import pytest
 
 from unisono.server.body import read_record
 from unisono.server.errors import Refusal
-from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, OF_MESSAGES
+from unisono.server.field_tables import OF_CHATS, OF_COMPLETIONS, OF_MESSAGES
 from unisono.server.messages import KEYS, read_messages
 from unisono.server.schemas import ROLES, ChatRequest, CompletionRequest
 from unisono.server.unserved import way_out
@@ -90,9 +90,9 @@ def test_a_message_is_named_as_the_request_has_it(role: str, key: str) -> None:
         ({**CHAT, "logprobs": 5}, "logprobs is 5: it must be true or false; top_logprobs says how many"),
         (
             {**CHAT, "response_format": {"type": "jsn_object"}},
-            "response_format.type is 'jsn_object': it must be 'text', 'json_object', 'json_schema'; did you mean",
+            "response_format.type is 'jsn_object': it must be 'text', 'json_object', 'json_schema', 'regex'; did",
         ),
-        ({**CHAT, "response_format": {}}, "the field 'response_format.type' is missing"),
+        ({**CHAT, "response_format": {"strict": True}}, "the field 'response_format.type' is missing"),
         ({**CHAT, "reasoning_effort": "hgih"}, "did you mean 'high'?"),
         ({**CHAT, "top_p": 1.5}, "top_p is 1.5: it must be 1 or less"),
         ({**CHAT, "stop": [1, 2]}, "stop[0] is 1: it must be text"),

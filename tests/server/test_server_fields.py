@@ -32,13 +32,15 @@ from openai.types.shared_params.response_format_json_schema import JSONSchema
 from support.fakes import make_fakes
 from support.real_server import SAY, A, B, Served, serving
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.server.body import FORMAT_KEYS, TOOL_KEYS, parse
+from unisono.server.body import parse, read_record
 from unisono.server.errors import Refusal
-from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_MESSAGES, OF_RESPONSES, OF_TOKENS
+from unisono.server.field_tables import OF_CHATS, OF_COMPLETIONS, OF_MESSAGES, OF_RESPONSES, OF_TOKENS
+from unisono.server.fields import NAMES_OF_ONE, Field
 from unisono.server.limits import ServerLimits
 from unisono.server.messages import CALL_KEYS, FUNCTION_KEYS, KEYS, TEXT_KEYS
+from unisono.server.plain_fields import FORMAT_KEYS, TOOL_KEYS
 from unisono.server.responses_api.schemas import ResponseRequest
-from unisono.server.schemas import ChatRequest, CompletionRequest, StreamOptions, UnisonoOptions
+from unisono.server.schemas import ChatRequest, CompletionRequest, Record, StreamOptions, UnisonoOptions
 from unisono.server.token_schemas import DetokenizeRequest, TokenizeRequest
 
 CHAT: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 2}
@@ -143,13 +145,59 @@ def refused_with(response: httpx2.Response, status: int = 400) -> dict[str, Any]
     return error
 
 
-PATHS = {"/v1/chat/completions": (CHAT, OF_CHATS), "/v1/completions": (COMPLETION, OF_COMPLETIONS)}
-PATHS["/v1/responses"] = ({"model": "duo", "input": "the cat", "max_output_tokens": 2}, OF_RESPONSES)
-FIELDS = [
-    (path, name)
-    for path, (_, table) in PATHS.items()
-    for name in sorted(table if table is not OF_RESPONSES else table.keys() - OF_CHATS.keys())
-]
+RESPONSE: dict[str, Any] = {"model": "duo", "input": "the cat", "max_output_tokens": 2}
+ENDPOINTS: dict[str, tuple[type[Record], dict[str, Any], dict[str, Field]]] = {
+    "/v1/chat/completions": (ChatRequest, CHAT, OF_CHATS),
+    "/v1/completions": (CompletionRequest, COMPLETION, OF_COMPLETIONS),
+    "/v1/responses": (ResponseRequest, RESPONSE, OF_RESPONSES),
+}
+EMPTY: list[Any] = ["", [], {}, [None], {"a": False, "b": {"c": None}}]
+
+
+def asking(path: str) -> Iterator[tuple[str, Field, dict[str, Any]]]:
+    """The fields of an endpoint that are not honoured, and requests with a value of each that asks for something."""
+    _, given, table = ENDPOINTS[path]
+    for name, field in table.items():
+        yield name, field, {**given, **dict.fromkeys(field.only_with[:1], 1.5), name: "whatever"}
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_a_field_has_no_effect_or_is_refused_by_name(path: str) -> None:
+    record, given, table = ENDPOINTS[path]
+    plain = read_record(record, given, table)
+    for name, field, body in asking(path):
+        if field.matters and not field.of_penalties:
+            with pytest.raises(Refusal) as refused:
+                read_record(record, body, table)
+            assert (refused.value.param, refused.value.code) == (name, "unsupported")
+            assert field.why in refused.value.message
+        elif not field.only_with:
+            assert read_record(record, body, table) == plain, name
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_a_value_that_turns_a_field_off_has_no_effect(path: str) -> None:
+    record, given, table = ENDPOINTS[path]
+    plain = read_record(record, given, table)
+    for name, field in table.items():
+        off = [*field.values, *(() if field.empty_asks else EMPTY)]
+        off += [] if field.at_most is None else [field.at_most, field.at_most - 0.5, -1, -1e9]
+        for value in off:
+            assert read_record(record, {**given, name: value}, table) == plain, (name, value)
+        if field.matters and not field.of_penalties and not field.only_with:
+            asks = 10**9 if field.at_most is not None else {} if field.empty_asks else "whatever"
+            assert field.asks(asks), name
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_a_strict_server_refuses_what_has_no_effect_but_what_asks_for_nothing(path: str) -> None:
+    record, given, table = ENDPOINTS[path]
+    for name, field, body in asking(path):
+        with pytest.raises(Refusal) as refused:
+            read_record(record, body, table, strict=True)
+        assert (refused.value.param, refused.value.code) == (name, "unsupported")
+        for value in field.values:
+            read_record(record, {**given, name: value}, table, strict=True)
 
 
 def texts_of(response: httpx2.Response) -> Any:
@@ -158,28 +206,16 @@ def texts_of(response: httpx2.Response) -> Any:
     return body["choices"] if "choices" in body else [item["content"] for item in body["output"]]
 
 
-@pytest.mark.parametrize(("path", "name"), FIELDS)
-def test_a_field_has_no_effect_or_is_refused_by_name(served: Served, path: str, name: str) -> None:
-    given, table = PATHS[path]
-    field, known = table[name], texts_of(served.post(path, given))
-    more = dict.fromkeys((*field.only_with[:1], *(["repetition_penalty"] * field.of_penalties)), 1.5)
-    response = served.post(path, {**given, **more, name: "whatever"})
-    if field.matters:
-        error = refused_with(response)
-        assert (error["param"], error["code"]) == (name, "unsupported")
-    else:
-        assert texts_of(response) == known
-
-
-@pytest.mark.parametrize(("path", "name"), FIELDS)
-def test_a_strict_server_refuses_what_has_no_effect_but_what_asks_for_nothing(
-    strict: Served, path: str, name: str
-) -> None:
-    given, table = PATHS[path]
-    error = refused_with(strict.post(path, {**given, name: "whatever"}))
-    assert (error["param"], error["code"]) == (name, "unsupported")
-    for value in (None, *table[name].neutral):
-        assert strict.post(path, {**given, name: value}).status_code == 200, value
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_a_server_reads_all_fields_that_have_no_effect_and_names_one_that_is_refused(served: Served, path: str) -> None:
+    _, given, table = ENDPOINTS[path]
+    harmless = {name: "whatever" for name, field in table.items() if not field.matters}
+    off = {name: field.values[-1] for name, field in table.items() if field.matters}
+    assert texts_of(served.post(path, {**given, **harmless, **off})) == texts_of(served.post(path, given))
+    error = refused_with(served.post(path, {**given, "stop_regex": "a+"}))
+    assert (error["param"], error["code"]) == ("stop_regex", "unsupported")
+    error = refused_with(served.post(path, {**given, "repeat_last_n": 64, "repetition_penalty": 1.5}))
+    assert (error["param"], error["code"]) == ("repeat_last_n", "unsupported")
 
 
 def test_null_stands_for_leaving_an_optional_field_out(served: Served) -> None:

@@ -16,7 +16,7 @@ from support.tool_templates import TAGGED
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.server.body import read_record
 from unisono.server.errors import Refusal
-from unisono.server.fields import OF_CHATS
+from unisono.server.field_tables import OF_CHATS
 from unisono.server.limits import ServerLimits
 from unisono.server.messages import read_messages
 from unisono.server.middleware import usual_path
@@ -71,7 +71,7 @@ def test_a_tool_in_another_apis_form_is_that_tool(tool: dict[str, Any]) -> None:
     ("tool", "param"),
     [
         ({"name": "weather", "input_schema": "x"}, "tools[0].function.parameters"),
-        ({"name": "weather", "input_schema": []}, "tools[0].function.parameters"),
+        ({"name": "weather", "input_schema": [1]}, "tools[0].function.parameters"),
         ({"name": "weather", "inputschema": SCHEMA}, "tools[0].function.inputschema"),
         ({"name": "weather", "input_schema": SCHEMA, "parameters": {}}, "tools[0].function.input_schema"),
         ({"type": "function", "function": FUNCTION, "parameters": {}}, "tools[0].parameters"),
@@ -150,7 +150,9 @@ def test_a_format_in_another_servers_form_is_that_format(given: Any, read: Any) 
     assert record(response_format=given).response_format == read
 
 
-@pytest.mark.parametrize("given", [{"type": "regex", "value": "a+"}, {"type": "json", "value": "{}"}, "yaml", {}])
+@pytest.mark.parametrize(
+    "given", [{"type": "grammar", "value": "a+"}, {"type": "json", "value": "{}"}, "yaml", {"a": 1}]
+)
 def test_a_format_that_is_not_known_is_refused(given: Any) -> None:
     with pytest.raises(Refusal, match="response_format"):
         record(response_format=given)

@@ -297,7 +297,8 @@ def accepts(served: Served, parse: Parse, text: str) -> bool:
 
 
 def test_a_call_that_is_required_keeps_to_each_format_or_is_refused(served: Served) -> None:
-    body = {"model": "duo", "messages": SAY, "tools": [saving("save")], "tool_choice": "required"}
+    tool = json.loads(json.dumps(saving("save")).replace('"path"', '"iri"'))
+    body = {"model": "duo", "messages": SAY, "tools": [tool], "tool_choice": "required"}
     response = served.post("/v1/chat/completions", body)
     assert response.status_code == 400
     assert "Unknown format" in response.json()["error"]["message"]

@@ -19,7 +19,7 @@ from unisono.config.compact import known_keys, unique_keys
 from unisono.errors import SpecError, shown
 from unisono.user_files import short_float
 
-TOOL_NAME = re.compile(r"[A-Za-z0-9_./:-]{1,128}", re.ASCII)
+TOOL_NAME = re.compile(r"[\w./:-]{1,128}")
 """Names of tools: OpenAI's, and those of the Model Context Protocol (SEP-986), which have dots and slashes."""
 SWITCHES = ("enable_thinking", "thinking")
 """Variables of templates that are true or false: Qwen's, and that of Granite, DeepSeek and Kimi."""
@@ -355,7 +355,7 @@ def _check_name(what: str, name: object) -> None:
     if not isinstance(name, str) or not TOOL_NAME.fullmatch(name):
         raise SpecError(
             f"{what} has the name {shown(name)}",
-            hint="a name is up to 128 letters, digits and the characters _ - . / :",
+            hint="a name is up to 128 letters (of any script), digits and the characters _ - . / :",
         )
 
 

@@ -23,8 +23,10 @@ from unisono.engine.request import Request
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError, UnisonoError, shown
 from unisono.records import Generation
-from unisono.user_files import DATA, complete_lines, read_bytes, write_line
+from unisono.user_files import complete_lines, read_data, write_line
 from unisono.validation import explain
+
+FORM = 'write a JSON object a line: {"id": 1, "prompt": "Hello"}'
 
 Id = str | int
 
@@ -59,6 +61,8 @@ class _Task:
     number: int
     request: Request | None = None
     error: str | None = None
+    is_object: bool = True
+    """Whether the line is a JSON object."""
 
     @property
     def key(self) -> str:
@@ -126,16 +130,20 @@ def _answer_record(task: _Task, answer: Generation) -> dict[str, object]:
 
 def _read_tasks(prompts: Path, job: RunFlags) -> list[_Task]:
     try:
-        lines = read_bytes(prompts, DATA, named=True).split(b"\n")
+        lines = read_data(prompts, named=True).split(b"\n")
     except OSError as error:
-        raise SpecError(f"cannot read the prompts {str(prompts)!r}: {error.strerror}") from error
+        raise SpecError(f"cannot read the prompts {str(prompts)!r}: {error.strerror}", hint=FORM) from error
     seen: set[str] = set()
-    return [_task(line, number, job, seen) for number, line in enumerate(lines, 1) if line.strip()]
+    tasks = [_task(line, number, job, seen) for number, line in enumerate(lines, 1) if line.strip()]
+    if tasks and not any(task.is_object for task in tasks):
+        raise SpecError(f"the prompts {str(prompts)!r} are no JSON lines: {tasks[0].error}", hint=FORM)
+    return tasks
 
 
 def _task(line: bytes, number: int, job: RunFlags, seen: set[str]) -> _Task:
     """Read one line. One whose id stood on an earlier line goes by its number: its id is that line's."""
     identity: Id | None = None
+    data = None
     try:
         data = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
         given = data.get("id") if isinstance(data, dict) else None
@@ -159,7 +167,7 @@ def _task(line: bytes, number: int, job: RunFlags, seen: set[str]) -> _Task:
         problem = _words(error)
     except (ValueError, RecursionError) as error:
         problem = f"not readable: {error}"
-    return _Task(identity, number, error=f"line {number}: {problem}")
+    return _Task(identity, number, error=f"line {number}: {problem}", is_object=isinstance(data, dict))
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -6,7 +6,7 @@ import difflib
 import functools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from unisono.errors import SpecError, shown
@@ -37,6 +37,13 @@ MOST_ODD = 100
 """Different words in a schema that are no keywords: each is compared with those that are."""
 FORMATS = ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "unknown", "uri", "uuid")
 """The values of ``format`` that llguidance has a grammar of; it refuses others."""
+DEFINED_FORMATS = (
+    *FORMATS,
+    *("idn-email", "idn-hostname", "uri-reference", "iri", "iri-reference", "uri-template"),
+    *("json-pointer", "relative-json-pointer", "regex"),
+)
+"""Those that mean something: JSON Schema (draft 2020-12, section 7.3 of its validation) defines no others."""
+TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 UNWRITABLE = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\ud800-\udfff]")
 """Characters that JSON writes by their number alone, which `JSON_OPTIONS` do not allow."""
 LARGEST = 2**53
@@ -85,20 +92,52 @@ def check_schema(schema: Any) -> None:
             )
 
 
-def without_unknown_formats(schema: Any) -> Any:
+def without_unknown_formats(schema: Any, known: Sequence[str] = FORMATS) -> Any:
     """A schema without each ``format`` that no grammar is known of: an annotation, by JSON Schema's own rule."""
+
+    def change(keyword: str, value: Any) -> Any:
+        return None if keyword == "format" and isinstance(value, str) and value not in known else value
+
+    return _changed(schema, change)
+
+
+def plain_schema(schema: Any) -> Any:
+    """A schema as it was meant, where programs write it in another way.
+
+    A keyword that is null is left out, as in Go; a list without values in the place of an object is PHP's; and types in
+    capitals are Google's.
+    """
+
+    def change(keyword: str, value: Any) -> Any:
+        if value == [] and keyword in _OF_NAMES:
+            return {}
+        if keyword == "type":
+            return [*map(_lower, value)] if isinstance(value, list) else _lower(value)
+        return value
+
+    return _changed(schema, change)
+
+
+def _lower(given: Any) -> Any:
+    lower = given.lower() if isinstance(given, str) else given
+    return lower if lower in TYPES else given
+
+
+def _changed(schema: Any, change: Callable[[str, Any], Any]) -> Any:
+    """A schema in which the values of keywords, down to the innermost, are changed, or left out where they are null."""
     if not isinstance(schema, dict):
         return schema
     found: dict[str, Any] = {}
-    for keyword, value in schema.items():
-        if keyword == "format" and isinstance(value, str) and value not in FORMATS:
+    for keyword, given in schema.items():
+        value = change(keyword, given) if keyword in KEYWORDS and keyword != "const" else given
+        if value is None and keyword in KEYWORDS and keyword != "const":
             continue
         if keyword in _OF_NAMES and isinstance(value, dict):
-            value = {name: without_unknown_formats(part) for name, part in value.items()}
+            value = {name: _changed(part, change) for name, part in value.items()}
         elif keyword in _OF_MANY and isinstance(value, list):
-            value = [without_unknown_formats(part) for part in value]
+            value = [_changed(part, change) for part in value]
         elif keyword in _OF_ONE:
-            value = without_unknown_formats(value)
+            value = _changed(value, change)
         found[keyword] = value
     return found
 

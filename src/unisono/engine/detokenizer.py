@@ -50,7 +50,11 @@ class Detokenizer:
     may yet follow it: what is shown does not depend on when it is taken.
     """
 
-    def __init__(self, stop: Sequence[str] = (), *, stripped: bool = False, marked: bool = False) -> None:
+    def __init__(
+        self, stop: Sequence[str] = (), *, stripped: bool = False, marked: bool = False, keeps_stop: bool = False
+    ) -> None:
+        """Of a text that ``keeps_stop`` the string that ends it is the last part."""
+        self._keeps_stop = keeps_stop
         self._stops = [StopString(text) for text in stop]
         self._fitting = [0] * len(stop)
         """By stop string, how many of its bytes the text ends with."""
@@ -101,9 +105,10 @@ class Detokenizer:
         if given:
             return
         found = [self._found(number, before) for number in range(len(self._stops))]
-        starts = [start for start in found if start is not None]
-        if starts:
-            del self._data[min(starts) :]
+        ends = [(start, start + len(stop)) for start, stop in zip(found, self._stops, strict=True) if start is not None]
+        if ends:
+            start, end = min(ends)
+            del self._data[end if self._keeps_stop else start :]
             self.stopped = True
 
     def _found(self, number: int, before: int, *, past: bool = False) -> int | None:

@@ -177,6 +177,8 @@ class Wrote:
     one event, and its characters in the text of a later one."""
     reasoning: str = ""
     """The same as ``text``, of the reasoning that comes before it."""
+    pieces: int = 0
+    """How many are chosen of this text so far."""
 
     @property
     def parts(self) -> list[tuple[Part, str]]:

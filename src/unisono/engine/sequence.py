@@ -82,7 +82,8 @@ class TextSequence:
         """The members of a mixture that gave no mass to what its grammar allows here: others are drawn."""
         self.reasoned = 0  # pieces of reasoning
         self._since_mark = 0  # bytes
-        self._text = Detokenizer(self.request.limits.stop, stripped=prepared.begins_inside, marked=marked)
+        limits, inside = self.request.limits, prepared.begins_inside
+        self._text = Detokenizer(limits.stop, stripped=inside, marked=marked, keeps_stop=limits.keep_stop)
         self._reasoning: ReasoningText | None = ReasoningText() if prepared.begins_inside else None
         self._began = time.perf_counter()
         self._first_piece: float | None = None

@@ -223,7 +223,7 @@ class Service:
             reasoning = "".join(iter(sequence.take_reasoning, ""))
             fresh, steps = "".join(iter(sequence.take_text, "")), tuple((sequence.steps or ())[sent:])
             if fresh or reasoning or steps:
-                self._events.append(Wrote(running.request_id, index, fresh, steps, reasoning))
+                self._events.append(Wrote(running.request_id, index, fresh, steps, reasoning, sequence.written))
                 running.emitted[index] = sent + len(steps)
             if sequence.finish is not None:
                 self._events.append(Ended(running.request_id, index, sequence.generation()))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from unisono.errors import SpecError, shown
 from unisono.outcomes import TRACE_VERSION, Kind
 from unisono.records import Part
-from unisono.user_files import read_bytes, short_float, why_no_json, why_unread
+from unisono.user_files import read_data, short_float, why_no_json, why_unread
 from unisono.validation import explain
 
 MOST = 200_000_000
@@ -132,7 +132,7 @@ def read_trace(path: Path) -> Trace:
     the line.
     """
     try:
-        lines = read_bytes(path, MOST, named=True).splitlines(keepends=True)
+        lines = read_data(path, MOST, named=True).splitlines(keepends=True)
     except OSError as error:
         raise SpecError(f"cannot read the trace {str(path)!r}: {why_unread(error)}", hint="name another file") from None
     texts: list[TracedText] = []

@@ -8,8 +8,9 @@ from typing import Any
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, LARK, REGEX, Constraint
 from unisono.config.constraint import KINDS as KINDS_OF_ALL
 from unisono.constraints.grammar import SUBJECT
+from unisono.constraints.json_schema import DEFINED_FORMATS, without_unknown_formats
 from unisono.errors import SpecError, UnisonoError, shown
-from unisono.server.errors import invalid, refusal_of
+from unisono.server.errors import Refusal, invalid, refusal_of
 from unisono.server.schemas import GenerationFields
 
 OWN = "unisono.constraint"
@@ -65,6 +66,23 @@ def _of_kind(kind: str, value: Any) -> Any:
 
 def _choice(words: list[str]) -> str:
     return "start: " + " | ".join(map(json.dumps, words))
+
+
+def read_format(given: Any, *, strict: bool = False) -> Constraint | None:
+    """The constraint of a ``response_format``. Raises a `Refusal` that names the wrong field."""
+    if given is None or given["type"] == "text":
+        return None
+    if given["type"] == REGEX:
+        return parsed({REGEX: given[REGEX]}, "response_format")
+    wanted = given if given["type"] == JSON_OBJECT else given["json_schema"]
+    if strict and wanted.get("description") is not None:
+        name = "response_format.json_schema.description"
+        words = f"{name} is given, and no member is shown it: write it into a message"
+        raise Refusal(400, words, param=name, code="unsupported")
+    if (schema := wanted.get("schema")) is None:
+        return Constraint(JSON_OBJECT)
+    kept = schema if strict else without_unknown_formats(schema, DEFINED_FORMATS)
+    return parsed({JSON_SCHEMA: kept}, "response_format")
 
 
 def parsed(constraint: object, name: str) -> Constraint | None:

@@ -16,6 +16,10 @@ Path = tuple[int | str, ...]
 WAYS_OUT = {
     ("ChatRequest", "logprobs"): "; top_logprobs says how many of the most likely pieces to list",
     ("CompletionRequest", "logprobs"): ", that of the most likely pieces to list",
+    **dict.fromkeys(
+        (("ChatRequest", "response_format.type"), ("CompletionRequest", "response_format.type")),
+        "; for a grammar, use unisono.constraint",
+    ),
 }
 """What to do about a wrong value, by record and field, where it is not plain."""
 

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from unisono.chat.messages import RESERVED, Message, checked_messages, read_arguments
 from unisono.errors import SpecError, nearest, shown
 from unisono.server.errors import Refusal, invalid, refusal_of
-from unisono.server.fields import OF_MESSAGES, unsupported
+from unisono.server.field_tables import OF_MESSAGES
+from unisono.server.fields import unsupported
 from unisono.server.history import is_thought, plain_history
 from unisono.server.invalid_fields import explained
 from unisono.server.schemas import ROLES, TEXT_PART

@@ -12,7 +12,7 @@ from unisono.engine.engine import Engine
 from unisono.engine.plan import Plan
 from unisono.errors import SpecError, shown
 from unisono.server.errors import invalid, refusal_of
-from unisono.server.fields import contradiction
+from unisono.server.fields import contradiction, unsupported
 from unisono.server.schemas import GenerationFields
 from unisono.vocab.union import ABSENT
 
@@ -31,14 +31,18 @@ def read_method(request: GenerationFields, engine: Engine) -> Method:
     if extension and (keys := extension.model_dump(exclude={"trace", "constraint", "weights"}, exclude_none=True)):
         method = _replaced(lambda given: _checked(engine.method.but(**given), engine), keys, "unisono")
     given = _sampled(request)
+    if request.do_sample is False and given.setdefault("temperature", 0) != 0:
+        raise contradiction("temperature", request.temperature, "do_sample", False)
     if extension:
         for name in ("sampling", "draw"):
             _check_agreement(request, given, getattr(extension, name), f"unisono.{name}")
     if request.logit_bias:
         given["logit_bias"] = _columns(request.logit_bias, request.model, engine)
+    sampling = _replaced(method.sampling.but, given, "") if given else method.sampling
+    if request.do_sample and sampling.is_greedy:
+        raise unsupported("do_sample", True, "give a temperature above 0")
     if not given:
         return method
-    sampling = _replaced(method.sampling.but, given, "")
     try:
         return replace(method, sampling=sampling)
     except SpecError as error:

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_RESPONSES, OF_TOKENS, Field
+from unisono.server.field_tables import OF_CHATS, OF_COMPLETIONS, OF_RESPONSES, OF_TOKENS
+from unisono.server.fields import NAMES_OF_ONE, Field
 from unisono.server.gac import GENERATE, STATUS, GacError, GacRequest, GacResponse, GacStatus
 from unisono.server.readiness import State
 from unisono.server.reasoning import REASONING
@@ -156,7 +157,9 @@ def _property(field: Field) -> Json:
         return {"description": f"Without effect: {field.why}."}
     if field.of_penalties:
         return {"description": f"Without effect where no penalty is on: {field.why}."}
-    return {"description": f"Not supported: {field.why}.", "enum": [None, *field.neutral, *field.unmarked]}
+    listed: Json = {"enum": list(field.values)}
+    kinds = listed if field.at_most is None else {"anyOf": [listed, {"type": "number", "maximum": field.at_most}]}
+    return {"description": f"Not supported: {field.why}.", **kinds}
 
 
 def _post(

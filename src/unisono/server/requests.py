@@ -8,7 +8,7 @@ from typing import Any
 
 from unisono.chat.messages import SWITCHES, TEMPLATE_VARIABLES, Prompt
 from unisono.chat.thinking import EFFORT, THINKING
-from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
+from unisono.config.constraint import Constraint
 from unisono.engine.beginning import Beginning
 from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
@@ -16,10 +16,11 @@ from unisono.engine.request import GenerationRequest
 from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.records import Limits
-from unisono.server.constraint import OWN, parsed, read_constraint
+from unisono.server.constraint import OWN, read_constraint, read_format
 from unisono.server.echo import Echo, check_scored, echo_of, prompts_of, scoring
 from unisono.server.errors import Refusal, invalid, refusal_of
-from unisono.server.fields import OF_CHATS, Field, contradiction, unsupported
+from unisono.server.field_tables import OF_CHATS
+from unisono.server.fields import Field, contradiction, unsupported
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.messages import continuing, read_messages
 from unisono.server.method import check_stop_ids, read_method, read_weights
@@ -44,6 +45,8 @@ class ApiCall:
     include_usage: bool
     logprobs: int | None
     """How many of the most likely pieces to list for each; ``None`` for no log-probabilities."""
+    counts_on: bool = False
+    """Whether each chunk of a stream with usage reports that of its choice so far."""
     echo: tuple[Echo, ...] = ()
     """By prompt, how it is returned; empty where none is."""
     scored: tuple[GenerationRequest, ...] = ()
@@ -88,9 +91,7 @@ def read_chat(
     request: ChatRequest, service: Service, limits: ServerLimits, names: Sequence[str] | None = None
 ) -> ApiCall:
     """Read a chat. Raises a `Refusal` that names the wrong field; for ``names`` see `read_messages`."""
-    if request.top_logprobs is not None and not request.logprobs:
-        raise invalid("top_logprobs", "top_logprobs is given, but logprobs is not true")
-    likeliest = (request.top_logprobs or 0) if request.logprobs else None
+    likeliest = _likeliest(request)
     constraint = read_format(request.response_format, strict=limits.strict)
     call = _call(request, [_prompt(request, names, strict=limits.strict)], likeliest, service, limits)
     engine = service.engines[request.model]
@@ -99,6 +100,18 @@ def read_chat(
     if constraint is None and call.first.constraint is None:
         constraint = read_silence(request, engine, call.lead)
     return _constrained(call, constraint, calling)
+
+
+def _likeliest(request: ChatRequest) -> int | None:
+    """How many of the most likely pieces a chat lists; ``None`` for no log-probabilities. Raises a `Refusal`."""
+    if request.top_logprobs is not None and not request.logprobs and not request.n_probs:
+        raise invalid("top_logprobs", "top_logprobs is given, but logprobs is not true")
+    if request.n_probs:
+        for name, its in (("logprobs", request.logprobs), ("top_logprobs", request.top_logprobs)):
+            if its is not None and its != (name == "logprobs" or request.n_probs):
+                raise contradiction(name, its, "n_probs", request.n_probs)
+        return request.n_probs
+    return (request.top_logprobs or 0) if request.logprobs else None
 
 
 def _prompt(request: ChatRequest, names: Sequence[str] | None, *, strict: bool) -> Prompt:
@@ -141,7 +154,7 @@ def _variables(request: ChatRequest) -> dict[str, Any] | None:
     for name in (CONTINUE, ANSWER):  # see `_continues`
         given.pop(name, None)
     for name in [name for name in given if name in (*TEMPLATE_VARIABLES, *ARGUMENTS)]:
-        field = OF_CHATS.get(name, Field(""))
+        field = OF_CHATS.get(name, Field("", empty_asks=True))
         if not field.asks(given[name]):
             del given[name]
         elif name in ARGUMENTS:
@@ -173,36 +186,25 @@ def _constrained(call: ApiCall, constraint: Constraint | None, calling: Calling 
     return replace(call, requests=(request,), calling=calling, constraint_field=name)
 
 
-def read_format(given: Any, *, strict: bool = False) -> Constraint | None:
-    """The constraint of a ``response_format``. Raises a `Refusal` that names the wrong field."""
-    if given is None or given["type"] == "text":
-        return None
-    wanted = given if given["type"] == JSON_OBJECT else given["json_schema"]
-    if strict and wanted.get("description") is not None:
-        name = "response_format.json_schema.description"
-        words = f"{name} is given, and no member is shown it: write it into a message"
-        raise Refusal(400, words, param=name, code="unsupported")
-    if (schema := wanted.get("schema")) is None:
-        return Constraint(JSON_OBJECT)
-    return parsed({JSON_SCHEMA: schema}, "response_format")
-
-
 def read_completion(request: CompletionRequest, service: Service, limits: ServerLimits) -> ApiCall:
     """Read a completion. Raises a `Refusal` that names the wrong field."""
     engine = engine_of(service, request.model)
     prompts = prompts_of(request, engine)
     listed, least = request.prompt_logprobs, 0 if request.echo or request.prompt_logprobs is not None else 1
-    call = _call(request, prompts, request.logprobs, service, limits, least)
+    if request.n_probs and request.logprobs not in (None, request.n_probs):
+        raise contradiction("logprobs", request.logprobs, "n_probs", request.n_probs)
+    logprobs = request.n_probs or request.logprobs
+    call = _formed(_call(request, prompts, logprobs, service, limits, least), request, strict=limits.strict)
     if call.first.begin is not None and least == 0:
         other = "echo" if request.echo else "prompt_logprobs"
         raise invalid(PREFILL, f"{PREFILL} and {other} are given: write what the text begins with into the prompt")
     if request.echo:
         call = replace(call, echo=tuple(echo_of(prompt, engine) for prompt in prompts))
     writes = _most(request, limits, least)[0] > 0
-    if writes and listed is None and (not request.echo or request.logprobs is None):
+    if writes and listed is None and (not request.echo or logprobs is None):
         return call
     check_scored(request, call.first.n, writes=writes)
-    wanted = [each for each in (request.logprobs, listed) if each is not None]
+    wanted = [each for each in (logprobs, listed) if each is not None]
     count = max(1, *wanted) if wanted else 0  # with 0, no step is kept
     return replace(
         call,
@@ -210,6 +212,17 @@ def read_completion(request: CompletionRequest, service: Service, limits: Server
         scored=tuple(scoring(each, count) for each in call.requests),
         prompt_logprobs=None if listed is None else PromptLogprobs(listed, request.model, engine),
     )
+
+
+def _formed(call: ApiCall, request: CompletionRequest, *, strict: bool) -> ApiCall:
+    """A call whose texts have the form that the request asks for."""
+    wanted, name = read_format(request.response_format, strict=strict), "response_format"
+    if wanted is None:
+        return call
+    if call.first.constraint is not None:
+        raise invalid(name, f"{name} and {call.constraint_field} are given: leave one out")
+    bound = tuple(replace(each, constraint=wanted) for each in call.requests)
+    return replace(call, requests=bound, constraint_field=name)
 
 
 def engine_of(service: Service, model: str) -> Engine:
@@ -230,7 +243,8 @@ def _call(
 ) -> ApiCall:
     most, clamped = _most(request, limits, least)
     try:
-        written = Limits(max(1, most), _stops(request.stop, limits), _least(request, max(1, most)))
+        least_of_all, keeps = _least(request, max(1, most)), request.include_stop_str_in_output is True
+        written = Limits(max(1, most), _stops(request.stop, limits), least_of_all, keeps)
     except SpecError as error:
         raise refusal_of(error, param="stop") from None
     engine = engine_of(service, request.model)
@@ -241,10 +255,8 @@ def _call(
         raise invalid("n", f"{what}, and this server writes {limits.n} texts at most for a request")
     if limits.strict and options is not None and not request.stream:
         raise invalid("stream_options", "stream_options is given, but stream is not true")
-    for name in ("include_obfuscation",) * limits.strict + ("continuous_usage_stats",):
-        if options is not None and getattr(options, name):
-            words = "chunks are not padded" if name == "include_obfuscation" else "usage comes once, at the end"
-            raise unsupported(f"stream_options.{name}", True, words)
+    if limits.strict and options is not None and options.include_obfuscation:
+        raise unsupported("stream_options.include_obfuscation", True, "chunks are not padded")
     check_stop_ids(request, engine)
     method = reasoned_as(read_method(request, engine), request)
     weights = read_weights(request, method, engine)
@@ -262,6 +274,7 @@ def _call(
         bool(request.stream),
         bool(request.stream and options and options.include_usage),
         logprobs,
+        counts_on=bool(options and options.continuous_usage_stats),
         sampling_field="unisono.sampling" if extension is None or extension.draw is None else "unisono.draw",
         constraint_field=constraint_field,
         clamped=clamped,

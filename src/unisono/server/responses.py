@@ -65,6 +65,10 @@ class Answer:
         self.created = int(time.time())
         self.written: dict[int, _Written] = {}
         """By choice of a stream, what was written of it."""
+        self._read: list[int] = []
+        """By prompt, its tokens as the lead counts them."""
+        self._pieces: dict[int, int] = {}
+        """By choice of a stream, how many pieces it has."""
         self.scored: list[ScoredPrompt] = []
         """By prompt, how likely it was found, where that is asked for."""
 
@@ -73,8 +77,12 @@ class Answer:
         call = self.call
         requests = (*call.requests, *call.scored)
         await engine.begin(handle, requests, call.constraint_field, call.sampling_field)
+        if call.counts_on:
+            read = [{name: len(ids) for name, ids in each.ids.items()} for each in handle.prepared]
+            self._read = [*map(self._lead_s, read)]
         async for index, event in handle.events():
             if call.stream:
+                self._pieces[index] = event.pieces if isinstance(event, Wrote) else event.generation.usage.pieces
                 for chunk in self.chunks(index, event):
                     yield chunk
         for body in self.last_bodies(handle):
@@ -133,16 +141,21 @@ class Answer:
 
     def chunk(self, choice: Any, report: TextReport | None) -> bytes:
         """A chunk of one choice."""
-        usage = {"usage": None} if self.call.include_usage else {}
-        return self.record(self.part, [choice], [] if report is None else [report], **usage)
+        usage = self._so_far(choice.index) if self.call.include_usage and self.call.counts_on else None
+        more = {"usage": usage} if self.call.include_usage else {}
+        return self.record(self.part, [choice], [] if report is None else [report], **more)
+
+    def _so_far(self, index: int) -> CompletionUsage:
+        read, written = self._read[index // self.n], self._pieces[index]
+        return CompletionUsage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
 
     def usage(self, ended: Mapping[int, Generation]) -> CompletionUsage:
         """Tokens of each prompt as the lead counts them (where it was away, who has most), and pieces of all texts."""
         texts = {index: generation for index, generation in ended.items() if index < self.call.texts}
         prompts = [generation for index, generation in texts.items() if index % self.n == 0]
-        read = sum(self._prompt_tokens(generation) for generation in prompts)
+        read = sum(self._lead_s(generation.usage.prompt_tokens) for generation in prompts)
         if not self.call.requests:  # the prompts are all that was scored, and what precedes them
-            read = sum(self._prompt_tokens(each) + each.usage.pieces for each in ended.values())
+            read = sum(self._lead_s(each.usage.prompt_tokens) + each.usage.pieces for each in ended.values())
         written = sum(generation.usage.pieces for generation in texts.values())
         reasoned = sum(generation.usage.reasoning for generation in texts.values())
         details: dict[str, int] = {"reasoning_tokens": reasoned} if reasoned else {}
@@ -152,8 +165,8 @@ class Answer:
         found = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
         return CompletionUsage.model_validate({**found, **more})
 
-    def _prompt_tokens(self, generation: Generation) -> int:
-        counts = generation.usage.prompt_tokens
+    def _lead_s(self, counts: Mapping[str, int]) -> int:
+        """The lead's count of a prompt, or, where it was away, the greatest."""
         return counts[self.call.lead] if self.call.lead in counts else max(counts.values())
 
     def reasoning(self, text: str | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from openai.types.chat.chat_completion_token_logprob import TopLogprob
 from openai.types.completion_choice import Logprobs
 from openai.types.responses import ResponseIncludable
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
+from typing_extensions import TypedDict
 
 from unisono.server.message_types import Messages, ToolChoice
 from unisono.vocab.marks import MARKS
@@ -68,8 +69,15 @@ class JsonObjectFormat(shared_params.ResponseFormatJSONObject, total=False):
     schema: dict[str, Any] | bool | None
 
 
+class RegexFormat(TypedDict):
+    """TGI's: text that matches a regular expression."""
+
+    type: Literal["regex"]
+    regex: Text
+
+
 ResponseFormat = Annotated[
-    shared_params.ResponseFormatText | JsonObjectFormat | shared_params.ResponseFormatJSONSchema,
+    shared_params.ResponseFormatText | JsonObjectFormat | shared_params.ResponseFormatJSONSchema | RegexFormat,
     Field(discriminator="type"),
 ]
 
@@ -92,8 +100,8 @@ class StreamOptions(Record):
     """Whether the last chunk, which has no choices, reports the usage."""
     include_obfuscation: bool | None = None
     """Without effect: chunks are not padded."""
-    continuous_usage_stats: Annotated[bool | None, Field(json_schema_extra={"not": {"const": True}})] = None
-    """Only ``false``: usage comes once."""
+    continuous_usage_stats: bool | None = None
+    """vLLM's: whether with ``include_usage`` each chunk reports the usage of its choice so far."""
 
 
 class UnisonoOptions(Record):
@@ -127,6 +135,8 @@ class GenerationFields(Record):
 
     model: str
     """An ensemble, or ``ensemble/member`` for one member alone."""
+    do_sample: bool | None = None
+    """``false`` is temperature 0; ``true`` needs a temperature above it."""
     frequency_penalty: Penalty | None = None
     guided_choice: Annotated[list[Text] | None, Field(min_length=1)] = None
     """These six are other servers' names for a constraint."""
@@ -140,6 +150,10 @@ class GenerationFields(Record):
     max_tokens: Most = _named("max_tokens", "n_predict", "max_new_tokens", "num_predict", "max_output_tokens")
     """-1 stands for as many as the server allows."""
     max_completion_tokens: Most = None
+    n_probs: Annotated[int | None, Field(ge=0, le=20)] = None
+    """llama.cpp's: how many of the most likely pieces to list for each, as ``logprobs``; 0 stands for none."""
+    include_stop_str_in_output: bool | None = _named("include_stop_str_in_output", "no_stop_trim")
+    """Whether a text that a stop string ends is cut behind it."""
     ignore_eos: bool | None = _named("ignore_eos", "ban_eos_token")
     """Whether END is never chosen."""
     min_tokens: Annotated[int | None, Field(ge=0)] = _named("min_tokens", "min_new_tokens")
@@ -147,7 +161,7 @@ class GenerationFields(Record):
     min_p: Annotated[float | None, Field(ge=0, le=1)] = None
     include_reasoning: bool | None = None
     """``false`` leaves what was reasoned out of the answer; it is counted."""
-    n: Annotated[int | None, Field(ge=1)] = _named("n", "num_return_sequences")
+    n: Annotated[int | None, Field(ge=1)] = _named("n", "num_return_sequences", "n_cmpl")
     prefill: Prefill | None = None
     """What the text begins with: the answer's first words, or a list of all pieces so far, as a trace has them."""
     presence_penalty: Penalty | None = None
@@ -165,14 +179,15 @@ class GenerationFields(Record):
     stream_options: StreamOptions | None = None
     temperature: Annotated[float | None, Field(ge=0, le=100)] = None
     thinking_token_budget: Annotated[int | None, Field(ge=-1)] = _named(
-        "thinking_token_budget", "thinking_budget_tokens", "reasoning_budget_tokens", "thinking_budget"
+        *("thinking_token_budget", "thinking_budget_tokens", "reasoning_budget_tokens"),
+        *("thinking_budget", "reasoning_budget"),
     )
     """Pieces of reasoning at most: 0 stands for none, -1 for as many as the members want."""
     top_k: Annotated[int | None, Field(ge=-1, le=2**31)] = None
     """0 and -1 stand for all."""
     top_p: Annotated[float | None, Field(ge=0, le=1)] = None
     truncated_sampling: bool | None = None
-    typical_p: Annotated[float | None, Field(gt=0, le=1)] = _named("typical_p", "typical")
+    typical_p: Annotated[float | None, Field(gt=0, le=1)] = _named("typical_p", "typical", "typ_p")
     user: Logged = None
     """Written to the log."""
     unisono: UnisonoOptions | None = None
@@ -238,6 +253,8 @@ class CompletionRequest(GenerationFields):
 
     prompt: Text | Annotated[Texts | TokenIds | ListsOfIds, Field(min_length=1)]
     """Token ids only for a member alone."""
+    response_format: ResponseFormat | None = None
+    """vLLM's and SGLang's: the same as in chats."""
     echo: bool | None = None
     logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
     prompt_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None

@@ -9,7 +9,8 @@ from unisono.chat.encoding_process import size_of
 from unisono.engine.engine import Engine
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.body import read_body, read_record
-from unisono.server.fields import OF_TOKENS, Field
+from unisono.server.field_tables import OF_TOKENS
+from unisono.server.fields import Field
 from unisono.server.limits import CHARACTERS
 from unisono.server.middleware import LOG
 from unisono.server.pieces import detokenize, pieces_json, prompt_of, tokenize

@@ -25,8 +25,8 @@ from unisono.chat.tool_parser import (
     Content,
     FoundCall,
 )
-from unisono.config.constraint import LARK, Constraint
-from unisono.constraints.json_schema import without_unknown_formats
+from unisono.config.constraint import LARK, REGEX, Constraint
+from unisono.constraints.json_schema import DEFINED_FORMATS, FORMATS, without_unknown_formats
 from unisono.engine.beginning import Beginning
 from unisono.engine.engine import Engine
 from unisono.errors import PromptError, SpecError, nearest, shown
@@ -147,6 +147,9 @@ def read_calling(
         field = _restricting(offered, several=several) if names is None else "tool_choice"
         if field is None and (form.begin_token is not None or set(engine.union.marks) & set(OF_CALLS)):
             field = "tools"  # no text that reads like the token is to begin a call, and no mark where the lead has none
+        if answer is not None and answer.kind == REGEX:
+            words = "is a regular expression beside tools: give a JSON schema, or tool_choice none"
+            raise invalid("response_format", f"response_format {words}")
         if answer is not None:
             kept = [_without_formats(tool) for tool in offered]
             calling = _restricted(form, kept, "response_format", names, answer=answer, several=several)
@@ -157,8 +160,9 @@ def read_calling(
             calling = Calling(offered, form, None)
         return replace(calling, tools=offered, as_function=old)
     chosen = None if choice == "required" else choice["function"]["name"]  # type: ignore[index]
-    calling = _restricted(form, offered, "tool_choice", names, chosen=chosen, several=several and chosen is None)
-    return replace(calling, as_function=old)
+    kept = offered if strict else tuple(_without_formats(tool, DEFINED_FORMATS) for tool in offered)
+    calling = _restricted(form, kept, "tool_choice", names, chosen=chosen, several=several and chosen is None)
+    return replace(calling, tools=offered, as_function=old)
 
 
 def check_begun(begin: Beginning | None, calling: Calling | None) -> None:
@@ -249,10 +253,10 @@ def _loosened(tool: Tool) -> Tool:
     return {**tool, "function": {**function, "parameters": {"type": "object"}}}
 
 
-def _without_formats(tool: Tool) -> Tool:
+def _without_formats(tool: Tool, known: Sequence[str] = FORMATS) -> Tool:
     """A tool that need not be called: no format that the grammar lacks keeps it from being offered."""
     function = tool["function"]
-    return {**tool, "function": {**function, "parameters": without_unknown_formats(function.get("parameters"))}}
+    return {**tool, "function": {**function, "parameters": without_unknown_formats(function.get("parameters"), known)}}
 
 
 def _restricted(

@@ -1,4 +1,4 @@
-"""How many values JSON has: each costs time, however few bytes it has."""
+"""How many values JSON has, and how deep they stand: each costs time, however few bytes it has."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ from typing import Any
 
 IDS = ("prompt", "tokens")
 """Fields of which token ids do not count: tokens have a limit of their own."""
+
+
+DEEPEST = 256
+"""The levels of a body: what walks through it, level by level, has a stack of some thousand calls."""
+
+
+def is_deeper(value: Any, most: int = DEEPEST) -> bool:
+    """Whether there are more levels of lists and objects than a number."""
+    level = [value]
+    for _ in range(most):
+        parts = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [each for part in parts for each in part if isinstance(each, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def body_has_more(body: Mapping[str, Any], most: int) -> bool:

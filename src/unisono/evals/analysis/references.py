@@ -18,7 +18,7 @@ from unisono.evals.records import Question, Task
 from unisono.fitting.bounds import LEAST_PRIOR
 from unisono.records import Score
 from unisono.reference_answers import FORM, Reference, reference_of
-from unisono.user_files import DATA, read_bytes, why_no_json
+from unisono.user_files import read_data, why_no_json
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
 """What stands in place of a question that says nothing (Zhao et al., arXiv 2102.09690, section 5)."""
@@ -45,7 +45,7 @@ def fitted_on(tasks: Sequence[Task]) -> list[FittedOn]:
 def read_answers(path: Path) -> tuple[list[Reference], FittedOn]:
     """The prompts and answers of JSON lines. Raises a `SpecError` that names the line."""
     try:
-        data = read_bytes(path, DATA, named=True)
+        data = read_data(path, named=True)
     except OSError as error:
         raise SpecError(f"cannot read {str(path)!r}: {error.strerror}", hint=FORM) from error
     found = []

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from unisono.errors import SpecError, nearest, shown
-from unisono.user_files import DATA, read_bytes, why_no_json
+from unisono.user_files import read_data, why_no_json
 
 FORM = "each line is an object of JSON; docs/evaluation.md shows one of each task"
 LETTERS = string.ascii_uppercase
@@ -184,7 +184,7 @@ def read_rows(path: Path, recipe: Recipe, definitions: Sequence[str]) -> tuple[l
     Raises a `SpecError` when the file cannot be read or is empty, or a line is broken, names no part, or repeats an id.
     """
     try:
-        data = read_bytes(path, DATA)
+        data = read_data(path)
     except OSError as error:
         raise SpecError(
             f"cannot read {str(path)!r}: {error.strerror}",

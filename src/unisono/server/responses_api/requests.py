@@ -53,6 +53,9 @@ def read_response(
     engine_of(service, request.model)
     if request.n not in (None, 1):
         raise unsupported("n", request.n, "a response is one text")
+    if request.n_probs:
+        words = "use include: ['message.output_text.logprobs'], and top_logprobs"
+        raise unsupported("n_probs", request.n_probs, words)
     if request.top_logprobs and request.likeliest is None:
         words = f"top_logprobs is {request.top_logprobs}, but include lacks message.output_text.logprobs"
         raise invalid("top_logprobs", words)
