@@ -125,7 +125,7 @@ class StepRecord:
     kind: str | None = None
     """What happened: ``agreed``, ``carried``, ``overruled``, ``nobody``, ``shut`` or ``forced``. Only in a trace."""
     winners: tuple[str, ...] = ()
-    """The members whose first choice the piece is. Only in a trace."""
+    """The members whose first choice the piece is, or each of its bytes where these were walked. Only in a trace."""
     walked: int | None = None
     """How many of its bytes were chosen one by one (`vocabulary: bytes`): 0 if the members' cuts agreed."""
     about: Mapping[str, object] | None = field(default=None, compare=False)

@@ -78,9 +78,9 @@ def test_a_beam_that_drops_nothing_has_the_probability_of_all_cuts(name: str, pr
             walk, runner = engine._bytes.walk(sequence), engine._runner
             written, likelihood = b"", 1.0
             for byte in text:
-                while any(cursor.unread() for cursor in walk.cursors.values()):
+                while any(cursor.unread() for cursor in walk.voters.cursors.values()):
                     runner.read_rows(rows(walk))
-                [cursor] = walk.cursors.values()
+                [cursor] = walk.voters.cursors.values()
                 q_C = next_symbols([path.hypothesis for path in cursor.paths])
                 np.testing.assert_allclose(q_C, oracle.next_symbols(written), rtol=1e-4, atol=1e-9)
                 assert q_C.sum() == pytest.approx(1)
@@ -317,7 +317,8 @@ def test_a_byte_that_one_member_cannot_spell_is_not_written() -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"gate": "confidence:0.5"}, "the gate 'confidence:0.5'"),
+        ({"gate": "certain"}, "the gate 'certain'"),
+        ({"sampling": "1 truncated_sampling"}, "truncated_sampling"),
         ({"speculate": "ngram"}, "speculate ngram:6"),
         ({"sampling": "beam_width:2"}, "beam_width 2"),
         ({"sampling": "mixture"}, "mixture"),
