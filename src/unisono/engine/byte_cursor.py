@@ -144,10 +144,10 @@ class ByteCursor:
         self._go_on(path, path.hypothesis.told.trie.ids(cut.place))
 
     def take_byte(self, byte: int) -> None:
-        """Go on behind one more byte. Where no hypothesis allows it, the heaviest is cut anew from its last cut on."""
+        """Go on behind one more byte."""
         kept = pruned(extended([path.hypothesis for path in self.paths], byte), self.beam, self.least)
         if not kept:
-            self._cut_anew(bytes([byte]))
+            self._go_on_without_mass(byte)
             return
         parents = {each.parent for each in kept}
         staying = {each.parent for each in kept if each.completed is None}
@@ -295,9 +295,17 @@ class ByteCursor:
         self.close_others()
         return self.paths[0]
 
-    def _cut_anew(self, following: bytes) -> None:
+    def _go_on_without_mass(self, byte: int) -> None:
+        """Cut the heaviest hypothesis anew, or, inside a character that no shorter pieces spell, keep one that goes on."""
+        rest = self.paths[0].hypothesis.rest + bytes([byte])
+        for number, path in enumerate(() if self.its.can_cut_anew(rest) else self.paths):
+            told = path.hypothesis.told
+            if (node := told.trie.child(told.node, byte)) is not None and len(node.byte_K):
+                self.paths.insert(0, self.paths.pop(number))
+                self._keep_heaviest().hypothesis = Hypothesis(1.0, told._replace(node=node))
+                return
         path = self._keep_heaviest()
-        self._go_on(path, self.its.spelled(path.hypothesis.rest + following, opening=path.opening))
+        self._go_on(path, self.its.spelled(rest, opening=path.opening))
 
     def _go_on(self, path: BytePath, ids: Sequence[int], weight: float = 1.0, *, opening: bool = False) -> None:
         path.cursor.ids += ids

@@ -96,7 +96,7 @@ class ByteVoters:
             return q_KC[0]
         loss_KB = [[self._losses.get(name, 0.0)] for name in self.cursors]
         weights = [self._plan.weights[name] for name in self.cursors]
-        return self._plan.combine([its_C[None] for its_C in q_KC], weights, loss_KB)[0]
+        return np.asarray(self._plan.combine([its_C[None] for its_C in q_KC], weights, loss_KB)[0])
 
     def next_cuts(self, *, ends: bool) -> list[Cut] | None:
         """The next cuts of those that are asked, where all write the same, and the others can spell it."""
