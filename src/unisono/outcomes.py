@@ -41,7 +41,7 @@ class Outcome:
     part: Part
     lead: str | None
     winners: tuple[str, ...]
-    """The members that were asked and whose first choice it is."""
+    """The members that were asked and whose first choice it is; of bytes that were chosen one by one, each of them."""
     overruled: tuple[str, ...]
     """The members that were asked and whose first choice is another one. Subtracted ones are in neither."""
     masses: Mapping[str, float]
@@ -92,9 +92,8 @@ def outcome_of(step: StepRecord) -> Outcome:
     piece: Symbol = step.mark or step.piece
     choices = {name: pieces[0] for name, pieces in step.top.items() if pieces}
     added = {name: choice for name, choice in choices.items() if name not in step.subtracted}
-    winners = tuple(
-        name for name, (choice, p) in added.items() if choice == piece or step.members.get(name, 0.0) >= p
-    )  # of two pieces that are as likely, either is a first choice
+    # Bytes that were walked are held to first choices one by one: a piece of them is no cut of a member.
+    winners = tuple(name for name in step.winners if name in added) if step.walked else _winners(step, piece, added)
     draft = step.draft
     return Outcome(
         kind=_kind(step, winners, added),
@@ -105,7 +104,7 @@ def outcome_of(step: StepRecord) -> Outcome:
         overruled=tuple(name for name in added if name not in winners),
         masses=step.members,
         choices=choices,
-        contest=_contest(step, {piece, *(choice for choice, _ in choices.values())}),
+        contest=_contest(step, {piece} if step.walked else {piece, *(choice for choice, _ in choices.values())}),
         drafted=None if draft is None else draft.accepted,
         drafter=None if draft is None else draft.drafter,
         ensembled=not step.unasked and not step.absent,
@@ -127,6 +126,11 @@ def summary_of(outcomes: Sequence[Outcome]) -> Summary:
         members={name: MemberRecord(count, overruled[name]) for name, count in asked.items()},
         contested=tuple(sorted(disputed, key=lambda each: -each[1].contest)[:MOST_CONTESTED]),
     )
+
+
+def _winners(step: StepRecord, piece: Symbol, choices: Mapping[str, tuple[Symbol, float]]) -> tuple[str, ...]:
+    """Of two pieces that are as likely, either is a first choice."""
+    return tuple(name for name, (choice, p) in choices.items() if choice == piece or step.members.get(name, 0.0) >= p)
 
 
 def _kind(step: StepRecord, winners: Collection[str], asked: Collection[str]) -> Kind:

@@ -125,7 +125,8 @@ class StepRecord:
     kind: str | None = None
     """What happened: ``agreed``, ``carried``, ``overruled``, ``nobody``, ``shut`` or ``forced``. Only in a trace."""
     winners: tuple[str, ...] = ()
-    """The members whose first choice the piece is, those that are subtracted left out. Only in a trace."""
+    """The members whose first choice the piece is, or each of its bytes where these were walked; those that are
+    subtracted left out. Only in a trace."""
     subtracted: tuple[str, ...] = ()
     """The members with a negative weight: what they find likely becomes less likely, so that they win no piece."""
     walked: int | None = None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
+from support.bytes_ensembles import EXACT, essence, load, make_tiny, written
 from support.enumeration import Enumeration
 from support.fakes import PROMPTS, STORY, fail, make_fakes, step_in_spite_of_failures
 from unisono.backends.fake.backend import FAKE_MODELS, scripted_rule
@@ -25,35 +26,24 @@ from unisono.engine.request import GenerationRequest
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.fusion.byte_beam import next_symbols
-from unisono.records import Generation, Limits
+from unisono.records import Limits
 from unisono.testing import (
     FakeModel,
     LongestMatchTokenizer,
     byte_level_table,
-    hashed_rule,
     register_fake,
     sentencepiece_table,
 )
 
-EXACT = "bytes beam:64 least:0"
-WORDS = {"p": ["th", "the", "he", " t", " th"], "q": ["hen", "en", "the", " the"]}
 TEXTS = (b" then", b"the", b"n t")
 
 
 @pytest.fixture(autouse=True)
 def fakes() -> Iterator[None]:
     make_fakes()
-    for seed, (name, words) in enumerate(WORDS.items()):
-        table = byte_level_table(words) if name == "p" else sentencepiece_table(words)
-        tokenizer = LongestMatchTokenizer(table, leading_space=name == "q")
-        register_fake(name, FakeModel(tokenizer, hashed_rule(len(table.texts), seed)))
+    make_tiny()
     yield
     FAKE_MODELS.clear()
-
-
-def load(names: Sequence[str], vocabulary: str = "bytes", batch: int = 2, **keys: Any) -> Ensemble:
-    members = [{"name": f"{name}{place}", "model": f"fake:{name}"} for place, name in enumerate(names)]
-    return Ensemble.load({"members": members, "vocabulary": vocabulary, **keys}, batch=batch)
 
 
 def plain(engine: Engine, prompt: Prompt) -> list[PlainBytes]:
@@ -61,10 +51,6 @@ def plain(engine: Engine, prompt: Prompt) -> list[PlainBytes]:
         PlainBytes(member, member.encoder.encode(prompt), opening=prompt.begins_answer and member.opens())
         for member in engine.members
     ]
-
-
-def essence(generation: Generation) -> tuple[object, ...]:
-    return generation.data, generation.finish_reason, generation.usage.pieces, generation.usage.parted
 
 
 @pytest.mark.parametrize("prompt", [PROMPTS[0], PROMPTS[6]])
@@ -78,9 +64,9 @@ def test_a_beam_that_drops_nothing_has_the_probability_of_all_cuts(name: str, pr
             walk, runner = engine._bytes.walk(sequence), engine._runner
             written, likelihood = b"", 1.0
             for byte in text:
-                while any(cursor.unread() for cursor in walk.cursors.values()):
+                while any(cursor.unread() for cursor in walk.voters.cursors.values()):
                     runner.read_rows(rows(walk))
-                [cursor] = walk.cursors.values()
+                [cursor] = walk.voters.cursors.values()
                 q_C = next_symbols([path.hypothesis for path in cursor.paths])
                 np.testing.assert_allclose(q_C, oracle.next_symbols(written), rtol=1e-4, atol=1e-9)
                 assert q_C.sum() == pytest.approx(1)
@@ -129,8 +115,8 @@ def test_a_text_is_scored_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_member_is_itself_when_it_is_greedy(name: str) -> None:
     with load([name], "union") as union, load([name]) as walked:
         for prompt in PROMPTS:
-            of_union = _written(union, prompt)
-            of_bytes = _written(walked, prompt)
+            of_union = written(union, prompt)
+            of_bytes = written(walked, prompt)
             assert of_bytes.data == of_union.data
             assert [step.piece for step in of_bytes.steps or ()] == [step.piece for step in of_union.steps or ()]
             assert of_bytes.usage.parted == 0
@@ -141,18 +127,18 @@ def test_one_member_is_itself_when_it_is_greedy(name: str) -> None:
 def test_the_same_model_twice_is_that_model() -> None:
     with load(["a"]) as once, load(["a", "a"]) as twice:
         for prompt in PROMPTS:
-            assert essence(_written(twice, prompt)) == essence(_written(once, prompt))
+            assert essence(written(twice, prompt)) == essence(written(once, prompt))
 
 
 def test_order_changes_no_text() -> None:
     with load(["a", "b"], lead="b1") as one, load(["b", "a"], lead="b0") as other:
         for prompt in PROMPTS:
-            assert essence(_written(one, prompt)) == essence(_written(other, prompt))
+            assert essence(written(one, prompt)) == essence(written(other, prompt))
 
 
 def test_cuts_that_part_are_walked_and_told() -> None:
     with load(["a", "b", "c"]) as ensemble:
-        generation = _written(ensemble, PROMPTS[4])
+        generation = written(ensemble, PROMPTS[4])
     steps = generation.steps or ()
     assert b"".join(step.piece or b"" for step in steps) == generation.data
     assert generation.usage.parted == sum(bool(step.walked) for step in steps)
@@ -167,7 +153,7 @@ def test_cuts_that_part_are_walked_and_told() -> None:
 def test_batches_change_no_text() -> None:
     for sampling in ("greedy", "1 seed:5"):
         with load(["a", "b"], sampling=sampling, batch=8) as ensemble:
-            alone = [essence(_written(ensemble, prompt)) for prompt in PROMPTS]
+            alone = [essence(written(ensemble, prompt)) for prompt in PROMPTS]
             engine = ensemble._engine
             texts = [engine.add(prompt, Limits(12), trace=True) for prompt in PROMPTS]
             while engine.active:
@@ -189,7 +175,7 @@ def test_several_texts_of_a_prompt_have_seeds_of_their_own() -> None:
 
 def test_a_failed_pass_changes_no_text() -> None:
     with load(["a", "b"], batch=4) as ensemble:
-        expected = [essence(_written(ensemble, prompt)) for prompt in PROMPTS[:4]]
+        expected = [essence(written(ensemble, prompt)) for prompt in PROMPTS[:4]]
         engine = ensemble._engine
         count = iter(range(10_000))
         fail(engine, "b1", lambda feeds: next(count) % 3 == 0)
@@ -305,7 +291,7 @@ def test_several_members_draw_from_the_mean_of_their_bytes() -> None:
     assert first == pytest.approx({b"a": 0.6, b"b": 0.4}, abs=1e-6)
 
 
-def test_a_byte_that_one_member_cannot_spell_is_not_written() -> None:
+def test_a_byte_that_one_member_cannot_spell_is_notwritten() -> None:
     table = byte_level_table(["ab"])
     lacking = sentencepiece_table(["ab", *map(chr, range(0x20, 0x7F)), "\n"], byte_fallback=False)
     register_fake("x", FakeModel(LongestMatchTokenizer(table), scripted_rule(table, {"": {b"\xf1": 0.9, "a": 0.1}})))
@@ -317,7 +303,8 @@ def test_a_byte_that_one_member_cannot_spell_is_not_written() -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"gate": "confidence:0.5"}, "the gate 'confidence:0.5'"),
+        ({"gate": "certain"}, "the gate 'certain'"),
+        ({"sampling": "1 truncated_sampling"}, "truncated_sampling"),
         ({"speculate": "ngram"}, "speculate ngram:6"),
         ({"sampling": "beam_width:2"}, "beam_width 2"),
         ({"sampling": "mixture"}, "mixture"),
@@ -345,14 +332,6 @@ def test_a_form_that_is_none_is_refused() -> None:
             load(["a"], vocabulary)
     with load(["a"], "union") as ensemble, pytest.raises(SpecError, match="5 cuts of a text"):
         ensemble.generate("a", vocabulary="bytes")
-
-
-def _written(ensemble: Ensemble, prompt: Prompt) -> Generation:
-    engine = ensemble._engine
-    text = engine.add(prompt, Limits(12), trace=True)
-    while engine.active:
-        engine.step()
-    return text.generation()
 
 
 def register_writers() -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from unisono.config.gate import Gate
 from unisono.config.method import Method
-from unisono.config.sampling import MEMBER, SHAPING
+from unisono.config.sampling import MEMBER, SHAPING, TRUNCATED
 from unisono.config.vocabulary import BYTES
 from unisono.errors import SpecError
 
@@ -41,9 +40,9 @@ def _temperature(method: Method) -> str:
 
 WANTS = (
     Want(
-        lambda method: "" if method.gate == Gate() else f"the gate {str(method.gate)!r}",
-        "a member that is not asked cannot follow the cuts of a text",
-        "leave the gate out",
+        lambda method: f"the gate {str(method.gate)!r}" if method.gate.is_certain else "",
+        "whether all next cuts agree is known when all have been asked",
+        "leave the gate out, or choose one that reads the lead, such as confidence:0.5",
     ),
     Want(
         lambda method: "" if method.speculate is None else f"speculate {method.speculate}",
@@ -59,6 +58,11 @@ WANTS = (
         lambda method: method.sampling.written if method.sampling.mixture else "",
         "it draws one member for each piece, and a byte is none",
         "write sampling: 1, which draws from all",
+    ),
+    Want(
+        lambda method: TRUNCATED if method.sampling.truncated_sampling else "",
+        "it guesses what truncated members do not tell, and the mass of a byte is the sum of all that they could tell",
+        "leave it out",
     ),
     Want(
         _temperature,

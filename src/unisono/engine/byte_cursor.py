@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,12 +13,15 @@ from numpy.typing import NDArray
 
 from unisono.backends.base import Array
 from unisono.config.sampling import Sampling
-from unisono.engine.byte_member import ByteMember
+from unisono.engine.byte_member import ByteMember, Place
 from unisono.engine.cursor import Cursor
 from unisono.engine.member import Member
 from unisono.fusion.byte_beam import Hypothesis, extended, next_cut, next_symbols, pruned
 from unisono.vocab.byte_trie import BYTES
 
+log = logging.getLogger(__name__)
+
+REAL_MASS = 0.1  # of hypotheses that are dropped for want of room: from so much on it is said
 Following = bytes | int
 """What a cut writes: bytes, or a mark or END by its place among the classes."""
 
@@ -46,6 +50,10 @@ class Cut(NamedTuple):
     p: float
     """Its probability, of all hypotheses' mass."""
 
+    @property
+    def first_symbol(self) -> int:
+        return self.following[0] if isinstance(self.following, bytes) else BYTES + self.following
+
 
 class ByteCursor:
     """The hypotheses of one text, the heaviest first. Their masses sum to 1."""
@@ -56,7 +64,13 @@ class ByteCursor:
         """Begin with one hypothesis: the prompt as the member's tokenizer cuts it. ``draw`` reshapes what it says."""
         self.its = its
         self.paths = [BytePath(cursor, Hypothesis(1.0), opening)]
-        self._beam, self._least, self._draw = beam, least, draw
+        self.beam, self.least, self._draw = beam, least, draw
+        self._missed = b""
+        """What was written without it, and is not cut yet."""
+        self._reach = set[Place]()
+        """Where all ways of cutting what it missed lead; followed of a member that cannot spell every byte."""
+        self.behind = b""
+        """Of what it missed, the bytes that begin a piece behind the whole ones, until the model has been asked."""
 
     @property
     def member(self) -> Member:
@@ -77,15 +91,28 @@ class ByteCursor:
 
     def read(self, path: BytePath, logits_V: Array) -> None:
         """Note what follows a hypothesis."""
-        path.hypothesis = self.told(logits_V, path.hypothesis.weight, opening=path.opening)
+        self.hear(path, self.told(logits_V, opening=path.opening))
 
-    def told(self, logits_V: Array, weight: float = 1.0, *, opening: bool = False) -> Hypothesis:
+    def hear(self, path: BytePath, told: Hypothesis) -> None:
+        """The same, from a hypothesis of the same ids."""
+        path.hypothesis = Hypothesis(path.hypothesis.weight, told.heard)
+        if self.behind:
+            node = told.told.trie.descend(told.told.node, self.behind)
+            assert node is not None, "the bytes were seen to begin a piece"
+            self.behind = b""
+            path.hypothesis = Hypothesis(1.0, told.told._replace(node=node))
+
+    def told(self, logits_V: Array, *, opening: bool) -> Hypothesis:
         """A hypothesis at a cut, and what follows it."""
-        return self.its.told(logits_V, weight, opening=opening, draw=self._draw)
+        return self.its.told(logits_V, opening=opening, draw=self._draw)
 
     def next_symbols(self) -> NDArray[np.float64]:
         """The member's distribution over 256 bytes, marks and END."""
         return next_symbols([path.hypothesis for path in self.paths])
+
+    def own_next(self) -> NDArray[np.floating]:
+        """What the heaviest hypothesis, at a cut, gives pieces, marks and END, before options reshape it."""
+        return self.paths[0].hypothesis.told.own_C
 
     def next_cut(self, *, ends: bool = True) -> Cut | None:
         """What the heaviest hypothesis would write up to its next cut; ``None`` where it gives nothing any mass."""
@@ -93,14 +120,14 @@ class ByteCursor:
         place = next_cut(heaviest, ends=ends)
         if place is None:
             return None
-        p_C, trie, node = heaviest.told
+        p_C, trie, node, _ = heaviest.told
         following = place - len(trie) if place >= len(trie) else trie.pieces[place][node.depth :]
         return Cut(following, place, heaviest.weight * float(p_C[place]))
 
     def cuts(self, count: int) -> list[tuple[Following, float]]:
         """The likeliest that the heaviest hypothesis would write up to its next cut, for a trace."""
         heaviest = self.paths[0].hypothesis
-        p_C, trie, node = heaviest.told
+        p_C, trie, node, _ = heaviest.told
         inside = heaviest.told.longer
         inside_C = p_C[inside]
         some = np.argpartition(-inside_C, count)[:count] if len(inside_C) > count else np.arange(len(inside_C))
@@ -117,10 +144,10 @@ class ByteCursor:
         self._go_on(path, path.hypothesis.told.trie.ids(cut.place))
 
     def take_byte(self, byte: int) -> None:
-        """Go on behind one more byte. Where no hypothesis allows it, the heaviest is cut anew from its last cut on."""
-        kept = pruned(extended([path.hypothesis for path in self.paths], byte), self._beam, self._least)
+        """Go on behind one more byte."""
+        kept = pruned(extended([path.hypothesis for path in self.paths], byte), self.beam, self.least)
         if not kept:
-            self._cut_anew(bytes([byte]))
+            self._go_on_without_mass(byte)
             return
         parents = {each.parent for each in kept}
         staying = {each.parent for each in kept if each.completed is None}
@@ -144,36 +171,104 @@ class ByteCursor:
             undoing.pop_all()
         self.paths = paths
 
-    def feasible(self) -> NDArray[np.bool_] | None:
-        """The bytes that the member can read next; ``None`` for all."""
+    def miss(self, data: bytes) -> None:
+        """Note what was written without it: it reads that as its tokenizer cuts it, when it is next asked."""
+        if not self._missed:
+            self.close_others()
+            self._reach = self._places()
+        for byte in data if self.its.missing else b"":
+            self._reach = self.its.onward(self._reach, byte)
+        self._missed += data
+
+    def catch_up(self) -> None:
+        """Go on behind what it missed, with one hypothesis."""
+        if self._missed:
+            path, missed = self._keep_heaviest(), self._missed
+            ids, behind = self.its.cut(path.hypothesis.rest + missed, opening=path.opening)
+            self._go_on(path, ids, opening=path.opening and not ids)
+            self._missed, self.behind, self._reach = b"", behind, set()
+
+    def can_read(self, data: bytes) -> bool:
+        """Whether it can spell some bytes that are written without it."""
+        if not self.its.missing:
+            return True
+        places = self._places()
+        for byte in data:
+            places = self.its.onward(places, byte)
+        return bool(places)
+
+    def feasible(self, *, later: bool = False) -> NDArray[np.bool_] | None:
+        """The bytes that the member can read next; ``None`` for all. It may read them ``later``, when it is asked."""
         missing = self.its.missing
         if not missing:
             return None
         feasible_C = np.zeros(BYTES, np.bool_)
-        if self.its.member.speller.spell(self.paths[0].hypothesis.rest) is not None:  # it can be cut anew
+        if later:
+            for _, node in self._places():
+                feasible_C[node.byte_K] = True
+            return feasible_C
+        if self.its.can_cut_anew(self.paths[0].hypothesis.rest):
             feasible_C[:] = True
             feasible_C[list(missing)] = False
         for path in self.paths:
             feasible_C[path.hypothesis.told.node.byte_K] = True
         return feasible_C
 
+    def _places(self) -> set[Place]:
+        """Where all ways of cutting what follows its whole pieces lead."""
+        if self._missed:
+            return self._reach
+        heaviest = self.paths[0]
+        if heaviest.hypothesis.heard is None:
+            return {self.its.root(opening=heaviest.opening)}
+        told, rest = heaviest.hypothesis.told, heaviest.hypothesis.rest
+        anew = {self.its.root(opening=False)} if rest and self.its.can_cut_anew(rest) else set()
+        return {(told.trie, told.node)} | anew
+
+    def drop_full(self) -> None:
+        """Drop hypotheses that the member's context cannot hold, as long as others are left."""
+        left = [path for path in self.paths if not self._is_full(path)]
+        if not left or len(left) == len(self.paths):
+            return
+        mass = sum(path.hypothesis.mass for path in left) / sum(path.hypothesis.mass for path in self.paths)
+        if 1 - mass >= REAL_MASS:
+            log.warning(
+                "member %r: %.0f%% of its mass is dropped: ways of cutting the text that fill its context of %d tokens",
+                self.member.name, 100 * (1 - mass), self.member.backend.facts.context,
+            )  # fmt: skip
+        self._close([path for path in self.paths if self._is_full(path)])
+        self.paths = left
+        for path in left:
+            path.hypothesis = path.hypothesis.scaled(1 / mass)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the member cannot be asked any more: its context holds none of its hypotheses."""
+        return all(map(self._is_full, self.paths))
+
+    def _is_full(self, path: BytePath) -> bool:
+        return path.is_unread and self.member.is_full(path.cursor)
+
     def take_mark(self, place: int) -> None:
         """Go on behind a mark, by its place among the classes. No piece lies across it."""
+        self.catch_up()
         mark = self.its.marks[place]
-        at_cut = [path for path in self.paths if path.hypothesis.is_at_cut]
+        at_cut = [path for path in self.paths if path.hypothesis.is_at_cut] or self.paths[:1]
         weights = [path.hypothesis.weight * self._p_of_class(path, place) for path in at_cut]
         if not sum(weights):
             weights = [path.hypothesis.weight for path in at_cut]
-        self._close([path for path in self.paths if path not in (at_cut or self.paths[:1])])
-        self.paths = at_cut or self.paths[:1]
-        for path, weight in zip(self.paths, weights or [1.0], strict=True):
-            rest = path.hypothesis.rest
+        self._close([path for path in self.paths if path not in at_cut])
+        self.paths = at_cut
+        for path, weight in zip(at_cut, weights, strict=True):
+            rest = path.hypothesis.rest + self.behind
             spelled = self.its.spelled(rest, opening=path.opening) if rest else ()
             ids = (*spelled, *self.its.spelled_mark(mark, opening=path.opening))
             opening = self.member.opens_behind(mark, opening=path.opening and not rest)
-            self._go_on(path, ids, weight / (sum(weights) or 1.0), opening=opening)
+            self._go_on(path, ids, weight / sum(weights), opening=opening)
             if not ids:  # a mark that it does not read: it is asked once more
                 self.member.restore(path.cursor)
+        self.behind = b""
+        self.paths.sort(key=lambda path: -path.hypothesis.weight)
 
     def restore(self) -> None:
         """Forget what a failed pass has left."""
@@ -191,16 +286,26 @@ class ByteCursor:
                 closing.callback(self.member.close, path.cursor, for_good=True)
 
     def _p_of_class(self, path: BytePath, place: int) -> float:
-        p_C, trie, _ = path.hypothesis.told
+        if path.is_unread:
+            return 1.0
+        p_C, trie, _, _ = path.hypothesis.told
         return float(p_C[len(trie) + place])
 
     def _keep_heaviest(self) -> BytePath:
         self.close_others()
         return self.paths[0]
 
-    def _cut_anew(self, following: bytes) -> None:
+    def _go_on_without_mass(self, byte: int) -> None:
+        """Cut the heaviest hypothesis anew; inside a character that no shorter pieces spell, keep one that goes on."""
+        rest = self.paths[0].hypothesis.rest + bytes([byte])
+        for number, path in enumerate(() if self.its.can_cut_anew(rest) else self.paths):
+            told = path.hypothesis.told
+            if (node := told.trie.child(told.node, byte)) is not None and len(node.byte_K):
+                self.paths.insert(0, self.paths.pop(number))
+                self._keep_heaviest().hypothesis = Hypothesis(1.0, told._replace(node=node))
+                return
         path = self._keep_heaviest()
-        self._go_on(path, self.its.spelled(path.hypothesis.rest + following, opening=path.opening))
+        self._go_on(path, self.its.spelled(rest, opening=path.opening))
 
     def _go_on(self, path: BytePath, ids: Sequence[int], weight: float = 1.0, *, opening: bool = False) -> None:
         path.cursor.ids += ids

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +13,19 @@ from unisono.backends.base import Array
 from unisono.config.sampling import Sampling
 from unisono.config.without_union import refusal
 from unisono.engine.member import Member
+from unisono.engine.token_boundary import is_inside_character, unfinished
 from unisono.errors import ModelError, PromptError
 from unisono.fusion.byte_beam import Hypothesis, Told
 from unisono.fusion.fold import FoldPlan, Scratch, bring, fold, plan_fold
 from unisono.fusion.logits_processors import shape
-from unisono.vocab.byte_trie import ByteTrie, Spell
+from unisono.vocab.byte_trie import ByteTrie, Node, Spell
 from unisono.vocab.marks import Mark
 from unisono.vocab.union import Indices, without_space
 
 _HOST = np.empty(0, np.float32)
+
+Place = tuple[ByteTrie, Node]
+"""Where the bytes behind some whole pieces lead."""
 
 
 class ByteMember:
@@ -42,10 +46,7 @@ class ByteMember:
     def spelled(self, piece: bytes, *, opening: bool) -> tuple[int, ...]:
         """The ids as which the member reads some bytes. Raises a `PromptError` where it cannot spell them."""
         if self.member.speller.spell(piece) is None:
-            raise PromptError(
-                f"member {self.member.name!r} cannot spell {piece!r}",
-                hint="`unisono doctor` lists the bytes that are missing; leave the member out, or the characters",
-            )
+            raise self._unspelled(piece)
         return self.member.spell_text(piece, first=opening)
 
     def spelled_mark(self, mark: Mark, *, opening: bool) -> tuple[int, ...]:
@@ -53,7 +54,7 @@ class ByteMember:
         column = len(self.member.map.id_U) - len(self.marks) - 1 + self.marks.index(mark)
         return self.member.spell(column, b"", first=opening)
 
-    def told(self, logits_V: Array, weight: float, *, opening: bool, draw: Sampling | None) -> Hypothesis:
+    def told(self, logits_V: Array, *, opening: bool, draw: Sampling | None) -> Hypothesis:
         """A hypothesis at a cut, and what follows it; ``draw`` reshapes that.
 
         Raises a `ModelError` for what is no number.
@@ -66,9 +67,64 @@ class ByteMember:
                 f"member {self.member.name!r} gave probabilities that are not numbers",
                 hint="its weights are damaged, or its dtype overflows: try dtype: float32 or bfloat16",
             )
-        if draw is not None:
-            p_C = shape(p_C[None], [draw], [{}], [{}])[0]
-        return Hypothesis(weight, Told(p_C, trie, trie.root))
+        shaped_C = p_C if draw is None else shape(p_C[None], [draw], [{}], [{}])[0]
+        return Hypothesis(1.0, Told(shaped_C, trie, trie.root, p_C))
+
+    def root(self, *, opening: bool) -> Place:
+        """Where nothing stands behind the whole pieces."""
+        trie, _ = self._opening if opening else self._inside
+        return trie, trie.root
+
+    def onward(self, places: Iterable[Place], byte: int) -> set[Place]:
+        """Where all the ways of cutting some bytes lead with one byte more."""
+        found: set[Place] = set()
+        for trie, before in places:
+            node = trie.child(before, byte)
+            if node is not None:
+                found |= {(trie, node)} if len(node.byte_K) else set()
+                found |= {self.root(opening=False)} if node.is_piece else set()
+        return found
+
+    def can_cut_anew(self, rest: bytes) -> bool:
+        """Whether the bytes behind whole pieces can be spelled as they stand."""
+        return not rest or self.member.speller.spell(rest) is not None
+
+    def cut(self, data: bytes, *, opening: bool) -> tuple[tuple[int, ...], bytes]:
+        """The ids into which its tokenizer cuts some bytes, and the bytes at their end that begin one more piece.
+
+        There are such bytes only where the vocabulary cannot spell all. Raises a `PromptError` where it cannot go on.
+        """
+        for end in range(len(data), -1, -1):
+            ids = self.own_cut(data[:end], opening=opening)
+            trie, node = self.root(opening=opening and not end)
+            if ids is not None and (end == len(data) or trie.descend(node, data[end:]) is not None):
+                return ids, data[end:]
+            if not self.missing:
+                break
+        raise self._unspelled(data)
+
+    def own_cut(self, data: bytes, *, opening: bool = False) -> tuple[int, ...] | None:
+        """The ids into which its tokenizer cuts some bytes; ``None`` where it cannot spell them as they stand."""
+        if not data:
+            return ()
+        if opening and data != b" ":
+            return self.own_cut(b" " + data, opening=False)
+        speller = self.member.speller
+        if (token := speller.vocabulary.canonical.get(data)) is not None:
+            return (token,)
+        start = next((place for place, byte in enumerate(data) if not is_inside_character(byte)), len(data))
+        end = max(start, len(data) - unfinished(data))
+        if start < end and (whole := speller.own_encoding(data[start:end])) is not None:
+            sides = [speller.longest_match(side) for side in (data[:start], data[end:])]
+            if sides[0] is not None and sides[1] is not None:
+                return sides[0] + whole + sides[1]
+        return speller.longest_match(data)
+
+    def _unspelled(self, data: bytes) -> PromptError:
+        return PromptError(
+            f"member {self.member.name!r} cannot spell {data!r}",
+            hint="`unisono doctor` lists the bytes that are missing; leave the member out, or the characters",
+        )
 
     def _placed(self, logits_V: Array, *, opening: bool) -> tuple[ByteTrie, FoldPlan]:
         """The plan with its indices where the member's logits lie: these never change their place."""

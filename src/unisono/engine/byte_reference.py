@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unisono.backends.base import Feed, dense
+from unisono.chat.messages import Prompt
+from unisono.engine.byte_member import ByteMember
 from unisono.engine.member import Member
+from unisono.engine.plan import Plan
 from unisono.fusion.fold import bring
+from unisono.fusion.sampling import Purpose, RandomNumbers, draw_from
 from unisono.vocab.union import without_space
 
 Symbols = NDArray[np.float64]
 Way = tuple[bytes | int, float, tuple[int, ...]]
 """A piece, mark or END by its place among the classes; its probability; and the ids as which the member reads it."""
+
+
+class PlainHypothesis(NamedTuple):
+    """One way of cutting a text."""
+
+    mass: float
+    ids: tuple[int, ...]
+    rest: bytes
+    """What stands behind the whole pieces."""
 
 
 class PlainBytes:
@@ -48,6 +62,26 @@ class PlainBytes:
             elif text.startswith(piece):
                 total += p * self.whole(text[len(piece) :], place, (*ids, *own))
         return total
+
+    def heaviest(self, text: bytes) -> PlainHypothesis:
+        """The way of cutting a text that adds most to its probability."""
+        return max(self._hypotheses(text, (), 1.0), key=lambda each: each.mass)
+
+    def following(self, cut: PlainHypothesis) -> list[Way]:
+        """What can stand behind the whole pieces of a cut, and goes on with the rest of it."""
+        rest = cut.rest
+        return [
+            way
+            for way in self._ways(cut.ids)
+            if not rest or (isinstance(way[0], bytes) and way[0].startswith(rest) and way[0] != rest)
+        ]
+
+    def _hypotheses(self, text: bytes, ids: tuple[int, ...], weight: float) -> Iterator[PlainHypothesis]:
+        mass = sum(p for _, p, _ in self.following(PlainHypothesis(1.0, ids, text)))
+        yield PlainHypothesis(weight * mass, ids, text)
+        for piece, p, own in self._ways(ids) if text else ():
+            if isinstance(piece, bytes) and text.startswith(piece):
+                yield from self._hypotheses(text[len(piece) :], (*ids, *own), weight * p)
 
     def next_symbols(self, text: bytes) -> Symbols:
         """The distribution over 256 bytes, marks and END behind a text."""
@@ -95,3 +129,102 @@ class PlainBytes:
         total = sum(ways.values())
         for key, mass in ways.items():
             yield key, mass / total, member.spell_text(key, first=first) if isinstance(key, bytes) else ()
+
+
+class PlainStep(NamedTuple):
+    piece: bytes | None
+    voted: tuple[str, ...]
+    score: float | None
+    """What the gate measured; ``None`` where none was read."""
+
+
+def plain_steps(members: Sequence[Member], plan: Plan, prompt: Prompt, steps: int) -> Iterator[PlainStep]:
+    """Write one text piece by piece, greedily or drawn, of members without marks that can spell every byte."""
+    texts = {member.name: _PlainText(member, prompt) for member in members}
+    lead, position, voters, score = texts[plan.lead.name], 0, texts, None
+    for count in range(steps):
+        if plan.is_gated and not (cut := lead.cut).rest:
+            p_U = np.array([[p for _, p, _ in lead.bytes.following(cut)]])
+            [score] = plan.gate.score(p_U, [count])
+            voters = texts if plan.gate.opens(score) else {plan.lead.name: lead}
+        for text in voters.values():
+            text.catch_up()
+        piece, ends = b"", False
+        while not (piece and not lead.cut.rest):
+            following, position = _next(list(voters.values()), plan, position)
+            ends = not following
+            if ends:
+                break
+            piece += following
+            for name, text in texts.items():
+                text.take(following, asked=name in voters)
+        if piece:
+            yield PlainStep(piece, tuple(voters), score)
+        if ends:
+            yield PlainStep(None, tuple(voters), score)
+            return
+
+
+def _next(voters: Sequence[_PlainText], plan: Plan, position: int) -> tuple[bytes, int]:
+    """What is written next, nothing for END; and the number of bytes before what follows it."""
+    cuts = [text.next_cut for text in voters] if plan.is_greedy else []
+    if cuts and all(cut == cuts[0] for cut in cuts):
+        for text in voters:
+            text.agrees()
+        return cuts[0], position + len(cuts[0])
+    q_KC = [text.bytes.next_symbols(text.since)[None] for text in voters]
+    weights = [plan.weights[text.name] for text in voters]
+    q_C = plan.combine(q_KC, weights, [[0.0]] * len(voters))[0] if len(voters) > 1 else q_KC[0][0]
+    symbol = int(np.argmax(q_C))
+    if not plan.is_greedy:
+        symbol = draw_from(q_C, RandomNumbers(plan.draw.seed or 0, position, Purpose.PIECE))
+    return (bytes([symbol]) if symbol < 256 else b""), position + 1
+
+
+class _PlainText:
+    """A text as one member has it: ids that are settled, and bytes behind them that may be cut in any way."""
+
+    def __init__(self, member: Member, prompt: Prompt) -> None:
+        self.name = member.name
+        self.since, self._missed = b"", b""
+        self._member = member
+        self._opening = prompt.begins_answer and member.opens()
+        self._settle(tuple(member.encoder.encode(prompt)))
+
+    @property
+    def cut(self) -> PlainHypothesis:
+        return self.bytes.heaviest(self.since)
+
+    @property
+    def next_cut(self) -> bytes:
+        """What it would write up to its next cut; nothing for END."""
+        piece = self._likeliest[0]
+        return piece[len(self.cut.rest) :] if isinstance(piece, bytes) else b""
+
+    def agrees(self) -> None:
+        """Let the next cut be the only one; it is taken next."""
+        if isinstance(self._likeliest[0], bytes):
+            self._settle((*self._ids, *self.cut.ids, *self._likeliest[2]), opening=False)
+            self._is_settled = True
+
+    def take(self, data: bytes, *, asked: bool) -> None:
+        if not asked:
+            self._missed += data
+        elif not self._is_settled:
+            self.since += data
+        self._is_settled = False
+
+    def catch_up(self) -> None:
+        if self._missed:
+            cut, opening = self.cut, self._opening and not self.cut.ids
+            ids, _ = ByteMember(self._member).cut(cut.rest + self._missed, opening=opening)
+            self._settle((*self._ids, *cut.ids, *ids), opening=False)
+
+    @property
+    def _likeliest(self) -> Way:
+        return max(self.bytes.following(self.cut), key=lambda way: way[1])
+
+    def _settle(self, ids: tuple[int, ...], *, opening: bool | None = None) -> None:
+        self._opening = self._opening if opening is None else opening
+        self._ids, self.since, self._missed, self._is_settled = ids, b"", b"", False
+        self.bytes = PlainBytes(self._member, ids, opening=self._opening)

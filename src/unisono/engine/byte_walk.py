@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unisono.constraints.grammar import Parse
 from unisono.engine.byte_cursor import ByteCursor, Cut, Following
 from unisono.engine.byte_member import ByteMember
+from unisono.engine.byte_piece import ByteChoice, PieceInMaking
+from unisono.engine.byte_voters import ByteVoters, Symbols
 from unisono.engine.sequence import TextSequence
+from unisono.engine.token_boundary import LONGEST_CHARACTER, REACH
 from unisono.errors import ModelError
 from unisono.fusion.logits_processors import Allowed, confine
 from unisono.fusion.sampling import Purpose, RandomNumbers, draw_from
+from unisono.records import GateReading
 from unisono.vocab.byte_trie import BYTES
 
-Symbols = NDArray[np.float64]
-"""A distribution over 256 bytes, marks and END."""
 TOP_CUTS = 10  # of each member, in a trace
-
-
-class ByteChoice(NamedTuple):
-    """What was written: a piece, or a mark or END by its place among the classes."""
-
-    following: Following
-    walked: int
-    """How many of its bytes were chosen one by one; 0 where the cuts agreed."""
-    p: float
-    """Its combined probability; of a cut that agreed, of two classes: it, or anything else."""
-    p_by_member: Mapping[str, float]
-    cuts: Mapping[str, Sequence[tuple[Following, float]]]
-    """By member, what it would have written at the beginning of the piece; in a trace only."""
+TAIL = REACH + LONGEST_CHARACTER
+MOST_WALKED = 64
+"""Bytes that a step walks at most, as members' cuts may interleave without end. The next step goes on from there."""
 
 
 class ByteWalk:
     """A text that goes on in bytes, and the beams of its members."""
 
     def __init__(self, text: TextSequence, members: Sequence[ByteMember], position: int) -> None:
-        """Go on from where the text is; ``position`` counts the bytes before it, for what is drawn."""
+        """Go on from where the text is; ``position`` counts the bytes and marks before it, for what is drawn."""
         plan, vocabulary = text.plan, text.plan.vocabulary
         self.text = text
         self.position = position
@@ -50,7 +38,7 @@ class ByteWalk:
         text.forks = self
         text.parted = text.parted or 0
         draw = plan.member_draw
-        self.cursors = {
+        cursors = {
             its.member.name: ByteCursor(
                 its,
                 text.cursors[its.member.name],
@@ -61,27 +49,33 @@ class ByteWalk:
             )
             for its in members
         }
-        self._lead = self.cursors[plan.lead.name]
-        self._weights = [plan.weights[name] for name in self.cursors]
+        self.voters = ByteVoters(cursors, plan, text.losses)
+        self._gate: GateReading | None = None
+        self._pieces = text.pieces
+        self._tail = text.tail(TAIL)
         self._failed: Exception | None = None
-        self._cuts: dict[str, list[tuple[Following, float]]] = {}
+        self._piece = PieceInMaking({})
         self._begin_piece()
 
     def note_cursors(self) -> None:
         """Let the text's cursors be those of the heaviest hypotheses."""
-        self.text.cursors = {name: cursor.main for name, cursor in self.cursors.items()}
-
-    def restore(self) -> None:
-        """Forget what a failed pass has left."""
-        for cursor in self.cursors.values():
-            cursor.restore()
+        self.text.cursors = {name: cursor.main for name, cursor in self.voters.cursors.items()}
 
     def close_forks(self) -> None:
         """Leave each member one slot, that of its heaviest hypothesis."""
         self.note_cursors()
-        with contextlib.ExitStack() as closing:
-            for cursor in self.cursors.values():
-                closing.callback(cursor.close_others)
+        self.voters.close_others()
+
+    def settle(self) -> bool:
+        """Read the gate where it is to be read; return whether all that are asked have been read."""
+        if not self.voters.are_read:
+            return False
+        if not self.voters.are_gated or self._gate is not None:
+            return True
+        self._gate = self.voters.read_gate(self._pieces, self._tail, self._allowed(), ends=self._may_end)
+        if self._gate.asked:
+            self.voters.ask_all()
+        return self.voters.are_read
 
     def write(self) -> list[ByteChoice]:
         """Go on as far as a piece, mark or END, or until members have to be read first: then there is none.
@@ -97,78 +91,58 @@ class ByteWalk:
             raise
 
     def _write(self) -> list[ByteChoice]:
-        while not any(cursor.unread() for cursor in self.cursors.values()):
-            if not self._piece:
-                self._note_cuts()
+        while self.settle():
+            if not self._piece.data:
+                self._piece = self._new_piece()
             if (cuts := self._agreed()) is not None:
                 return self._take_cuts(cuts)
-            q_C, q_KC = self.next_symbols()
+            q_C, q_KC = self.voters.next_symbols()
             symbol = self._choose(q_C)
             p, p_K = float(q_C[symbol]), [float(its_C[symbol]) for its_C in q_KC]
             self.position += 1
             if symbol >= BYTES:
                 return self._take_class(symbol - BYTES, p, p_K)
-            self._count(p, p_K)
-            self._walked += 1
+            self._count(symbol, p, p_K)
+            self._piece.walked += 1
             self.take_byte(symbol)
-            if self._lead.is_at_cut:
+            if self.voters.lead.is_at_cut or self._piece.walked >= MOST_WALKED:
                 return [self._finish()]
         return []
 
-    def next_symbols(self) -> tuple[Symbols, list[Symbols]]:
-        """The combined distribution, and each member's. Raises a `ModelError` where nothing is left that has mass."""
-        q_KC = [cursor.next_symbols() for cursor in self.cursors.values()]
-        feasible_C = self._feasible(len(q_KC[0]))
-        if feasible_C is not None and len(q_KC) > 1:
-            q_KC = [_within(q_C, feasible_C) for q_C in q_KC]
-        loss_KB = [[self.text.losses.get(name, 0.0)] for name in self.cursors]
-        q_C = self.text.plan.combine([its_C[None] for its_C in q_KC], self._weights, loss_KB)[0]
-        if not math.isfinite(total := float(q_C.sum())) or not total > 0:
-            raise ModelError(
-                "members give mass to no byte that all can spell", hint="`unisono doctor` lists those bytes"
-            )
-        return q_C, q_KC
-
-    @property
-    def is_full(self) -> bool:
-        """Whether a member cannot be asked any more, as its context is full."""
-        return any(cursor.member.is_full(path.cursor) for cursor in self.cursors.values() for path in cursor.unread())
-
     def flush(self) -> list[ByteChoice]:
         """What stands of a piece so far."""
-        return [self._finish()] if self._piece else []
+        return [self._finish()] if self._piece.data else []
 
     def would_write(self, q_C: Symbols) -> bytes:
-        """What greedy would write from here, ``q_C`` being what `next_symbols` gives; nothing for a mark or END."""
+        """What greedy would write from here, ``q_C`` being the combined distribution; nothing for a mark or END."""
         if (cuts := self._agreed()) is not None:
             return cuts[0].following if isinstance(cuts[0].following, bytes) else b""
         symbol = int(np.argmax(q_C))
         return bytes([symbol]) if symbol < BYTES else b""
 
+    def take_given(self, byte: int) -> None:
+        """Go on behind a byte that is given: a piece ends where the lead's heaviest hypothesis completes a token."""
+        self.take_byte(byte)
+        if self.voters.lead.is_at_cut:
+            self._finish()
+
     def take_byte(self, byte: int) -> None:
-        self._piece.append(byte)
+        self._piece.data.append(byte)
         if self.parse is not None:
             self.parse.consume(byte)
-        for cursor in self.cursors.values():
-            cursor.take_byte(byte)
+        self.voters.take_byte(byte)
 
-    def _feasible(self, size: int) -> Allowed | None:
-        """The bytes, marks and END that all members can read next; ``None`` for all."""
-        masks = [mask for cursor in self.cursors.values() if (mask := cursor.feasible()) is not None]
-        if not masks:
-            return None
-        feasible_C = np.ones(size, np.bool_)
-        feasible_C[:BYTES] = np.logical_and.reduce(masks)
-        return feasible_C
+    def _allowed(self) -> Allowed | None:
+        return None if self.parse is None else np.array(self.parse.allowed(()), np.bool_)
 
     def _choose(self, q_C: Symbols) -> int:
-        allowed_C = None if self.parse is None else np.array(self.parse.allowed(()), np.bool_)
+        allowed_C = self._allowed()
         if not self._may_end:
             going_on_C = q_C > 0 if allowed_C is None else allowed_C & (q_C > 0)
             going_on_C[:BYTES] = True if allowed_C is None else allowed_C[:BYTES]
             going_on_C[-1] = False
             allowed_C = going_on_C if going_on_C.any() else allowed_C
-        if allowed_C is not None and (feasible_C := self._feasible(len(q_C))) is not None:
+        if allowed_C is not None and (feasible_C := self.voters.feasible(len(q_C))) is not None:
             allowed_C = allowed_C & feasible_C
             if not allowed_C.any():
                 raise ModelError(
@@ -185,16 +159,9 @@ class ByteWalk:
         return self.text.written >= self.text.request.limits.min_new_tokens
 
     def _agreed(self) -> list[Cut] | None:
-        """The members' next cuts, where all write the same and it is allowed; greedy alone asks for them."""
-        if not self.text.plan.is_greedy:
-            return None
-        cuts: list[Cut] = []
-        for cursor in self.cursors.values():
-            cut = cursor.next_cut(ends=self._may_end)
-            if cut is None or (cuts and cut.following != cuts[0].following):
-                return None
-            cuts.append(cut)
-        return cuts if self._allows(cuts[0].following) else None
+        """The next cuts, where all write the same and it is allowed; greedy alone asks for them."""
+        cuts = self.voters.next_cuts(ends=self._may_end) if self.text.plan.is_greedy else None
+        return cuts if cuts is not None and self._allows(cuts[0].following) else None
 
     def _allows(self, following: Following) -> bool:
         if self.parse is None:
@@ -209,19 +176,15 @@ class ByteWalk:
         return True
 
     def _take_cuts(self, cuts: Sequence[Cut]) -> list[ByteChoice]:
-        following = cuts[0].following
-        p_K = [cut.p for cut in cuts]
-        two_KB2 = [np.array([[p, max(0.0, 1 - p)]]) for p in p_K]
-        loss_KB = [[self.text.losses.get(name, 0.0)] for name in self.cursors]
-        p = float(self.text.plan.combine(two_KB2, self._weights, loss_KB)[0, 0])
+        following, p_K = cuts[0].following, [cut.p for cut in cuts]
+        p = float(self.voters.combined([np.array([p, max(0.0, 1 - p)]) for p in p_K])[0])
         if isinstance(following, int):
             self.position += 1
             return self._take_class(following, p, p_K)
-        self._count(p, p_K)
+        self._count(following[0], p, p_K)
         self.position += len(following)
-        self._piece += following
-        for cursor, cut in zip(self.cursors.values(), cuts, strict=True):
-            cursor.take_cut(cut)
+        self._piece.data += following
+        self.voters.take_cuts(cuts)
         for byte in following if self.parse is not None else b"":
             assert self.parse is not None
             self.parse.consume(byte)
@@ -229,42 +192,36 @@ class ByteWalk:
 
     def _take_class(self, place: int, p: float, p_K: Sequence[float]) -> list[ByteChoice]:
         """Write a mark or END; what stands of a piece before it is a piece."""
-        written = self.flush()
-        self._note_cuts()
-        self._count(p, p_K)
-        chosen = self._finish(place)
-        is_end = place == len(self._lead.its.marks)
+        chosen = self._new_piece()
+        written, self._piece = [self._piece.choice(self._gate)] if self._piece.data else [], chosen
+        self._pieces += len(written)
+        self._count(BYTES + place, p, p_K)
+        is_end = place == len(self.voters.lead.its.marks)
         if self.parse is not None and not is_end:
             self.parse.consume(BYTES + place)
-        for cursor in () if is_end else self.cursors.values():
-            cursor.take_mark(place)
-        return [*written, chosen]
+        if not is_end:
+            self.voters.take_mark(place)
+        return [*written, self._finish(place)]
 
-    def _note_cuts(self) -> None:
-        if self.text.steps is not None:
-            self._cuts = {name: cursor.cuts(TOP_CUTS) for name, cursor in self.cursors.items()}
+    def _new_piece(self) -> PieceInMaking:
+        return PieceInMaking({} if self.text.steps is None else self.voters.cuts(TOP_CUTS))
 
-    def _count(self, p: float, p_K: Sequence[float]) -> None:
-        self._p *= p
-        for name, its in zip(self.cursors, p_K, strict=True):
-            self._p_by_member[name] *= its
+    def _count(self, symbol: int, p: float, p_K: Sequence[float]) -> None:
+        """Count in what was chosen, by its first byte, or as a mark or END."""
+        p_by_member = dict(zip(self.voters.asked, p_K, strict=True))
+        traced = self.text.steps is not None
+        self._piece.count(p, p_by_member, self.voters.would_write(symbol, ends=self._may_end) if traced else ())
 
     def _finish(self, place: int | None = None) -> ByteChoice:
-        following = bytes(self._piece) if place is None else place
-        choice = ByteChoice(following, self._walked, self._p, self._p_by_member, self._cuts)
+        choice = self._piece.choice(self._gate, place)
+        self._tail = (self._tail + self._piece.data)[-TAIL:] if place is None else b""
+        self._pieces += 1
         self._begin_piece()
         return choice
 
     def _begin_piece(self) -> None:
-        self._piece = bytearray()
-        self._walked = 0
-        self._p = 1.0
-        self._p_by_member = dict.fromkeys(self.cursors, 1.0)
-        self._cuts = {}
-
-
-def _within(q_C: Symbols, spelled: Allowed) -> Symbols:
-    """A distribution without the bytes that somebody cannot spell."""
-    kept_C = q_C * spelled
-    total = float(kept_C.sum())
-    return kept_C / total if total > 0 else kept_C
+        """Begin a piece. Its gate is read where the lead begins a token; else those that were asked go on."""
+        self._piece = PieceInMaking({})
+        if self.voters.are_gated and self.voters.lead.is_at_cut:
+            self._gate = None
+            self.voters.ask_lead()

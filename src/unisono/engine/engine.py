@@ -93,7 +93,7 @@ class Engine:
         self._speculator = Speculator(members, union, runner, sampler, self._draft_length, prefill, certifier)
         self._stepper = Stepper(members, union, runner, prefill, self._speculator, sampler, foresight, certifier)
         self._scoring = Scoring(members, union, self._runner, self._sampler, self._stepper)
-        self._bytes = ByteStepper(members, union, runner)
+        self._bytes = ByteStepper(members, union, runner, prefill)
         self._byte_scoring = ByteScoring(self._bytes, runner)
 
     def __enter__(self) -> Self:
@@ -108,7 +108,12 @@ class Engine:
         return self.slots - sum(group.slots for group in self.groups)
 
     def texts_at_once(self, method: Method) -> int:
-        """How many texts can be scored together by a method, or one where not even that can."""
+        """How many texts can be scored together by a method, or one where not even that can.
+
+        In bytes a text takes one slot, and all of them together some for other cuts of theirs.
+        """
+        if method.vocabulary.is_bytes:
+            return max(1, self.slots - method.vocabulary.slots + 1)
         return max(1, self.slots // method.slots)
 
     @property
@@ -138,8 +143,8 @@ class Engine:
         """Begin what was prepared; it joins the other groups at the next step. Raises a `CapacityError`."""
         if prepared.cost.texts > self.free:
             raise no_room(self.free, self.slots)
-        first = begin_sequence(prepared, self.members, self.union)
-        group = Beam(first) if first.plan.draw.beam_width > 1 else SequenceGroup(first, prepared.request.n)
+        first, n = begin_sequence(prepared, self.members, self.union), prepared.request.n
+        group = Beam(first) if first.plan.draw.beam_width > 1 else SequenceGroup(first, n, prepared.cost.texts // n)
         self._prefill.join(group)
         self.groups.append(group)
         return group
@@ -269,11 +274,7 @@ class Engine:
             for each, ids in zip(prepared, prompts, strict=True):
                 if ids not in groups:
                     n = prompts.count(ids)
-                    several = replace(
-                        each,
-                        request=replace(each.request, n=n),
-                        cost=replace(each.cost, texts=n * plan.slots if plan.is_bytes else n),
-                    )
+                    several = replace(each, request=replace(each.request, n=n), cost=replace(each.cost, texts=n))
                     groups[ids] = self.begin(several)
                     if groups[ids].n > 1:
                         self.prefill(groups[ids])
@@ -298,7 +299,7 @@ class Engine:
         """The same in bytes, told by the same pieces."""
         pieces = [[self.union.piece(column) or b"" for column in columns] for columns in given.values()]
         prompts = [prompt for prompt, _ in asked]
-        return self._byte_scoring.score(dict(zip(given, zip(prompts, pieces, strict=True), strict=True)))
+        return self._byte_scoring.score(dict(zip(given, zip(prompts, pieces, strict=True), strict=True)), self.free)
 
     def setting(self, method: Method | None = None) -> Setting:
         """These members and a method, for `Reading`.

@@ -263,7 +263,7 @@ class Row(NamedTuple):
     take: Callable[[Array], None]
     """Is given ``logits_NV`` behind the cursor's last id, and behind each one ahead; they last until it returns."""
     ahead: Sequence[int] = ()
-    """Ids that are read, too, and then forgotten."""
+    """Ids that are read, too; the cursor then has them."""
 
 
 def _read_rows(asked: Sequence[Row]) -> None:
@@ -281,11 +281,9 @@ def _read_rows(asked: Sequence[Row]) -> None:
         share = spent * len(feed.ids) / total
         row.member.seconds += share
         row.text.member_seconds[row.member.name] += share
+        row.cursor.ids += row.ahead
         row.take(dense(logits_NV)[first : first + feed.wanted])
         first += feed.wanted
-    for row in asked:
-        if row.ahead:
-            row.member.cut(row.cursor, len(row.cursor.ids))
 
 
 class Again(NamedTuple):

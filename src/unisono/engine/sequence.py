@@ -49,7 +49,8 @@ class TextSequence:
         self.pieces = 0
         """How many it has, those counted that it was given to begin with."""
         self.begun = len(prepared.begun)
-        self.begun_bytes = 0
+        self.begun_symbols = 0
+        """The bytes and marks that it was given to begin with."""
         self.ensembled = 0  # pieces at which all members were asked
         self.blocks = 0
         self.drafted = 0
@@ -157,7 +158,7 @@ class TextSequence:
         """Take what it was given to begin with as written before; its grammar and its prompt are behind that."""
         for column in columns:
             mark = union.mark(column)
-            self.begun_bytes += len(union.piece(column) or b"")
+            self.begun_symbols += len(union.piece(column) or b"") if mark is None else 1
             self._add(union.piece(column) or b"", column, mark, given=True)
             if mark is not None:
                 self.open_behind(mark, members)
@@ -297,9 +298,10 @@ def close_sequence(sequence: TextSequence, members: Sequence[Member], *, for_goo
 class SequenceGroup:
     """The sequences of one request: the first reads the prompt, the others are copies of it with further seeds."""
 
-    def __init__(self, first: TextSequence, n: int) -> None:
+    def __init__(self, first: TextSequence, n: int, slots_of_each: int = 1) -> None:
+        """Of ``n`` sequences each may take so many slots of each member."""
         self.n = n
-        self._slots_of_each = first.plan.vocabulary.slots
+        self._slots_of_each = slots_of_each
         self.sequences = [first]
         """Those that were asked for, in the order of their seeds; more come once the prompt has been read."""
         self.awaited: set[str] = set()

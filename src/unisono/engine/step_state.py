@@ -11,15 +11,13 @@ from unisono.engine.calls import Calls
 from unisono.engine.member import Member, Place
 from unisono.engine.plan import Bias
 from unisono.engine.sequence import TextSequence
-from unisono.engine.token_boundary import REACH, ends_inside_token
+from unisono.engine.token_boundary import LONGEST_CHARACTER, REACH, ends_inside_token
 from unisono.engine.trace_head import about
 from unisono.errors import MemberUnavailable
 from unisono.fusion.logits_processors import Allowed
 from unisono.outcomes import outcome_of
 from unisono.records import GateReading, StepRecord, StepSeconds
 from unisono.vocab.union import UnionVocabulary
-
-LONGEST_CHARACTER = 4  # bytes in UTF-8, at most
 
 
 class StepState(Asked):

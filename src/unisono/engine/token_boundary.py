@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from unisono.vocab.spelling import Speller
 
+LONGEST_CHARACTER = 4  # bytes in UTF-8, at most
 REACH = 48  # bytes before the end of a text that are read, at most
 _LAST_WORD = re.compile(rb"\s*\S*\Z")
 _new_decoder = codecs.getincrementaldecoder("utf-8")
@@ -31,9 +32,9 @@ def ends_inside_token(text: bytes, following: bytes, speller: Speller) -> bool:
     none, or where the tokenizer does not give the bytes back, no token is known to go across. A text that ends inside a
     character is inside a token; an empty one is not.
     """
-    if _opening(text):
+    if unfinished(text):
         return True
-    whole = following[: len(following) - _opening(following)]
+    whole = following[: len(following) - unfinished(following)]
     if not text or not whole:
         return False
     tail = _tail(text)
@@ -41,7 +42,12 @@ def ends_inside_token(text: bytes, following: bytes, speller: Speller) -> bool:
     return ids is not None and not _has_border(speller, ids, len(tail))
 
 
-def _opening(data: bytes) -> int:
+def is_inside_character(byte: int) -> bool:
+    """Whether a byte of UTF-8 goes on with a character."""
+    return byte & 0xC0 == 0x80
+
+
+def unfinished(data: bytes) -> int:
     """How many bytes at the end begin a character without ending it."""
     decoder = _new_decoder("ignore")
     decoder.decode(data[-3:])  # one that lacks a byte has three at most
@@ -50,7 +56,7 @@ def _opening(data: bytes) -> int:
 
 def _tail(text: bytes) -> bytes:
     start = max(0, len(text) - REACH)
-    while start and start < len(text) and text[start] & 0xC0 == 0x80:  # a byte within a character
+    while start and start < len(text) and is_inside_character(text[start]):
         start += 1
     match = _LAST_WORD.search(text, start)
     return match.group() if match else b""

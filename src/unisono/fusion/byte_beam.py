@@ -26,6 +26,8 @@ class Told(NamedTuple):
     """It numbers the pieces."""
     node: Node
     """Where the bytes behind the whole pieces lead."""
+    own_C: Floats
+    """The masses before anything reshaped them, which gates read; at a cut ``p_C`` itself where nothing does."""
 
     @property
     def longer(self) -> slice:
@@ -60,6 +62,9 @@ class Hypothesis:
             return self.weight
         return self.weight * float(np.sum(self.heard.p_C[self.heard.longer], dtype=np.float64))
 
+    def scaled(self, factor: float) -> Hypothesis:
+        return replace(self, weight=self.weight * factor)
+
     @property
     def rest(self) -> bytes:
         """The bytes behind the whole pieces."""
@@ -81,10 +86,10 @@ class Successor:
 
 def next_symbols(hypotheses: Sequence[Hypothesis]) -> NDArray[np.float64]:
     """The distribution over 256 bytes, marks and END that follows."""
-    p_C, trie, _ = hypotheses[0].told
-    q_C = np.zeros(BYTES + len(p_C) - len(trie))
+    first = hypotheses[0].told
+    q_C = np.zeros(BYTES + len(first.p_C) - len(first.trie))
     for each in hypotheses:
-        p_C, trie, node = each.told
+        p_C, trie, node, _ = each.told
         q_C[:BYTES] += each.weight * byte_masses(p_C, node)
         if node.is_root:
             q_C[BYTES:] += each.weight * p_C[len(trie) :]
@@ -97,7 +102,7 @@ def next_cut(hypothesis: Hypothesis, *, ends: bool = True) -> int | None:
 
     On a tie it is the piece of the lowest id, then marks, then END. ``None`` where none has any mass.
     """
-    p_C, trie, node = hypothesis.told
+    p_C, trie, node, _ = hypothesis.told
     inside = hypothesis.told.longer
     inside_C = p_C[inside] if ends or not node.is_root else p_C[:-1]
     highest = inside_C.max(initial=0)
@@ -113,14 +118,14 @@ def extended(hypotheses: Sequence[Hypothesis], byte: int) -> list[Successor]:
     """All hypotheses of the text with one byte more: those whose piece it completes, and those that go on."""
     found: list[Successor] = []
     for parent, each in enumerate(hypotheses):
-        p_C, trie, before = each.told
+        p_C, trie, before, own_C = each.told
         node = trie.child(before, byte)
         if node is None:
             continue
         if node.is_piece:
             found.append(Successor(parent, Hypothesis(each.weight * float(p_C[node.low])), node.low))
         if len(node.byte_K):
-            found.append(Successor(parent, Hypothesis(each.weight, Told(p_C, trie, node)), None))
+            found.append(Successor(parent, Hypothesis(each.weight, Told(p_C, trie, node, own_C)), None))
     return found
 
 
@@ -136,9 +141,4 @@ def pruned(successors: Sequence[Successor], beam: int, least: float) -> list[Suc
     order = np.argsort(-mass_H, kind="stable")[:beam]
     kept = [int(place) for place in order if mass_H[place] > 0 and mass_H[place] >= least * total]
     scale = 1 / float(mass_H[kept].sum())
-    return [_scaled(successors[place], scale) for place in kept]
-
-
-def _scaled(successor: Successor, scale: float) -> Successor:
-    its = successor.hypothesis
-    return replace(successor, hypothesis=replace(its, weight=its.weight * scale))
+    return [replace(successors[place], hypothesis=successors[place].hypothesis.scaled(scale)) for place in kept]

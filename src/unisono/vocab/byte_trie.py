@@ -80,6 +80,13 @@ class ByteTrie:
             node._children[byte] = found
         return node._children[byte]
 
+    def descend(self, node: Node, data: bytes) -> Node | None:
+        """The pieces of a node that go on with some bytes; ``None`` where none does."""
+        reached: Node | None = node
+        for byte in data:
+            reached = None if reached is None else self.child(reached, byte)
+        return reached
+
     def _node(self, low: int, high: int, depth: int) -> Node:
         is_piece = bool(depth and self._length_N[low] == depth)
         first = low + is_piece
