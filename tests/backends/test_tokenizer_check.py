@@ -10,8 +10,10 @@ import pytest
 
 pytest.importorskip("tokenizers")
 
+from tokenizers import Tokenizer
+
 from unisono.backends.transformers.tokenizer import encode_exactly
-from unisono.backends.transformers.tokenizer_check import check_as_filed
+from unisono.backends.transformers.tokenizer_check import Made, check_as_filed
 from unisono.errors import ModelUnsupported
 from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET
 
@@ -66,3 +68,10 @@ def test_another_expression_of_the_same_kind_is_a_warning(tmp_path: Path) -> Non
     warning = check(tmp_path, content(DEEPSEEK), content(sequence(between, BYTES)))
     assert warning is not None
     assert "upgrade transformers" in warning
+
+
+@pytest.mark.parametrize("normalizer", [None, {"type": "NFC"}])
+@pytest.mark.parametrize("pre_tokenizer", [None, METASPACE, DEEPSEEK])
+def test_the_parts_of_what_was_made_are_those_of_all_of_it(pre_tokenizer: Any, normalizer: Any) -> None:
+    made = Tokenizer.from_str(json.dumps(content(pre_tokenizer, normalizer=normalizer)))
+    assert dict(Made(made)) == json.loads(made.to_str())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,33 @@ Encode = Callable[[Mapping[str, Any], str], list[int]]
 
 
 WAY_OUT = "upgrade transformers, or make tokenizer_class PreTrainedTokenizerFast in tokenizer_config.json"
+
+
+class Made(Mapping[str, Any]):
+    """What the `tokenizers` library made of a file, in the form of one.
+
+    All of it is written out, which takes a second for 262,144 tokens, where more than `PARTS` is asked for.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in PARTS:
+            return self._whole[key]
+        part = getattr(self._tokenizer, key)
+        return None if part is None else json.loads(part.__getstate__())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._whole)
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+    @cached_property
+    def _whole(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self._tokenizer.to_str())
+        return content
 
 
 def check_as_filed(file: Path, made: Mapping[str, Any], encode: Encode, library: str, who: str) -> str | None:
