@@ -16,6 +16,7 @@ from hypothesis import settings
 from support.command_line import Run, Shown
 from support.covering import ALL
 from support.demo import demo_spec
+from support.kept_models import keep_what_is_read
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -76,13 +77,20 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         gc.collect()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _kept() -> Iterator[None]:
+    """Tests share what is read of demo models."""
+    with pytest.MonkeyPatch.context() as patch:
+        keep_what_is_read(patch)
+        yield
+
+
 @pytest.fixture(scope="session")
 def load_demo() -> Iterator[Callable[..., Any]]:
-    """Load an ensemble of demo models; the last one of each backend stays in memory, and converted tokenizers."""
+    """Load an ensemble of demo models; the last one of each backend stays in memory."""
     from unisono.ensemble import Ensemble
 
     loaded: dict[str, tuple[str, Any]] = {}  # by backend: two in float32 would take gigabytes more
-    tokenizers: dict[str, Any] = {}
 
     def load(*names: str, backend: str, batch: int = 8, **keys: object) -> Any:
         key = repr((names or PAIR, batch, keys))
@@ -90,31 +98,12 @@ def load_demo() -> Iterator[Callable[..., Any]]:
             if backend in loaded:
                 loaded.pop(backend)[1].close()
                 gc.collect()
-            with pytest.MonkeyPatch.context() as patch:
-                if backend == "transformers":
-                    _keep_tokenizers(patch, tokenizers)
-                loaded[backend] = key, Ensemble.load(demo_spec(*names, backend=backend, **keys), batch=batch)
+            loaded[backend] = key, Ensemble.load(demo_spec(*names, backend=backend, **keys), batch=batch)
         return loaded[backend][1]
 
     yield load
     for _, ensemble in loaded.values():
         ensemble.close()
-
-
-def _keep_tokenizers(patch: pytest.MonkeyPatch, kept: dict[str, Any]) -> None:
-    """Let converted tokenizers be made once for each model file: that of Gemma takes four seconds."""
-    from unisono.backends.transformers.gguf_conversion import Conversion
-
-    make = Conversion.tokenizer
-
-    def tokenizer(conversion: Conversion) -> Any:
-        if conversion._sha256 is None:
-            return make(conversion)
-        if conversion._sha256 not in kept:
-            kept[conversion._sha256] = make(conversion)
-        return kept[conversion._sha256]
-
-    patch.setattr(Conversion, "tokenizer", tokenizer)
 
 
 @pytest.fixture

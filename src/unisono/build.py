@@ -14,6 +14,7 @@ from unisono.backends.base import Backend, Elsewhere, Loader
 from unisono.backends.prefix_cache import PrefixCache
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Message, Prompt
+from unisono.collection import uncollected
 from unisono.config.combine import Combine
 from unisono.config.constraint import Constraint
 from unisono.config.ensemble import EnsembleSpec
@@ -308,6 +309,7 @@ def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> P
     return prepared
 
 
+@uncollected()
 def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Report = silent) -> list[Prepared]:
     """Prepare ensembles as `prepare` does; models that several of them run in the same way are loaded once."""
     if not isinstance(batch, int) or batch < 1:

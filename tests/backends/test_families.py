@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from support.families import Family, of_template, save_family, templates  # noqa
 from unisono.build import load_models, prepare  # noqa: E402
 from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.chat.template_probe import as_given  # noqa: E402
+from unisono.collection import uncollected  # noqa: E402
 from unisono.config.ensemble import load_spec  # noqa: E402
 from unisono.config.reasoning import Reasoning  # noqa: E402
 from unisono.engine.encoding import encode_for  # noqa: E402
@@ -128,16 +130,21 @@ class Loaded:
 
     def _folded(self, _: Any, logits_BV: Any) -> Any:
         """Give what ids of one text have together to the first of them, and nothing to what is no text."""
+        kept, first = self._firsts
+        return torch.zeros_like(logits_BV).index_add_(1, first, logits_BV.softmax(-1)[:, kept]).log()
+
+    @cached_property
+    def _firsts(self) -> tuple[Any, Any]:
+        """The ids that are text, END or a mark, and of each the first that is the same."""
         vocabulary = self.member.vocabulary
         first_V = [vocabulary.canonical.get(piece or b"", -1) for piece in vocabulary.pieces]
         for token in vocabulary.end_ids:
             first_V[token] = vocabulary.end_ids[0]
         for token in vocabulary.marks.first_ids - set(vocabulary.end_ids):
             first_V[token] = token
-        kept = [token for token, first in enumerate(first_V) if first >= 0]
-        p_BV = torch.zeros_like(logits_BV)
-        p_BV.index_add_(1, torch.tensor([first_V[token] for token in kept]), logits_BV.softmax(-1)[:, kept])
-        return p_BV.log()
+        first_V = torch.tensor(first_V)
+        kept = (first_V >= 0).nonzero()[:, 0]
+        return kept, first_V[kept]
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +160,8 @@ def frozen() -> Iterator[None]:
 
 @pytest.fixture
 def loaded(request: pytest.FixtureRequest, tmp_path: Path, second: Path, frozen: None) -> Iterator[Loaded]:
-    found = Loaded(tmp_path, second, save_family(tmp_path, request.param))
+    with uncollected():  # a tokenizer of a large vocabulary is a million objects
+        found = Loaded(tmp_path, second, save_family(tmp_path, request.param))
     yield found
     found.models.unload()
 

@@ -10,8 +10,10 @@ import pytest
 
 pytest.importorskip("tokenizers")
 
+from tokenizers import Tokenizer
+
 from unisono.backends.transformers.tokenizer import encode_exactly
-from unisono.backends.transformers.tokenizer_check import check_as_filed
+from unisono.backends.transformers.tokenizer_check import Made, check_as_filed
 from unisono.errors import ModelUnsupported
 from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET
 
@@ -83,3 +85,10 @@ def test_what_cannot_encode_is_refused(tmp_path: Path) -> None:
     made = content(DEEPSEEK) | {"model": {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "?"}}
     with pytest.raises(ModelUnsupported, match="what it makes of it cannot encode a text"):
         check(tmp_path, content(DEEPSEEK), made)
+
+
+@pytest.mark.parametrize("normalizer", [None, {"type": "NFC"}])
+@pytest.mark.parametrize("pre_tokenizer", [None, METASPACE, DEEPSEEK])
+def test_the_parts_of_what_was_made_are_those_of_all_of_it(pre_tokenizer: Any, normalizer: Any) -> None:
+    made = Tokenizer.from_str(json.dumps(content(pre_tokenizer, normalizer=normalizer)))
+    assert dict(Made(made)) == json.loads(made.to_str())

@@ -11,9 +11,10 @@ const provider = createOpenAICompatible({
 const model = provider("duo");
 const ask = { model, prompt: "What is the weather in Rome?", temperature: 0, maxOutputTokens: 60, maxRetries: 0 };
 const schema = z.object({ city: z.enum(["Sofia", "Rome"]) });
-const whole = await generateText(ask);
+const brief = { ...ask, maxOutputTokens: 12 };
+const whole = await generateText(brief);
 assert(whole.text, "an empty answer");
-const stream = streamText(ask);
+const stream = streamText(brief);
 assert.equal(await stream.text, whole.text);
 assert.equal((await stream.usage).outputTokens, whole.usage.outputTokens);
 
@@ -43,10 +44,11 @@ const sent = [];
 const noted = (url, init) => sent.push(init.body) && fetch(url, init);
 const responses = createOpenAI({ baseURL: process.argv[2], apiKey: "none", fetch: noted }).responses("duo");
 const respond = { ...ask, model: responses };
-const first = await generateText({ ...respond, providerOptions: { openai: { logprobs: 2 } } });
+const shortly = { ...respond, maxOutputTokens: brief.maxOutputTokens };
+const first = await generateText({ ...shortly, providerOptions: { openai: { logprobs: 2 } } });
 assert.equal(first.text, whole.text);
 assert.equal(first.providerMetadata.openai.logprobs[0].length, whole.usage.outputTokens);
-const events = streamText(respond);
+const events = streamText(shortly);
 assert.equal(await events.text, whole.text);
 schema.parse((await generateText({ ...respond, output: Output.object({ schema }) })).output);
 const question = { role: "user", content: ask.prompt };

@@ -3,9 +3,9 @@ from langchain_openai import ChatOpenAI, OpenAI
 from wanted import BEGUN, CONTINUED, KEY, MODEL, QUESTION, URL, Weather, check, done
 
 base = {"model": MODEL, "base_url": URL, "api_key": KEY, "max_retries": 0, "temperature": 0}
-chat = ChatOpenAI(**base, max_tokens=80)
-whole = chat.invoke(QUESTION).content
-streamed = "".join(chunk.content for chunk in chat.stream(QUESTION))
+chat, brief = (ChatOpenAI(**base, max_tokens=most) for most in (80, 12))
+whole = brief.invoke(QUESTION).content
+streamed = "".join(chunk.content for chunk in brief.stream(QUESTION))
 check(whole and streamed == whole, "the stream is another text", (whole, streamed))
 
 asked = chat.bind_tools([Weather], tool_choice="Weather", strict=True).invoke(QUESTION)
@@ -33,14 +33,14 @@ continued = ChatOpenAI(**base, max_tokens=8, extra_body=CONTINUED).invoke(begun)
 check(continued, "nothing follows a beginning", continued)
 check(OpenAI(**base, max_tokens=4).invoke("The sky is"), "no completion", base)
 
-responses = ChatOpenAI(**base, max_tokens=80, use_responses_api=True)
-check(responses.invoke(QUESTION).text == whole, "a response is another text", whole)
-check("".join(chunk.text for chunk in responses.stream(QUESTION)) == whole, "its stream is another text", whole)
+responses, brief = (ChatOpenAI(**base, max_tokens=most, use_responses_api=True) for most in (80, 12))
+check(brief.invoke(QUESTION).text == whole, "a response is another text", whole)
+check("".join(chunk.text for chunk in brief.stream(QUESTION)) == whole, "its stream is another text", whole)
 asked = responses.bind_tools([Weather], tool_choice="Weather", strict=True).invoke(QUESTION)
 [call] = asked.tool_calls
 Weather.model_validate(call["args"])
 history = [HumanMessage(QUESTION), asked, ToolMessage("rain", tool_call_id=call["id"])]
-again = responses.bind_tools([Weather], tool_choice="none").invoke(history)
+again = brief.bind_tools([Weather], tool_choice="none").invoke(history)
 check(again.text and not again.tool_calls, "no text after a result", again)
 typed = responses.with_structured_output(Weather, method="json_schema").invoke(QUESTION)
 check(isinstance(typed, Weather), "a response has another type", typed)

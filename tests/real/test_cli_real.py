@@ -1,4 +1,7 @@
-"""The program as a user meets it: a process of its own, the real demo models, interruptions."""
+"""The program as a user meets it, on the real demo models: interruptions, and what the pages say.
+
+What is about a process has one of its own; what the pages say runs in this one, which has read the tokenizers before.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from support.command_line import Run
 from support.covering import some
 from unisono.build import prepare
 from unisono.config.ensemble import load_spec
@@ -67,7 +71,7 @@ def test_the_members_of_the_example_of_tools_know_them_and_their_lead_writes_cal
 
 
 def test_the_same_text_comes_out_every_time() -> None:
-    words = ("run", DUO, "--raw", "The history of the lighthouse began when", "--max-new-tokens", 16, "-q")
+    words = ("run", DUO, "--raw", "The history of the lighthouse began when", "--max-new-tokens", 8, "-q")
     first, second = (unisono(*words, PYTHONHASHSEED=seed) for seed in ("1", "2"))
     assert first.stdout == second.stdout
     assert first.stderr == second.stderr == ""
@@ -107,21 +111,21 @@ def rows(path: Path) -> dict[Any, str]:
     return {row["id"]: row["text"] for row in found}
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, run: Run) -> None:
     prompts, whole, out = (tmp_path / name for name in ("in.jsonl", "whole.jsonl", "out.jsonl"))
     with prompts.open("w") as file:
         for n in range(4):
             file.write(json.dumps({"id": n, "prompt": f"Count from {n} to ten:"}) + "\n")
-    words = ("run", DUO, "--prompts", prompts, "--raw", "--max-new-tokens", 24, "-q")
-    assert unisono(*words, "--out", whole).returncode == 0
+    words = ("run", DUO, "--prompts", prompts, "--raw", "--max-new-tokens", 12, "-q")
+    assert run(*words, "--out", whole).code == 0
     with start(*words, "--out", out) as process:
         while not (out.exists() and out.read_text().count("\n") >= 2):
             assert process.poll() is None
             time.sleep(0.02)
         process.kill()
     assert len(rows(out)) < 4
-    resumed = unisono(*words, "--out", out, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = run(*words, "--out", out, "--resume")
+    assert resumed.code == 0, resumed.err
     assert rows(out) == rows(whole)
 
 
@@ -141,35 +145,32 @@ def test_a_damaged_model_is_named_without_a_traceback(tmp_path: Path, backend: s
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/start.md", "docs/command-line.md"])
-def test_every_command_of_the_pages_runs(tmp_path: Path, page: str) -> None:
+def test_every_command_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, page: str) -> None:
     """Those that run unisono; ``make`` has its own test wherever it is used."""
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
-    own = re.compile(r"(echo .*\| *)?unisono (?!serve )")
-    lines = [line for block in blocks for line in block.splitlines() if own.match(line)]
+    own = re.compile(r'(?:echo "(?P<piped>.*)" *\| *)?unisono (?P<words>(?!serve ).*)')
+    lines = [line for block in blocks for line in map(own.match, block.splitlines()) if line]
     assert len(lines) >= 3
     lines = lines if page == "README.md" else list(some(lines, 3))
-    program = tmp_path / "unisono"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "from unisono.cli.main import main; main()" "$@"\n')
-    program.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     shutil.copytree(ROOT / "examples", tmp_path / "examples")  # some write beside them
+    monkeypatch.chdir(tmp_path)
     for line in lines:
-        shown = subprocess.run(
-            line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert shown.returncode == 0, (line, shown.stderr)
-        assert shown.stdout
+        shown = run(*shlex.split(line["words"]), stdin=f"{line['piped'] or ''}\n".encode())
+        assert shown.code == 0, (line[0], shown.err)
+        assert shown.out
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
-def test_the_python_of_the_pages_runs(page: str) -> None:
+def test_the_python_of_the_pages_runs(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], page: str
+) -> None:
+    monkeypatch.chdir(ROOT)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
     for block in blocks:
         if "base_url" in block:
             continue  # it needs a server
-        shown = subprocess.run([sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True, timeout=300)
-        assert shown.returncode == 0, shown.stderr
-        assert shown.stdout
+        exec(compile(block, page, "exec"), {"__name__": "__main__"})
+        assert capfd.readouterr().out
 
 
 def test_what_the_readme_serves_answers_what_the_readme_asks() -> None:

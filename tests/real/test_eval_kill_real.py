@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support.command_line import Run
 from support.covering import ALL
 from support.eval_data import write_data
 
@@ -24,18 +25,24 @@ members:
 """
 
 
+def words(out: str) -> list[str]:
+    given = ["eval", "duo.yaml", "--tasks", "arc_easy,triviaqa", "--data", "data", "--compare", "--out", out]
+    return [*given, "--variant", "gate=confidence:0.5", "--baseline", "genrm", "--limit", "2", "-q"]
+
+
 def start(folder: Path, out: str) -> subprocess.Popen[bytes]:
-    words = ["eval", "duo.yaml", "--tasks", "arc_easy,triviaqa", "--data", "data", "--compare", "--out", out]
-    words += ["--variant", "gate=confidence:0.5", "--baseline", "genrm", "--limit", "2", "-q"]
-    return subprocess.Popen([sys.executable, "-m", "unisono", *words], cwd=folder, stdout=subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, "-m", "unisono", *words(out)], cwd=folder, stdout=subprocess.DEVNULL)
 
 
-def test_a_run_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_path: Path) -> None:
+def test_a_run_that_is_killed_again_and_again_ends_as_one_that_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
     """Kills hit a run at work; whichever run ends in between is compared, and another one begun."""
+    monkeypatch.chdir(tmp_path)
     write_data(tmp_path / "data")
     (tmp_path / "duo.yaml").write_text(SPEC)
     began = time.monotonic()
-    assert start(tmp_path, "whole").wait() == 0
+    assert run(*words("whole")).code == 0
     whole = time.monotonic() - began
     moments = random.Random(6)
     kills, ended = 0, 0
@@ -49,7 +56,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_path: 
         else:
             check(tmp_path, f"killed{ended}")
             ended += 1
-    assert start(tmp_path, f"killed{ended}").wait() == 0
+    assert run(*words(f"killed{ended}")).code == 0
     check(tmp_path, f"killed{ended}")
 
 

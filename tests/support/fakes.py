@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.covering import ALL
 from unisono.backends.fake.backend import FAKE_MODELS, NextToken
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
@@ -38,6 +39,11 @@ PROMPTS = [
     ),
     *(Prompt(messages=({"role": "user", "content": text},)) for text in ("Hello", "日本?")),
 ]
+
+
+def in_turn(size: int, number: int) -> slice:
+    """Which prompts a combination takes: all in batches; every other one of those written one by one."""
+    return slice(number % 2, None, 2) if size == 1 and not ALL else slice(None)
 
 
 PIECES = 20

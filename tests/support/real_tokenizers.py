@@ -24,6 +24,7 @@ from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.registry import make_loader
 from unisono.chat.template import ChatTemplate
 from unisono.chat.template_probe import probe_answer_form
+from unisono.collection import uncollected
 from unisono.config.demo import demo_path
 from unisono.vocab.pieces import Vocabulary, end_ids, read_vocabulary
 from unisono.vocab.spelling import Speller
@@ -79,6 +80,7 @@ def package_file(module: str, inside: str) -> Path:
 
 
 @functools.cache
+@uncollected()
 def real(backend: str, name: str) -> RealTokenizer:
     """Load a real tokenizer by backend (``llamacpp`` or ``transformers``) and name, once a run."""
     if backend == "llamacpp" or name.startswith("demo:"):

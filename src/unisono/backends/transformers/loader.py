@@ -38,7 +38,7 @@ from unisono.backends.transformers.quick_gguf import without_long_arrays
 from unisono.backends.transformers.state_layer import HybridLayer, StateLayer
 from unisono.backends.transformers.stated import unread as unread_keys
 from unisono.backends.transformers.tokenizer import encode_exactly, read_tokenizer
-from unisono.backends.transformers.tokenizer_check import check_as_filed
+from unisono.backends.transformers.tokenizer_check import Made, check_as_filed
 from unisono.backends.transformers.weight_folder import Shapes, check_rows, look_at
 from unisono.backends.transformers.weight_heads import REMOTE, Heads, look_at_heads
 from unisono.backends.weight_files import naming
@@ -260,8 +260,8 @@ class TransformersLoader:
         file = self._file("tokenizer.json")
         made = getattr(tokenizer, "backend_tokenizer", None)
         if file is not None and made is not None:
-            version, content = f"transformers {library.__version__}", json.loads(made.to_str())
-            if warning := check_as_filed(Path(file), content, encode_exactly, version, self.who):
+            version = f"transformers {library.__version__}"
+            if warning := check_as_filed(Path(file), Made(made), encode_exactly, version, self.who):
                 self._notices.hear(warning)
 
     @cached_property

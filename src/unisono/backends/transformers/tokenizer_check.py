@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,38 @@ Encode = Callable[[Mapping[str, Any], str], list[int]]
 
 
 WAY_OUT = "upgrade transformers, or make tokenizer_class PreTrainedTokenizerFast in tokenizer_config.json"
+
+
+class Made(Mapping[str, Any]):
+    """What the `tokenizers` library made of a file, in the form of one.
+
+    All of it is written out, which takes a second for 262,144 tokens, where more than `PARTS` is asked for.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in PARTS:
+            return self._whole[key]
+        part = getattr(self._tokenizer, key)
+        return None if part is None else json.loads(part.__getstate__())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._whole)
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+    @cached_property
+    def vocabulary(self) -> Mapping[str, int]:
+        ids: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=False)
+        return ids
+
+    @cached_property
+    def _whole(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self._tokenizer.to_str())
+        return content
 
 
 def check_as_filed(file: Path, made: Mapping[str, Any], encode: Encode, library: str, who: str) -> str | None:
@@ -55,15 +88,19 @@ def check_as_filed(file: Path, made: Mapping[str, Any], encode: Encode, library:
     return f"{library} splits ordinary text otherwise than {file.name} says: upgrade transformers"
 
 
-def _vocabulary(content: Mapping[str, Any]) -> object:
+def _vocabulary(content: Mapping[str, Any]) -> Mapping[str, int]:
+    """The ids of a model's own tokens; those of Unigram are their places in a list."""
+    if isinstance(content, Made):
+        return content.vocabulary
     model = content.get("model")
-    return model.get("vocab") if isinstance(model, Mapping) else None
+    vocabulary = model.get("vocab") if isinstance(model, Mapping) else None
+    if isinstance(vocabulary, list):
+        return {each[0]: place for place, each in enumerate(vocabulary)}
+    return vocabulary if isinstance(vocabulary, Mapping) else {}
 
 
-def _moved(filed: object, made: object) -> tuple[str, int, int] | None:
+def _moved(filed: Mapping[str, int], made: Mapping[str, int]) -> tuple[str, int, int] | None:
     """A token that has another id in a second vocabulary."""
-    if not isinstance(filed, Mapping) or not isinstance(made, Mapping):
-        return None
     return next(((text, i, made[text]) for text, i in filed.items() if made.get(text, i) != i), None)
 
 
