@@ -253,15 +253,20 @@ def test_what_does_not_fit_is_refused_before_weights_are_loaded(tiny: Path, tmp_
     assert refusal.value.hint
 
 
-def test_weights_of_a_base_that_are_not_the_models_are_refused(tiny: Path, tmp_path: Path) -> None:
-    """PEFT saves those of an output layer beside its adapter, which may have been resized, or another model's."""
+@pytest.mark.parametrize("layer", ["lm_head.base_layer", "lm_head", "model.embed_tokens"])
+def test_weights_of_a_base_are_those_of_the_model(tiny: Path, tmp_path: Path, layer: str) -> None:
+    """PEFT saves an output layer and embeddings beside an adapter, which may have been resized, or another model's."""
     adapter = write_adapter(tmp_path / "its", model_of(tiny), 3, targets=("lm_head",))
-    own, name = model_of(tiny).lm_head.weight.data, "base_model.model.lm_head.base_layer.weight"
+    name = f"base_model.model.{layer}.weight"
+    own = model_of(tiny).get_submodule(layer.removesuffix(".base_layer")).weight.data
     broken(lambda its: its.update({name: own.clone()}))(adapter)
     load(tiny, adapter).unload()
     broken(lambda its: its.update({name: own + 1}))(adapter)
-    with pytest.raises(ModelUnsupported, match="holds weights of its base for lm_head, and they are not the model's"):
+    with pytest.raises(ModelUnsupported, match=r"holds weights of its base for .*, and they are not the model's"):
         load(tiny, adapter)
+    broken(lambda its: its.update({name: own[:-2].clone()}))(adapter)
+    with pytest.raises(ModelUnsupported, match="whole, as 262 × 32, and the model has 264 × 32: it was trained after"):
+        loader(tiny, adapter).facts()
 
 
 def test_numbers_that_are_none_are_refused_when_they_are_read(tiny: Path, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def save_adapter(base: Path, folder: Path, seed: int, **config: Any) -> Path:
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:Setting .save_embedding_layers. to .True.:UserWarning")  # of an output layer
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # which PEFT asks for
 def test_each_alone_writes_what_pefts_generate_writes(tmp_path: Path) -> None:
     """Law 1: adapters of several kinds over one base, and the base itself, each as its library has it."""

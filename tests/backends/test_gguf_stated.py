@@ -17,6 +17,7 @@ from unisono.backends.gguf import GgufFile
 from unisono.backends.gguf_optional import lacking_in_all
 from unisono.backends.gguf_parts import read_gguf
 from unisono.backends.gguf_stated import READ, unread_by_llamacpp
+from unisono.backends.notices import gguf_warnings
 from unisono.backends.registry import make_loader
 from unisono.errors import ModelCorrupt
 
@@ -125,3 +126,10 @@ def test_one_file_holds_as_many_tensors_as_it_says(tmp_path: Path) -> None:
     read_gguf(write_tiny(tmp_path / "whole.gguf", tensors, split=(0, 1, len(tensors))))
     with pytest.raises(ModelCorrupt, match=rf"short\.gguf holds {len(tensors)} different tensors, and should hold 99"):
         read_gguf(write_tiny(tmp_path / "short.gguf", tensors, split=(0, 1, 99)))
+
+
+def test_a_chat_template_that_is_no_text_is_said(tmp_path: Path) -> None:
+    file = read_gguf(write_tiny(tmp_path / "t.gguf", tiny_tensors()))
+    assert gguf_warnings(file) == []
+    [warning] = gguf_warnings(replace(file, metadata={**file.metadata, "tokenizer.chat_template": [b"a"]}))
+    assert "a chat template that is no text" in warning

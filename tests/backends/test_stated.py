@@ -14,6 +14,7 @@ transformers = pytest.importorskip("transformers")
 from support.tiny_models import COMMON, save_tiny  # noqa: E402
 from unisono.backends.base import LoadRequest, ModelSource  # noqa: E402
 from unisono.backends.transformers.loader import TransformersLoader  # noqa: E402
+from unisono.backends.transformers.model_config import bos_in_vain  # noqa: E402
 from unisono.backends.transformers.stated import unread  # noqa: E402
 from unisono.errors import ModelUnsupported  # noqa: E402
 
@@ -110,3 +111,21 @@ def test_a_class_of_another_tokenizer_is_named_as_the_cause(tmp_path: Path) -> N
     with pytest.raises(ModelUnsupported, match="cannot encode a text") as caught:
         loader(folder).tokenizer()
     assert "tokenizer_class" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("wants", "bos", "adds", "said"),
+    [
+        (True, 256, False, "add_bos_token true, and transformers adds none"),
+        (False, 256, True, "add_bos_token false, and transformers adds one"),
+        (True, 256, True, ""),
+        (False, 256, False, ""),
+        (None, 256, False, ""),
+        (True, None, False, ""),
+    ],
+    ids=str,
+)
+def test_a_bos_that_is_asked_for_in_vain_is_said(wants: object, bos: int | None, adds: bool, said: str) -> None:
+    found = bos_in_vain({} if wants is None else {"add_bos_token": wants}, bos, adds=adds)
+    assert said in found
+    assert bool(said) is bool(found)

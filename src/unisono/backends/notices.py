@@ -14,6 +14,7 @@ LONGEST = 300
 """Characters of one warning."""
 READ = 4_000
 """Characters of one that are looked at: a library may cite all of a file in it."""
+TEMPLATE = "tokenizer.chat_template"
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 _VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`|\d+|blk\.\S+|\(.*?\)")
 
@@ -78,6 +79,8 @@ def gguf_warnings(file: GgufFile) -> list[str]:
             "its file names no pre-tokenizer (tokenizer.ggml.pre), so text is probably split otherwise than in its "
             "training: convert the model again with a newer converter"
         )
+    if TEMPLATE in file.metadata and file.text(TEMPLATE) is None:
+        found.append(f"its file has a chat template that is no text ({TEMPLATE}), and is not used")
     if lacking := unlike_others(file):
         found.append(f"its file perhaps lacks {named(lacking)}, which similar layers have")
     found += [f"its file perhaps lacks {name}, {why}" for name, why in perhaps_lacking(file)]

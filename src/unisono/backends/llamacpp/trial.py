@@ -102,7 +102,7 @@ def _try(path: Path) -> str | None:
     if -ended.returncode in FAULTS:
         found = _REASON.findall(ended.stderr)
         words = found[-1].decode("utf-8", "replace") if found else signal.Signals(-ended.returncode).name
-        return words.strip()
+        return words.removeprefix("what():").strip()
     return "" if ended.returncode == 0 else None
 
 

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +21,11 @@ from unisono.user_files import SETTINGS, read_bytes
 
 Layers = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX, _BASE = "base_model.model.", ".base_layer.weight"
+_PREFIX, _BASE = "base_model.model.", ".base_layer"
+_WHOLE = re.compile(
+    r"base_model\.model\.([\w.]+\.)?(embed_tokens|lm_head|wte|embed_in|embed_out|word_embeddings)(\.base_layer)?\.weight"
+)
+"""Embeddings and output layers, which PEFT saves where one has an adapter, or the vocabulary may have grown."""
 _TENSOR = re.compile(r"(.+)\.lora_(A|B)\.weight")
 _READ = {
     *("peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules"),
@@ -51,8 +55,8 @@ class AdapterFiles:
     scales: Mapping[str, float]
     """By the name of each layer that it changes, what its product is multiplied by."""
     warnings: tuple[str, ...] = ()
-    bases: tuple[str, ...] = ()
-    """The layers whose own weights it holds, too; see `check_bases`."""
+    bases: Mapping[str, str] = field(default_factory=dict)
+    """Of what weights it holds as they are without it: the names in its file by those of layers; see `check_bases`."""
 
     @property
     def weights(self) -> Path:
@@ -65,13 +69,13 @@ def check_adapter(path: Path, who: str) -> None:
 
 
 def check_bases(model: Any, files: AdapterFiles, read: Callable[[Path], Mapping[str, Any]]) -> None:
-    """Hold the weights of its base that PEFT saves beside an output layer's adapter against those of a loaded model.
+    """Hold the embeddings and output layers that PEFT saves beside an adapter against those of a loaded model.
 
     Raises a `ModelUnsupported` where they differ: an adapter is added to a model, and replaces nothing of it.
     """
     tensors = read(files.weights) if files.bases else {}
-    for layer in files.bases:
-        own, saved = model.get_submodule(layer).weight, tensors[f"{_PREFIX}{layer}.base_layer.weight"]
+    for layer, name in files.bases.items():
+        own, saved = model.get_submodule(layer).weight, tensors[name]
         own = own.to(saved.device)
         if own.shape != saved.shape or not any(
             bool((own.to(kind) == saved.to(kind)).all()) for kind in (own.dtype, saved.dtype)
@@ -96,7 +100,8 @@ def read_adapter(path: Path, model: Any, names: Collection[str], who: str) -> Ad
     """
     doubts = check_made_for(path, names, who)
     who = f"{who}: the adapter {str(path)!r}"
-    config, layers, bases = _read_files(path, who)
+    config, layers, whole = _read_files(path, who)
+    bases = _bases(whole, model, who)
     if changes_nothing(path / WEIGHTS, layers):
         doubts += (f"the adapter {str(path)!r} changes nothing: all of its halves B are zeros, as before training",)
     linear = {name: module for name, module in model.named_modules() if _shape_of(module) is not None}
@@ -113,8 +118,28 @@ def read_adapter(path: Path, model: Any, names: Collection[str], who: str) -> Ad
     return AdapterFiles(path, who, scales, doubts, bases)
 
 
-def _read_files(path: Path, who: str) -> tuple[dict[str, Any], Layers, tuple[str, ...]]:
-    """An adapter's configuration, the shapes of A and B by layer, and the layers of which it has the base, too.
+def _bases(whole: Mapping[str, tuple[int, ...]], model: Any, who: str) -> dict[str, str]:
+    """The names of whole weights by their layers in a model. Raises a `ModelUnsupported` where shapes differ."""
+    found = {_layer_of(name): name for name in whole}
+    modules = dict(model.named_modules())
+    for layer, name in found.items():
+        own = getattr(modules.get(layer), "weight", None)
+        if own is None or tuple(own.shape) != whole[name]:
+            shape = "no such layer" if own is None else " × ".join(map(str, own.shape))
+            raise ModelUnsupported(
+                f"{who} holds {layer} whole, as {' × '.join(map(str, whole[name]))}, and the model has {shape}: it was "
+                "trained after the vocabulary was resized, or is of another model",
+                hint=_MERGE,
+            )
+    return found
+
+
+def _layer_of(name: str) -> str:
+    return name.removeprefix(_PREFIX).removesuffix(".weight").removesuffix(_BASE)
+
+
+def _read_files(path: Path, who: str) -> tuple[dict[str, Any], Layers, Mapping[str, tuple[int, ...]]]:
+    """An adapter's configuration, the shapes of A and B by layer, and those of weights that are there whole, by name.
 
     Raises a `ModelError`.
     """
@@ -124,12 +149,9 @@ def _read_files(path: Path, who: str) -> tuple[dict[str, Any], Layers, tuple[str
         raise ModelNotFound(f"{who} lacks {WEIGHTS}", hint="save it as safetensors; pickles are not read")
     with naming(f"{who}: "):
         shapes = check_safetensors(path / WEIGHTS)
-    pairs = {name: shape for name, shape in shapes.items() if not name.endswith(_BASE)}
-    layers = _layers(pairs, who)
-    bases = tuple(name.removesuffix(_BASE).removeprefix(_PREFIX) for name in shapes.keys() - pairs.keys())
-    if odd := [name for name in bases if name not in layers]:
-        raise ModelUnsupported(f"{who} holds {listed(odd)}, beside the pairs of linear layers", hint=_MERGE)
-    return config, layers, bases
+    whole = {name: shape for name, shape in shapes.items() if _WHOLE.fullmatch(name)}
+    layers = _layers({name: shape for name, shape in shapes.items() if name not in whole}, who)
+    return config, layers, whole
 
 
 def changes_nothing(weights: Path, layers: Iterable[str]) -> bool:

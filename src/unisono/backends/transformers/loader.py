@@ -41,7 +41,7 @@ from unisono.backends.transformers.tokenizer import encode_exactly, read_tokeniz
 from unisono.backends.transformers.tokenizer_check import Made, check_as_filed
 from unisono.backends.transformers.weight_folder import Shapes, check_rows, look_at
 from unisono.backends.transformers.weight_heads import REMOTE, Heads, look_at_heads
-from unisono.backends.weight_files import naming
+from unisono.backends.weight_files import check_json, naming
 from unisono.errors import ModelUnsupported
 from unisono.vocab.tokenizer import Tokenizer
 
@@ -242,7 +242,11 @@ class TransformersLoader:
                 self._notices.hear(model_config.SPLITS)
             beside = self._file(model_config.TEMPLATE)  # of models that also see: their processor reads it
             template = None if beside is None else model_config.template_in(Path(beside))
-            return read_tokenizer(tokenizer, self._generation_ends(), self.who, template)
+            made = read_tokenizer(tokenizer, self._generation_ends(), self.who, template)
+            settings = self._file(model_config.TOKENIZER)
+            stated = {} if settings is None else check_json(Path(settings))
+            self._notices.hear(model_config.bos_in_vain(stated, made.table.bos_id, adds=made.table.adds_bos))
+            return made
 
     def _file(self, name: str) -> str | None:
         """The path of one of the model's files, wherever the model is; ``None`` where there is none."""

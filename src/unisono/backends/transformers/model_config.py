@@ -135,6 +135,18 @@ def not_applied(stated: Mapping[str, Any]) -> str:
     )
 
 
+def bos_in_vain(stated: Mapping[str, Any], bos: int | None, *, adds: bool) -> str:
+    """A warning where a ``stated`` tokenizer_config.json wants a BOS or none, and the library does otherwise."""
+    wants = stated.get("add_bos_token")
+    if bos is None or not isinstance(wants, bool) or wants is adds:
+        return ""
+    does = "adds one, as its tokenizer.json says" if adds else "adds none, as its tokenizer.json says none"
+    return (
+        f"its tokenizer_config.json says add_bos_token {shown(wants)}, and transformers {does}: raw prompts begin so; "
+        "chat templates write their own"
+    )
+
+
 def code_of(config: Any) -> str | None:
     """The class of its own that a model's folder or repository holds; ``None`` for one of the library's alone."""
     own = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
