@@ -39,7 +39,7 @@ class Plan:
             )
         its = {member.name: member.weight for member in members}
         self.weights = its if weights is None else _replacing(weights, its)
-        """By member; they sum to 1."""
+        """By member; those above 0 sum to 1."""
         self.own_weights = None if weights is None else tuple(self.weights.values())
         """Those of a request, where it has some."""
         method.check(self.weights)
