@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from unisono.server.body import only_ensemble
 from unisono.server.field_tables import OF_CHATS, OF_COMPLETIONS, OF_RESPONSES, OF_TOKENS
 from unisono.server.fields import NAMES_OF_ONE, Field
 from unisono.server.gac import GENERATE, STATUS, GacError, GacRequest, GacResponse, GacStatus
@@ -60,8 +61,8 @@ Json = dict[str, Any]
 
 
 @cache
-def document(models: tuple[str, ...] = (), *, gac: bool = False) -> Json:
-    """The document, with the names of the models once they are loaded."""
+def document(models: tuple[str, ...] = (), *, gac: bool = False, strict: bool = False) -> Json:
+    """The document, with the names of the models once they are loaded. A ``strict`` server needs one in a request."""
     in_path = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     paths = {
         "/v1/chat/completions": _post("chat", ChatRequest, ChatAnswer, GENERATING, ChatChunk),
@@ -91,7 +92,7 @@ def document(models: tuple[str, ...] = (), *, gac: bool = False) -> Json:
         "security": [{}, {"key": []}],
         "paths": {**paths, **(_gac_paths() if gac else {})},
         "components": {
-            "schemas": _schemas(models, gac=gac),
+            "schemas": _schemas(models, gac=gac, strict=strict),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -118,7 +119,7 @@ def _gac_paths() -> Json:
     return {GENERATE: generate, STATUS: status_page}
 
 
-def _schemas(models: tuple[str, ...], *, gac: bool) -> Json:
+def _schemas(models: tuple[str, ...], *, gac: bool, strict: bool) -> Json:
     read: list[type[BaseModel]] = [ChatRequest, CompletionRequest, ResponseRequest, PiecesRequest]
     read += [TokenizeRequest, DetokenizeRequest]
     sent: list[type[BaseModel]] = [ChatAnswer, ChatChunk, CompletionAnswer, PieceList, ModelList, ServedModel, State]
@@ -148,6 +149,10 @@ def _schemas(models: tuple[str, ...], *, gac: bool) -> Json:
     for record in read if models else ():
         if "model" in record.model_fields:
             schemas[record.__name__]["properties"]["model"]["enum"] = list(models)
+    if only_ensemble(models) is not None and not strict:
+        for record in generating:
+            schemas[record.__name__]["required"].remove("model")
+            schemas[record.__name__]["properties"]["model"] = {"enum": [None, "", *models]}
     return schemas
 
 
