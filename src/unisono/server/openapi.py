@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from unisono.server.body import only_ensemble
 from unisono.server.field_tables import OF_CHATS, OF_COMPLETIONS, OF_RESPONSES, OF_TOKENS
-from unisono.server.fields import NAMES_OF_ONE, Field
+from unisono.server.fields import NAMES_OF_ONE, OFF, Field
 from unisono.server.gac import GENERATE, STATUS, GacError, GacRequest, GacResponse, GacStatus
 from unisono.server.readiness import State
 from unisono.server.reasoning import REASONING
@@ -58,6 +58,13 @@ REASONED = ("ChatCompletionMessage", "ChoiceDelta", "CompletionChoice")
 """Records of OpenAI's that hold reasoning here."""
 
 Json = dict[str, Any]
+
+LENIENT: dict[str, Json] = {
+    "thinking": {"type": "boolean"},
+    "response_format": {"type": "object", "properties": {"type": {"type": "null"}}, "additionalProperties": False},
+    "tool_choice": {"const": ""},
+}
+"""Further forms of fields, which a strict server refuses."""
 
 
 @cache
@@ -149,6 +156,10 @@ def _schemas(models: tuple[str, ...], *, gac: bool, strict: bool) -> Json:
     for record in read if models else ():
         if "model" in record.model_fields:
             schemas[record.__name__]["properties"]["model"]["enum"] = list(models)
+    for record in () if strict else generating:
+        properties = schemas[record.__name__]["properties"]
+        for name in LENIENT.keys() & record.model_fields.keys():
+            properties[name] = {**properties[name], "anyOf": [*properties[name]["anyOf"], LENIENT[name]]}
     if only_ensemble(models) is not None and not strict:
         for record in generating:
             schemas[record.__name__]["required"].remove("model")
@@ -162,9 +173,13 @@ def _property(field: Field) -> Json:
         return {"description": f"Without effect: {field.why}."}
     if field.of_penalties:
         return {"description": f"Without effect where no penalty is on: {field.why}."}
-    listed: Json = {"enum": list(field.values)}
-    kinds = listed if field.at_most is None else {"anyOf": [listed, {"type": "number", "maximum": field.at_most}]}
-    return {"description": f"Not supported: {field.why}.", **kinds}
+    kinds: list[Json] = [{"enum": list(field.values)}]
+    if not field.empty_asks:
+        off = {"enum": list(OFF)}
+        kinds += [{"type": "array", "items": off}, {"type": "object", "additionalProperties": off}]
+    if field.at_most is not None:
+        kinds.append({"type": "number", "maximum": field.at_most})
+    return {"description": f"Not supported: {field.why}.", "anyOf": kinds}
 
 
 def _post(
