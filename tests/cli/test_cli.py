@@ -169,7 +169,8 @@ def test_answers_are_not_overwritten_unless_asked(run: Run, duo: Path, tmp_path:
         (("run", "{duo}", "x", "--prompts", "f"), "a text does not go with --prompts"),
         (("run", "{duo}", "--prompts", "f", "--json"), "--json does not go with --prompts"),
         (("run", "{duo}", "--prompts", "nowhere.jsonl"), "cannot read the prompts 'nowhere.jsonl'"),
-        (("run", "{duo}", "--prompts", "{duo}", "--out", "/dev/null/x"), "cannot write"),
+        (("run", "{duo}", "--prompts", "{lines}", "--out", "/dev/null/x"), "cannot write"),
+        (("run", "{duo}", "--prompts", "{duo}"), "are no JSON lines: line 1: not JSON"),
         (("run", "{duo}", "--prompts", "{duo}", "--resume"), "--resume needs --out"),
         (("run", "{duo}", "--prompts", "{duo}", "--out", "f", "--resume", "--overwrite"), "contradict"),
         (("doctor", "none.yaml"), "there is no spec file"),
@@ -179,7 +180,8 @@ def test_answers_are_not_overwritten_unless_asked(run: Run, duo: Path, tmp_path:
 def test_bad_input_is_named_and_no_traceback_is_shown(
     run: Run, duo: Path, words: tuple[str, ...], problem: str
 ) -> None:
-    shown = run(*(word.format(duo=duo) for word in words))
+    lines = jsonl(duo.with_name("in.jsonl"), {"id": 1, "prompt": "Hello"})
+    shown = run(*(word.format(duo=duo, lines=lines) for word in words))
     assert shown.code == 2
     assert problem in shown.err
     assert "Traceback" not in shown.err

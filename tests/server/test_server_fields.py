@@ -151,7 +151,7 @@ ENDPOINTS: dict[str, tuple[type[Record], dict[str, Any], dict[str, Field]]] = {
     "/v1/completions": (CompletionRequest, COMPLETION, OF_COMPLETIONS),
     "/v1/responses": (ResponseRequest, RESPONSE, OF_RESPONSES),
 }
-EMPTY: list[Any] = ["", [], {}, [None], {"a": False, "b": {"c": None}}]
+EMPTY: list[Any] = ["", [], {}, [None], {"a": False, "b": {}}]
 
 
 def asking(path: str) -> Iterator[tuple[str, Field, dict[str, Any]]]:

@@ -240,7 +240,7 @@ def test_a_body_that_is_nested_deeply_is_refused_wherever_it_is(served: Served) 
         for levels in (DEEPEST, 500):
             error = ask(served, 400, **{field: nested(levels)})["error"]
             assert (error["code"], "nested too deeply" in error["message"]) == ("invalid_json", True)
-    assert ask(served, documents=nested(DEEPEST - 1), max_tokens=1)
+    assert ask(served, metadata=nested(DEEPEST - 1), max_tokens=1)
     deep = '{"items":' * 500 + "{}" + "}" * 500
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": deep}}
     assert ask(served, 400, response_format=form)["error"]["param"] == "response_format.json_schema.schema"

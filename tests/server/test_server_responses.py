@@ -306,7 +306,7 @@ def test_a_schema_binds_the_text(served: Served) -> None:
         ({"background": True}, "background"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "p"}}, "prompt"),
-        ({"metadata": {"a": 1}}, "metadata.a"),
+        ({"metadata": ["a"]}, "metadata"),
         ({"messages": SAY}, "messages"),
         ({"max_output_tokens": -5}, "max_output_tokens"),
         ({"max_tokens": 3}, "max_tokens"),

@@ -225,7 +225,8 @@ class _Routes:
     async def openapi(self, request: Request) -> Response:
         models = self._engine.models
         if (text := self._documents.get(models)) is None:
-            text = self._documents[models] = json.dumps(document(models, gac=self._gac_model is not None))
+            made = document(models, gac=self._gac_model is not None, strict=self._engine.limits.strict)
+            text = self._documents[models] = json.dumps(made)
         return json_answer(text)
 
     async def page(self, request: Request) -> Response:

@@ -144,11 +144,16 @@ def with_model(body: dict[str, Any], models: Sequence[str]) -> dict[str, Any]:
     """A body with the model that it leaves out, if one ensemble is served. Raises a `Refusal` where several are."""
     if body.get("model") not in (None, ""):
         return body
-    ensembles = [name for name in models if "/" not in name]  # and not their members alone
-    if len(ensembles) == 1:
-        return {**body, "model": ensembles[0]}
+    if (only := only_ensemble(models)) is not None:
+        return {**body, "model": only}
     words = f"the field 'model' is missing; known: {', '.join(models)}"
     raise Refusal(400, words, param="model", code="missing_field")
+
+
+def only_ensemble(models: Sequence[str]) -> str | None:
+    """The ensemble among models, which are members alone, too; ``None`` where there are several, or none."""
+    ensembles = [name for name in models if "/" not in name]
+    return ensembles[0] if len(ensembles) == 1 else None
 
 
 def _check_endpoint(record: type[Record], body: Mapping[str, Any]) -> None:

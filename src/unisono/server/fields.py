@@ -16,6 +16,8 @@ from unisono.server.errors import Refusal, invalid
 
 EMPTY: tuple[object, ...] = ("", [], {})
 """What asks for nothing in most fields."""
+OFF: tuple[object, ...] = (None, False, *EMPTY)
+"""What asks for nothing in a list or an object."""
 _PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
@@ -56,10 +58,10 @@ class Field:
 
 def _is_empty(value: object) -> bool:
     """Whether a text, list or object has nothing in it, or nothing but what is off: ``{"web_search": false}``."""
-    if isinstance(value, str):
-        return not value
     inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else None
-    return inside is not None and all(each is None or each is False or _is_empty(each) for each in inside)
+    if inside is None:
+        return same(value, "")
+    return all(any(same(each, other) for other in OFF) for each in inside)
 
 
 STOPS = ("stop", "stop_sequences", "stopping_strings")

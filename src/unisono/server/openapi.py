@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from unisono.server.body import only_ensemble
 from unisono.server.field_tables import OF_CHATS, OF_COMPLETIONS, OF_RESPONSES, OF_TOKENS
-from unisono.server.fields import NAMES_OF_ONE, Field
+from unisono.server.fields import NAMES_OF_ONE, OFF, Field
 from unisono.server.gac import GENERATE, STATUS, GacError, GacRequest, GacResponse, GacStatus
 from unisono.server.readiness import State
 from unisono.server.reasoning import REASONING
@@ -58,10 +59,17 @@ REASONED = ("ChatCompletionMessage", "ChoiceDelta", "CompletionChoice")
 
 Json = dict[str, Any]
 
+LENIENT: dict[str, Json] = {
+    "thinking": {"type": "boolean"},
+    "response_format": {"type": "object", "properties": {"type": {"type": "null"}}, "additionalProperties": False},
+    "tool_choice": {"const": ""},
+}
+"""Further forms of fields, which a strict server refuses."""
+
 
 @cache
-def document(models: tuple[str, ...] = (), *, gac: bool = False) -> Json:
-    """The document, with the names of the models once they are loaded."""
+def document(models: tuple[str, ...] = (), *, gac: bool = False, strict: bool = False) -> Json:
+    """The document, with the names of the models once they are loaded. A ``strict`` server needs one in a request."""
     in_path = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     paths = {
         "/v1/chat/completions": _post("chat", ChatRequest, ChatAnswer, GENERATING, ChatChunk),
@@ -91,7 +99,7 @@ def document(models: tuple[str, ...] = (), *, gac: bool = False) -> Json:
         "security": [{}, {"key": []}],
         "paths": {**paths, **(_gac_paths() if gac else {})},
         "components": {
-            "schemas": _schemas(models, gac=gac),
+            "schemas": _schemas(models, gac=gac, strict=strict),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -118,7 +126,7 @@ def _gac_paths() -> Json:
     return {GENERATE: generate, STATUS: status_page}
 
 
-def _schemas(models: tuple[str, ...], *, gac: bool) -> Json:
+def _schemas(models: tuple[str, ...], *, gac: bool, strict: bool) -> Json:
     read: list[type[BaseModel]] = [ChatRequest, CompletionRequest, ResponseRequest, PiecesRequest]
     read += [TokenizeRequest, DetokenizeRequest]
     sent: list[type[BaseModel]] = [ChatAnswer, ChatChunk, CompletionAnswer, PieceList, ModelList, ServedModel, State]
@@ -148,6 +156,14 @@ def _schemas(models: tuple[str, ...], *, gac: bool) -> Json:
     for record in read if models else ():
         if "model" in record.model_fields:
             schemas[record.__name__]["properties"]["model"]["enum"] = list(models)
+    for record in () if strict else generating:
+        properties = schemas[record.__name__]["properties"]
+        for name in LENIENT.keys() & record.model_fields.keys():
+            properties[name] = {**properties[name], "anyOf": [*properties[name]["anyOf"], LENIENT[name]]}
+    if only_ensemble(models) is not None and not strict:
+        for record in generating:
+            schemas[record.__name__]["required"].remove("model")
+            schemas[record.__name__]["properties"]["model"] = {"enum": [None, "", *models]}
     return schemas
 
 
@@ -157,9 +173,13 @@ def _property(field: Field) -> Json:
         return {"description": f"Without effect: {field.why}."}
     if field.of_penalties:
         return {"description": f"Without effect where no penalty is on: {field.why}."}
-    listed: Json = {"enum": list(field.values)}
-    kinds = listed if field.at_most is None else {"anyOf": [listed, {"type": "number", "maximum": field.at_most}]}
-    return {"description": f"Not supported: {field.why}.", **kinds}
+    kinds: list[Json] = [{"enum": list(field.values)}]
+    if not field.empty_asks:
+        off = {"enum": list(OFF)}
+        kinds += [{"type": "array", "items": off}, {"type": "object", "additionalProperties": off}]
+    if field.at_most is not None:
+        kinds.append({"type": "number", "maximum": field.at_most})
+    return {"description": f"Not supported: {field.why}.", "anyOf": kinds}
 
 
 def _post(

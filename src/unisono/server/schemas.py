@@ -141,9 +141,9 @@ class GenerationFields(Record):
     guided_choice: Annotated[list[Text] | None, Field(min_length=1)] = None
     """These six are other servers' names for a constraint."""
     guided_json: str | dict[str, Any] | None = None
-    guided_regex: Text | None = None
+    guided_regex: str | None = None
     json_schema: str | dict[str, Any] | None = None
-    regex: Text | None = None
+    regex: str | None = None
     structured_outputs: dict[str, Any] | None = None
     logit_bias: Bias | None = None
     """By column of the union, which ``/v1/pieces`` lists; for a member alone, by its own token ids."""

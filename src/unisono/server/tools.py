@@ -160,8 +160,8 @@ def read_calling(
             calling = Calling(offered, form, None)
         return replace(calling, tools=offered, as_function=old)
     chosen = None if choice == "required" else choice["function"]["name"]  # type: ignore[index]
-    kept = list(offered) if strict else [_without_formats(tool, DEFINED_FORMATS) for tool in offered]
-    calling = _restricted(form, kept, "tool_choice", names, chosen=chosen, several=several and chosen is None)
+    told = offered if strict else tuple(_without_formats(tool, DEFINED_FORMATS) for tool in offered)
+    calling = _restricted(form, told, "tool_choice", names, chosen=chosen, several=several and chosen is None)
     return replace(calling, tools=offered, as_function=old)
 
 

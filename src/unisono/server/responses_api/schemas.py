@@ -71,8 +71,8 @@ class ResponseRequest(GenerationFields):
     """A response that is stored: its input and its output precede."""
     store: bool | None = None
     """Whether the response is stored, for a while; by default it is, where the server stores any."""
-    metadata: dict[str, str] | None = None
-    """Comes back with the response."""
+    metadata: Annotated[dict[str, str] | None, WithJsonSchema({"type": ["object", "array", "null"]})] = None
+    """Comes back with the response; what is no text comes back as JSON."""
     include: list[ResponseIncludable] | None = None
     """``message.output_text.logprobs`` is honoured; the others are of what is not in responses here."""
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
