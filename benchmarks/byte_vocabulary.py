@@ -3,12 +3,12 @@
     python benchmarks/byte_vocabulary.py examples/duo.yaml --pieces 48 --rounds 3
 
 The two write the same prompts greedily and take turns; the table shows milliseconds a byte of text by round, and the
-median of their ratio, of wall clock and of processor time. Then both score the same texts (`--passages FILE` has others, one a
-line), with the seconds, and `--exact` scores them again with a wide beam.
+median of their ratio, of wall clock and of processor time. Then both score the same texts (or those of
+`--passages FILE`, one a line): nats a byte and seconds; `--exact` scores them again with a wide beam.
 
-    python benchmarks/byte_vocabulary.py examples/duo.yaml --data DIR --tasks arc_easy,piqa,triviaqa --questions 20 --out OUT
+    python benchmarks/byte_vocabulary.py examples/duo.yaml --data DIR --tasks arc_easy,piqa,triviaqa --questions 20
 
-answers questions of tasks, too, by union and by bytes, as `unisono eval --variant vocabulary=bytes` does; its report is in OUT.
+answers questions of tasks, too, by union and by bytes, with the report of `unisono eval --variant vocabulary=bytes`.
 """
 
 from __future__ import annotations
