@@ -3,15 +3,23 @@
     python benchmarks/byte_vocabulary.py examples/duo.yaml --pieces 48 --rounds 3
 
 The two write the same prompts greedily and take turns; the table shows milliseconds a byte of text by round, and the
-median of their ratio. Then both score the same texts, and `--exact` scores them again with a wide beam.
+median of their ratio, of wall clock and of processor time. Then both score the same texts (or those of
+`--passages FILE`, one a line): nats a byte and seconds; `--exact` scores them again with a wide beam.
+
+    python benchmarks/byte_vocabulary.py examples/duo.yaml --data DIR --tasks arc_easy,piqa,triviaqa --questions 20
+
+answers questions of tasks, too, by union and by bytes, with the report of `unisono eval --variant vocabulary=bytes`.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from unisono.build import prepare
@@ -38,26 +46,36 @@ TEXTS = (
 )
 
 
-def write(engine: Engine, vocabulary: str, pieces: int) -> tuple[float, list[Generation]]:
-    """Seconds that it takes to write all prompts, one after the other, and the texts."""
+def write(engine: Engine, vocabulary: str, pieces: int) -> tuple[float, float, list[Generation]]:
+    """Seconds and seconds of processors that it takes to write all prompts, one after the other, and the texts."""
     method = engine.method.but(vocabulary=vocabulary)
     texts = []
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     for prompt in PROMPTS:
         text = engine.add(Prompt(text=prompt), Limits(pieces), method=method)
         while engine.active:
             engine.step()
         texts.append(text.generation())
-    return time.perf_counter() - began, texts
+    return time.perf_counter() - began, time.process_time() - busy, texts
 
 
-def nats(engine: Engine, vocabulary: str) -> list[float]:
-    """Nats a byte of each text."""
+def nats(engine: Engine, vocabulary: str, asked: Sequence[tuple[str, str]], *, together: int = 1) -> list[float]:
+    """Nats a byte of texts that follow prompts."""
     method, found = engine.method.but(vocabulary=vocabulary), []
-    for prompt, text in zip(PROMPTS, TEXTS, strict=True):
-        [score] = engine.score([(Prompt(text=prompt), text)], method=method)
-        found.append(-score.logp / len(text.encode()))
+    for start in range(0, len(asked), together):
+        some = asked[start : start + together]
+        for score, (_, text) in zip(
+            engine.score([(Prompt(text=prompt), text) for prompt, text in some], method=method), some, strict=True
+        ):
+            found.append(-score.logp / len(text.encode()))
     return found
+
+
+def answer(spec: str, vocabulary: str, data: Path, tasks: str, questions: int, out: Path) -> None:
+    """Answer questions of tasks by union and by bytes; the report has both, and the intervals of their difference."""
+    flags = ["--data", str(data), "--tasks", tasks, "--limit", str(questions), "--variant", f"vocabulary={vocabulary}"]
+    command = [sys.executable, "-m", "unisono", "eval", spec, *flags, "--out", str(out)]
+    subprocess.run(command, check=True)
 
 
 def show(title: str, values: Sequence[Any]) -> None:
@@ -71,28 +89,42 @@ def main() -> None:
     parser.add_argument("--pieces", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--exact", default="bytes beam:32 least:0.00001", help="what scores are held to; or empty")
+    parser.add_argument("--passages", type=Path, help="texts to score, one a line, in place of those above")
+    parser.add_argument("--together", type=int, default=1, help="texts that are scored in the same passes")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--tasks", default="arc_easy,piqa,triviaqa")
+    parser.add_argument("--questions", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path("byte-vocabulary"))
     given = parser.parse_args()
     spec = load_spec(given.spec)
     widest = max(spec.but(vocabulary=words).method.slots for words in (given.vocabulary, given.exact or "union"))
-    with prepare(spec.but(vocabulary="union"), batch=widest).load() as engine:
-        ratios = []
+    asked = list(zip(PROMPTS, TEXTS, strict=True))
+    if given.passages:
+        asked = [("", line) for line in given.passages.read_text(encoding="utf-8").splitlines() if line]
+    with prepare(spec.but(vocabulary="union"), batch=max(widest, 2 * given.together)).load() as engine:
         write(engine, given.vocabulary, 4)
-        for _ in range(given.rounds):
-            times = []
-            for vocabulary in ("union", given.vocabulary):
-                seconds, texts = write(engine, vocabulary, given.pieces)
-                written = sum(len(each.data) for each in texts)
-                times.append(1000 * seconds / written)
-                parted = sum(each.usage.parted or 0 for each in texts)
-                pieces = sum(each.usage.pieces for each in texts)
-                show(vocabulary, [times[-1], written, pieces, f"{parted / pieces:.0%}"])
-            ratios.append(times[1] / times[0])
-        show("ratio a byte", [statistics.median(ratios), min(ratios), max(ratios)])
+        ratios = [compare_writing(engine, given.vocabulary, given.pieces) for _ in range(given.rounds)]
+        for title, its in zip(("ratio a byte", "of processors"), zip(*ratios, strict=True), strict=True):
+            show(title, [statistics.median(its), min(its), max(its)])
         for vocabulary in ("union", given.vocabulary, *([given.exact] if given.exact else [])):
-            began, values = time.perf_counter(), nats(engine, vocabulary)
-            show(vocabulary, [statistics.mean(values), *values, time.perf_counter() - began])
-        for one, other in zip(write(engine, "union", 24)[1], write(engine, given.vocabulary, 24)[1], strict=True):
-            print(repr(one.text), repr(other.text), sep="\n", end="\n\n")
+            began, busy = time.perf_counter(), time.process_time()
+            values = nats(engine, vocabulary, asked, together=given.together)
+            spent = [time.perf_counter() - began, time.process_time() - busy]
+            show(vocabulary, [statistics.mean(values), *spent, *values])
+    if given.data:
+        answer(given.spec, given.vocabulary, given.data, given.tasks, given.questions, given.out)
+
+
+def compare_writing(engine: Engine, vocabulary: str, pieces: int) -> list[float]:
+    """Time a byte of text by ``vocabulary`` ÷ by the union: of wall clock, and of processors."""
+    times = []
+    for its in ("union", vocabulary):
+        seconds, busy, texts = write(engine, its, pieces)
+        written = sum(len(each.data) for each in texts)
+        times.append((seconds / written, busy / written))
+        parted, count = sum(each.usage.parted or 0 for each in texts), sum(each.usage.pieces for each in texts)
+        show(its, [1000 * seconds / written, 1000 * busy / written, written, count, f"{parted / count:.0%}"])
+    return [other / one for one, other in zip(*times, strict=True)]
 
 
 if __name__ == "__main__":

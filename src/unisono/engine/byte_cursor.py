@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from unisono.backends.base import Array
 from unisono.config.sampling import Sampling
-from unisono.engine.byte_member import ByteMember, Place
+from unisono.engine.byte_lag import ByteLag
+from unisono.engine.byte_member import ByteMember
 from unisono.engine.cursor import Cursor
 from unisono.engine.member import Member
 from unisono.fusion.byte_beam import Hypothesis, extended, next_cut, next_symbols, pruned
@@ -65,10 +66,8 @@ class ByteCursor:
         self.its = its
         self.paths = [BytePath(cursor, Hypothesis(1.0), opening)]
         self.beam, self.least, self._draw = beam, least, draw
-        self._missed = b""
-        """What was written without it, and is not cut yet."""
-        self._reach = set[Place]()
-        """Where all ways of cutting what it missed lead; followed of a member that cannot spell every byte."""
+        self._lag: ByteLag | None = None
+        """What was written without it."""
         self.behind = b""
         """Of what it missed, the bytes that begin a piece behind the whole ones, until the model has been asked."""
 
@@ -173,40 +172,29 @@ class ByteCursor:
 
     def miss(self, data: bytes) -> None:
         """Note what was written without it: it reads that as its tokenizer cuts it, when it is next asked."""
-        if not self._missed:
+        if self._lag is None:
             self.close_others()
-            self._reach = self._places()
-        for byte in data if self.its.missing else b"":
-            self._reach = self.its.onward(self._reach, byte)
-        self._missed += data
+            self._lag = self._behind_heaviest()
+        self._lag.add(data)
 
     def catch_up(self) -> None:
         """Go on behind what it missed, with one hypothesis."""
-        if self._missed:
-            path, missed = self._keep_heaviest(), self._missed
+        if self._lag is not None:
+            path, missed = self._keep_heaviest(), self._lag.data
             ids, behind = self.its.cut(path.hypothesis.rest + missed, opening=path.opening)
             self._go_on(path, ids, opening=path.opening and not ids)
-            self._missed, self.behind, self._reach = b"", behind, set()
+            self._lag, self.behind = None, behind
 
     def can_read(self, data: bytes) -> bool:
         """Whether it can spell some bytes that are written without it."""
-        if not self.its.missing:
-            return True
-        places = self._places()
-        for byte in data:
-            places = self.its.onward(places, byte)
-        return bool(places)
+        return (self._lag or self._behind_heaviest()).can_read(data)
 
     def feasible(self, *, later: bool = False) -> NDArray[np.bool_] | None:
         """The bytes that the member can read next; ``None`` for all. It may read them ``later``, when it is asked."""
         missing = self.its.missing
-        if not missing:
-            return None
+        if not missing or later:
+            return (self._lag or self._behind_heaviest()).feasible() if missing else None
         feasible_C = np.zeros(BYTES, np.bool_)
-        if later:
-            for _, node in self._places():
-                feasible_C[node.byte_K] = True
-            return feasible_C
         if self.its.can_cut_anew(self.paths[0].hypothesis.rest):
             feasible_C[:] = True
             feasible_C[list(missing)] = False
@@ -214,16 +202,8 @@ class ByteCursor:
             feasible_C[path.hypothesis.told.node.byte_K] = True
         return feasible_C
 
-    def _places(self) -> set[Place]:
-        """Where all ways of cutting what follows its whole pieces lead."""
-        if self._missed:
-            return self._reach
-        heaviest = self.paths[0]
-        if heaviest.hypothesis.heard is None:
-            return {self.its.root(opening=heaviest.opening)}
-        told, rest = heaviest.hypothesis.told, heaviest.hypothesis.rest
-        anew = {self.its.root(opening=False)} if rest and self.its.can_cut_anew(rest) else set()
-        return {(told.trie, told.node)} | anew
+    def _behind_heaviest(self) -> ByteLag:
+        return ByteLag(self.its, self.paths[0].hypothesis, opening=self.paths[0].opening)
 
     def drop_full(self) -> None:
         """Drop hypotheses that the member's context cannot hold, as long as others are left."""
@@ -232,10 +212,8 @@ class ByteCursor:
             return
         mass = sum(path.hypothesis.mass for path in left) / sum(path.hypothesis.mass for path in self.paths)
         if 1 - mass >= REAL_MASS:
-            log.warning(
-                "member %r: %.0f%% of its mass is dropped: ways of cutting the text that fill its context of %d tokens",
-                self.member.name, 100 * (1 - mass), self.member.backend.facts.context,
-            )  # fmt: skip
+            what = "ways of cutting the text that fill its context"
+            log.warning("member %r: %.0f%% of its mass is dropped: %s", self.member.name, 100 * (1 - mass), what)
         self._close([path for path in self.paths if self._is_full(path)])
         self.paths = left
         for path in left:
@@ -296,7 +274,7 @@ class ByteCursor:
         return self.paths[0]
 
     def _go_on_without_mass(self, byte: int) -> None:
-        """Cut the heaviest hypothesis anew; inside a character that no shorter pieces spell, keep one that goes on."""
+        """Cut the heaviest hypothesis anew, or keep one that goes on in a character that no shorter pieces spell."""
         rest = self.paths[0].hypothesis.rest + bytes([byte])
         for number, path in enumerate(() if self.its.can_cut_anew(rest) else self.paths):
             told = path.hypothesis.told

@@ -21,6 +21,8 @@ from unisono.engine.scoring import check_room
 from unisono.engine.sequence import TextSequence
 from unisono.fusion.byte_beam import Hypothesis, extended, pruned
 
+REJOINED = 8  # ids of its own cut that are read behind another one which has held for two pieces
+
 Ids = tuple[int, ...]
 """Those that follow the prompt."""
 
@@ -65,7 +67,7 @@ class ByteLine:
             yield self._row(self._cursor, own[0], self._own[len(own[0]) : min(room, len(own[0]) + block - 1)])
         for ids in [ids for ids in wanted if ids not in own][:most]:
             copies.append(self.member.copy(self._cursor))
-            yield self._row(copies[-1], ids, ())
+            yield self._row(copies[-1], ids, () if self._is_own(ids[:-1]) else self._rejoining(ids))
 
     def _foresee(self, rest: bytes) -> list[Ids]:
         """The cuts of which is not known what follows, as far as what is known shows them; the beam's own come first.
@@ -92,6 +94,16 @@ class ByteLine:
                 new = () if each.completed is None else its.told.trie.ids(each.completed)
                 paths.append(((*ids, *new), each.hypothesis))
         return wanted
+
+    def _rejoining(self, ids: Ids) -> list[int]:
+        """What follows in its own cut, where that has a border, too, behind the bytes of another one."""
+        join, place, end = self.member.speller.vocabulary.join, 0, 0
+        length = len(join(ids))
+        while end < length and place < len(self._own):
+            end += len(join(self._own[place : place + 1]))
+            place += 1
+        room = self.member.backend.facts.context - len(self._prompt) - len(ids)
+        return self._own[place : place + min(room, REJOINED)] if end == length else []
 
     def _forget(self) -> None:
         """Forget what lies behind cuts that the beam has dropped."""

@@ -209,7 +209,7 @@ class ByteWalk:
     def _count(self, symbol: int, p: float, p_K: Sequence[float]) -> None:
         """Count in what was chosen, by its first byte, or as a mark or END."""
         p_by_member = dict(zip(self.voters.asked, p_K, strict=True))
-        traced = self.text.steps is not None
+        traced = self.text.request.trace
         self._piece.count(p, p_by_member, self.voters.would_write(symbol, ends=self._may_end) if traced else ())
 
     def _finish(self, place: int | None = None) -> ByteChoice:

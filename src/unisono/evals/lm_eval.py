@@ -36,7 +36,8 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
     `loglikelihood` cuts a text, together with its context where the context's ids stay the same, into pieces of the
     lead's tokenizer. Each member spells these, and one teacher-forced pass per member gives the combined distribution
     before each. The score is the sum of their logarithms: the probability that the ensemble writes the text in this one
-    way, as single models are scored. The sum over all ways to cut the bytes cannot be computed.
+    way, as single models are scored. The sum over all ways to cut the bytes cannot be computed; with
+    ``vocabulary=bytes`` the score is that sum over the ways that each member's beam holds, byte by byte.
 
     `loglikelihood_rolling` scores texts of any length without a context; see `rolling_windows`.
     """
