@@ -85,7 +85,7 @@ def test_an_amateur_that_stands_first_does_not_lead_in_the_legend(run: Run, pair
     pair.write_text(json.dumps({"members": [shy, talker], "combine": "contrastive"}))
     shown = run("chat", pair, "-q", "--show", stdin=b"Who?\n/show\n")
     assert shown.code == 0
-    assert "[talker|talker's choice, against others] · [shy|shy overruled talker]" in shown.out
+    assert "its first choice · [nobody|nobody's first choice] · shy is subtracted and votes for nothing" in shown.out
     assert "shy's choice" not in run("run", pair, "Who?", "-q", "--show").out
     bench = run("bench", pair, "--rounds", 1, "--pieces", 4, "-q")
     assert "shy leads" not in bench.out + bench.err
