@@ -144,6 +144,10 @@ def test_a_damaged_model_is_named_without_a_traceback(tmp_path: Path, backend: s
     assert "Traceback" not in shown.stderr
 
 
+SHORT = {"run": ("--max-new-tokens", "12"), "eval": ("--limit", "4")}
+"""By verb, what holds a command of a page to fewer pieces or questions: the last of equal flags counts."""
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/start.md", "docs/command-line.md"])
 def test_every_command_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, page: str) -> None:
     """Those that run unisono; ``make`` has its own test wherever it is used."""
@@ -155,7 +159,8 @@ def test_every_command_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.Mon
     shutil.copytree(ROOT / "examples", tmp_path / "examples")  # some write beside them
     monkeypatch.chdir(tmp_path)
     for line in lines:
-        shown = run(*shlex.split(line["words"]), stdin=f"{line['piped'] or ''}\n".encode())
+        words = shlex.split(line["words"])
+        shown = run(*words, *SHORT.get(words[0], ()), stdin=f"{line['piped'] or ''}\n".encode())
         assert shown.code == 0, (line[0], shown.err)
         assert shown.out
 
@@ -169,7 +174,8 @@ def test_the_python_of_the_pages_runs(
     for block in blocks:
         if "base_url" in block:
             continue  # it needs a server
-        exec(compile(block, page, "exec"), {"__name__": "__main__"})
+        brief = re.sub(r"max_new_tokens=\d+", "max_new_tokens=8", block)
+        exec(compile(brief, page, "exec"), {"__name__": "__main__"})
         assert capfd.readouterr().out
 
 
