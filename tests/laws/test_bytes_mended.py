@@ -145,11 +145,11 @@ def _steps(ensemble: Ensemble, begin: list[object]):  # type: ignore[no-untyped-
 
 def test_what_is_foreseen_of_a_given_text_saves_passes_and_changes_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = [(Prompt(text=STORY), STORY[:40]), (Prompt(text=STORY), " the cat"), (PROMPTS[1], STORY[8:30])]
-    with load(["a", "b", "c"], TINY, batch=16) as ensemble:
+    with load(["a", "b"], TINY, batch=16) as ensemble:
         engine, passes, found = ensemble._engine, [], []
         right = engine._runner.read_rows
         monkeypatch.setattr(engine._runner, "read_rows", lambda asked: (passes.append(1), right(asked)))
-        for block in (32, 5, 1):
+        for block in (32, 3):
             monkeypatch.setattr(byte_scoring, "AT_ONCE", block)
             found.append(engine.score(asked))
             passes.append(0)

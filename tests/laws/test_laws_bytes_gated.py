@@ -104,11 +104,11 @@ def test_what_a_member_missed_is_read_in_one_block() -> None:
 def test_batches_and_failures_change_no_text(gate: str) -> None:
     for sampling in ("greedy", "1 seed:5"):
         with load(["a", "b"], sampling=sampling, batch=6, gate=gate) as ensemble:
-            alone = [essence(written(ensemble, prompt, 8)) for prompt in PROMPTS[:6]]
+            alone = [essence(written(ensemble, prompt, 6)) for prompt in PROMPTS[:4]]
             engine = ensemble._engine
             count = iter(range(10_000))
             fail(engine, "b1", lambda feeds, count=count: next(count) % 4 == 1)
-            texts = [engine.add(prompt, Limits(8), trace=True) for prompt in PROMPTS[:6]]
+            texts = [engine.add(prompt, Limits(6), trace=True) for prompt in PROMPTS[:4]]
             step_in_spite_of_failures(engine)
             assert [essence(text.generation()) for text in texts] == alone
             assert engine.free == engine.slots

@@ -49,6 +49,11 @@ class ByteLine:
                 self._beam.hear(path, told)
         return not self._beam.unread()
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether its own cut is what is read next, for which it needs no copy of its slot."""
+        return self._is_own(self._behind_prompt(next(path.cursor for path in self._beam.unread())))
+
     def rows(self, rest: bytes, block: int, copies: list[Cursor], most: int) -> Iterator[Row]:
         """What is to be read next: ``block`` ids of its own cut, and other cuts that ``rest`` calls for, which follows.
 

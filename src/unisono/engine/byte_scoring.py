@@ -57,8 +57,10 @@ class ByteScoring:
             rows = []
             for number, its in enumerate(left):
                 for line in its.waiting():
-                    taken = sum(member is line.member for member, _ in copies)
-                    rows += its.rows(line, len(left), (spare - taken) // (len(left) - number), copies)
+                    free = spare - sum(member is line.member for member, _ in copies)
+                    most = min(free, max(1, free // (len(left) - number)))
+                    if most or not spare or line.goes_on:  # else it waits for a copy in the next pass
+                        rows += its.rows(line, len(left), most, copies)
             self._runner.read_rows(rows)
         finally:
             with contextlib.ExitStack() as closing:
