@@ -56,6 +56,8 @@ LONG = ("models", "tokenizers", "slow")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what reads real tokenizers, and put files whose tests take long first, as nobody then waits for the last."""
     for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid}: the address in its name is another in each process: give it an id")
         names = getattr(getattr(item, "function", None), "__code__", None)
         if item.path.name in TOKENIZERS or (names is not None and "real" in names.co_names):
             item.add_marker(pytest.mark.tokenizers)

@@ -114,7 +114,6 @@ def test_slots_have_their_adapters_in_one_pass(tmp_path: Path) -> None:
         ),
         ({"change": lambda name, its: its.reshape(-1)}, "halves of blk.0.attn_q.weight that are no matrices"),
     ],
-    ids=str,
 )
 def test_what_does_not_fit_is_refused_before_weights_are_loaded(
     tmp_path: Path, keys: dict[str, Any], words: str
@@ -132,7 +131,6 @@ def test_what_does_not_fit_is_refused_before_weights_are_loaded(
         ({"change": lambda name, its: its if name.endswith("a") else None}, "holds one half of"),
         ({"alpha": float("nan")}, "has adapter.lora.alpha nan"),
     ],
-    ids=str,
 )
 def test_an_adapter_that_is_not_whole_is_refused_without_its_model(
     tmp_path: Path, keys: dict[str, Any], words: str
@@ -166,7 +164,6 @@ def test_embeddings_that_are_the_output_layer_too_cannot_be_changed(tmp_path: Pa
         ({"change": lambda name, its: its * name.endswith("a")}, "changes nothing"),
         ({}, ""),
     ],
-    ids=str,
 )
 def test_what_may_not_be_meant_is_said(tmp_path: Path, keys: dict[str, Any], words: str) -> None:
     model = write_tiny(tmp_path / "tiny-llama.gguf", tiny_tensors())
