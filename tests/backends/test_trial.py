@@ -105,5 +105,6 @@ def test_a_switch_leaves_it_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_positions_that_are_no_numbers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(trial.SWITCH, "off")
     path = write_tiny(tmp_path / "t.gguf", tiny_tensors(), rope__freq_base=0.0)
-    with pytest.raises(ModelCorrupt, match=r"rope\.freq_base is 0"):
+    with pytest.raises(ModelCorrupt, match=r"rope\.freq_base is 0") as told:
         load(path)
+    assert told.value.hint == "convert the model again"  # transformers refuses it, too
