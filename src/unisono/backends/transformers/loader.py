@@ -245,6 +245,8 @@ class TransformersLoader:
             settings = self._file(model_config.TOKENIZER)
             stated = {} if settings is None else check_json(Path(settings))
             self._notices.hear(model_config.bos_in_vain(stated, made.table.bos_id, adds=made.table.adds_bos))
+            if getattr(tokenizer, "chat_template", None) == "":
+                self._notices.hear(model_config.empty_template(stated, self._file(model_config.JINJA)))
             return made
 
     def _file(self, name: str) -> str | None:
@@ -265,9 +267,7 @@ class TransformersLoader:
         if file is not None and made is not None:
             version = f"transformers {library.__version__}"
             self._notices.hear(
-                check_as_filed(
-                    Path(file), Made(made), encode_exactly, version, self.who, is_split_anew=is_split_anew
-                )
+                check_as_filed(Path(file), Made(made), encode_exactly, version, self.who, is_split_anew=is_split_anew)
             )
 
     @cached_property
