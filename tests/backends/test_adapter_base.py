@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unisono.backends.adapter_base import check_base
+from unisono.backends.adapter_base import check_base, plain
 from unisono.errors import ModelUnsupported
 
 
@@ -56,3 +56,25 @@ def test_the_same_name_is_let_in_another_refused_and_one_that_says_nothing_doubt
 def test_any_name_of_the_model_will_do() -> None:
     assert found("org/some-base", "final", "some-base") == "let in"
     assert found("org/some-base") == "doubted"
+
+
+@pytest.mark.parametrize(
+    ("base", "model"),
+    [
+        ("meta-llama/Meta-Llama-3.1-8B-Instruct", "llama-3.1-8b-instruct"),
+        ("unsloth/Llama-3.2-3B-Instruct-bnb-4bit", "llama-3.2-3b-instruct"),
+        ("unsloth/Qwen3-8B-unsloth-bnb-4bit", "qwen3-8b"),
+        ("unsloth/Qwen3-8B-UD-Q4_K_XL.gguf", "qwen3-8b"),
+        ("Qwen3-8B-UD-Q4_K_XL-00001-of-00002.gguf", "qwen3-8b"),
+        ("TheBloke/Phi-3.5-mini-GPTQ-Int4", "phi-3.5-mini"),
+        ("org/Some-Base-FP8-dynamic", "some-base"),
+    ],
+)
+def test_names_with_hyphens_and_with_spaces_are_one(base: str, model: str) -> None:
+    """GGUF files are named inside with spaces, each word with a capital."""
+    spaced = base.rpartition("/")[2].replace("-", " ").title()
+    assert plain(base) == plain(spaced) == plain(f" {spaced.replace(' ', '  ')} ") == plain(model)
+
+
+def test_a_long_name_of_formats_takes_no_time() -> None:
+    assert plain(f"base{'_q1' * 20_000}") != "base"

@@ -14,7 +14,7 @@ transformers = pytest.importorskip("transformers")
 from support.tiny_models import COMMON, save_tiny  # noqa: E402
 from unisono.backends.base import LoadRequest, ModelSource  # noqa: E402
 from unisono.backends.transformers.loader import TransformersLoader  # noqa: E402
-from unisono.backends.transformers.model_config import bos_in_vain  # noqa: E402
+from unisono.backends.transformers.model_config import bos_in_vain, empty_template  # noqa: E402
 from unisono.backends.transformers.stated import unread  # noqa: E402
 from unisono.errors import ModelUnsupported  # noqa: E402
 
@@ -129,3 +129,34 @@ def test_a_bos_that_is_asked_for_in_vain_is_said(wants: object, bos: int | None,
     found = bos_in_vain({} if wants is None else {"add_bos_token": wants}, bos, adds=adds)
     assert said in found
     assert bool(said) is bool(found)
+
+
+@pytest.mark.parametrize(
+    ("stated", "content", "is_said"),
+    [
+        ({"chat_template": "x"}, "", True),
+        ({"chat_template": "x"}, "y", False),
+        ({"chat_template": "x"}, None, False),
+        ({}, "", False),
+    ],
+    ids=str,
+)
+def test_an_empty_template_that_hides_another_is_named(
+    tmp_path: Path, stated: dict[str, Any], content: str | None, is_said: bool
+) -> None:
+    file = tmp_path / "chat_template.jinja"
+    if content is not None:
+        file.write_text(content)
+    found = empty_template(stated, None if content is None else str(file))
+    assert ("its chat_template.jinja is empty" in found) is bool(found) is is_said
+
+
+def test_loading_names_an_empty_template(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path, "llama")
+    settings = folder / "tokenizer_config.json"
+    stated = json.loads(settings.read_text()) if settings.is_file() else {}
+    settings.write_text(json.dumps(stated | {"chat_template": "{{ messages[0].content }}"}))
+    (folder / "chat_template.jinja").write_text("")
+    its = loader(folder)
+    assert its.tokenizer().table.chat_template is None
+    assert any("chat_template.jinja is empty" in each for each in its.facts().warnings)

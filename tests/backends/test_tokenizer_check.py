@@ -12,14 +12,17 @@ pytest.importorskip("tokenizers")
 
 from tokenizers import Tokenizer
 
+from unisono.backends.base import LoadRequest, ModelSource
+from unisono.backends.options import TransformersOptions
 from unisono.backends.transformers.tokenizer import encode_exactly
 from unisono.backends.transformers.tokenizer_check import Made, check_as_filed
-from unisono.errors import ModelUnsupported
+from unisono.errors import ModelUnsupported, SpecError
 from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET
 
 SPLIT = {"type": "Split", "pattern": {"Regex": r"\p{N}{1,3}"}, "behavior": "Isolated", "invert": False}
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+REPLACED = {"type": "Replace", "pattern": {"String": " "}, "content": "1"}
 WORDS = [*BYTE_LEVEL_ALPHABET, "1", "12", "he", "th", "the"]
 
 
@@ -37,10 +40,10 @@ def sequence(*parts: Any) -> dict[str, Any]:
 DEEPSEEK = sequence(SPLIT, BYTES)
 
 
-def check(tmp_path: Path, filed: dict[str, Any], made: dict[str, Any]) -> str | None:
+def check(tmp_path: Path, filed: dict[str, Any], made: dict[str, Any], **asked: bool) -> str:
     file = tmp_path / "tokenizer.json"
     file.write_text(json.dumps(filed))
-    return check_as_filed(file, made, encode_exactly, "transformers 5.0.0", "member 'm'")
+    return check_as_filed(file, made, encode_exactly, "transformers 5.0.0", "member 'm'", **asked)
 
 
 @pytest.mark.parametrize("made", [METASPACE, sequence(METASPACE, SPLIT), None, SPLIT])
@@ -56,17 +59,16 @@ def test_parts_of_another_kind_are_refused_with_the_way_out(tmp_path: Path, made
 
 
 def test_what_is_the_same_in_other_words_is_accepted(tmp_path: Path) -> None:
-    assert check(tmp_path, content(DEEPSEEK), content(DEEPSEEK)) is None
+    assert check(tmp_path, content(DEEPSEEK), content(DEEPSEEK)) == ""
     spaced = BYTES | {"add_prefix_space": True}
-    assert check(tmp_path, content(sequence(SPLIT, spaced)), content(DEEPSEEK)) is None
+    assert check(tmp_path, content(sequence(SPLIT, spaced)), content(DEEPSEEK)) == ""
     nested = sequence(sequence(SPLIT), BYTES)
-    assert check(tmp_path, content(DEEPSEEK), content(nested)) is None
+    assert check(tmp_path, content(DEEPSEEK), content(nested)) == ""
 
 
 def test_another_expression_of_the_same_kind_is_a_warning(tmp_path: Path) -> None:
     between = SPLIT | {"pattern": {"Regex": "(?=h)"}}
     warning = check(tmp_path, content(DEEPSEEK), content(sequence(between, BYTES)))
-    assert warning is not None
     assert "upgrade transformers" in warning
 
 
@@ -78,7 +80,32 @@ def test_ids_of_another_vocabulary_are_refused(tmp_path: Path) -> None:
         check(tmp_path, content(DEEPSEEK), made)
     more = content(DEEPSEEK)
     more["model"]["vocab"] |= {"<new>": len(WORDS) + 5}
-    assert check(tmp_path, content(DEEPSEEK), more) is None
+    assert check(tmp_path, content(DEEPSEEK), more) == ""
+
+
+def test_what_is_split_anew_is_compared_in_all_else(tmp_path: Path) -> None:
+    """As by `fix_mistral_regex`, which changes the pre_tokenizer alone."""
+    spaced = content(METASPACE)
+    assert check(tmp_path, spaced, content(DEEPSEEK), is_split_anew=True) == ""
+    with pytest.raises(ModelUnsupported, match="its normalizer is none, and the library makes it Replace"):
+        check(tmp_path, spaced, content(DEEPSEEK, normalizer=REPLACED), is_split_anew=True)
+    moved = content(DEEPSEEK)
+    moved["model"]["vocab"] |= {"a": moved["model"]["vocab"]["b"], "b": moved["model"]["vocab"]["a"]}
+    with pytest.raises(ModelUnsupported, match="the id of 'a'"):
+        check(tmp_path, spaced, moved, is_split_anew=True)
+
+
+def test_the_correction_of_a_file_that_has_none_is_refused_by_name() -> None:
+    for asked in (True, False, None):
+        options = {"fix_mistral_regex": asked}
+        TransformersOptions.read(LoadRequest("m", ModelSource("folder", "a"), options=options))
+        request = LoadRequest("m", ModelSource("gguf", "a.gguf"), options=options)
+        if asked:
+            with pytest.raises(SpecError, match=r"fix_mistral_regex is true, and a\.gguf has no tokenizer") as told:
+                TransformersOptions.read(request)
+            assert "leave it out" in str(told.value.hint)
+        else:
+            TransformersOptions.read(request)
 
 
 def test_what_cannot_encode_is_refused(tmp_path: Path) -> None:

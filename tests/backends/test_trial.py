@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +31,7 @@ def load(path: Path) -> Any:
     return loader.LlamaCppLoader(request).load(lambda fraction, words: None)
 
 
-def test_what_would_end_the_process_is_refused_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_would_end_the_process_is_refused_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A vocabulary of another kind than its file says has no tokens for bytes, and llama.cpp looks for them."""
     whole = write_tiny(tmp_path / "whole.gguf", tiny_tensors())
     path = rewrite_gguf(whole, tmp_path / "odd.gguf", metadata={"tokenizer.ggml.model": "llama"})
@@ -38,9 +40,40 @@ def test_what_would_end_the_process_is_refused_and_remembered(tmp_path: Path, mo
     ) as told:
         load(path)
     assert "convert the model again" in str(told.value.hint)
-    monkeypatch.setattr(trial, "_try", lambda path: pytest.fail("it is tried again"))
-    with pytest.raises(ModelUnsupported, match="ends the process"):
+    assert "UNISONO_TRIAL_LOAD=off loads it all the same" in str(told.value.hint)
+    monkeypatch.setattr(trial, "_try", lambda path: "a cause of the moment")
+    with pytest.raises(ModelUnsupported, match="a cause of the moment"):
         load(path)
+    monkeypatch.setattr(trial, "_try", lambda path: "")
+    trial.check_survives(loader.library, "1", read_gguf(whole))
+
+
+def test_a_library_that_crashes_when_it_is_taken_down_says_nothing_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Builds for GPUs do, and would have every file refused."""
+    package = tmp_path / "unisono" / "backends" / "llamacpp"
+    package.mkdir(parents=True)
+    (package / "loader.py").write_text("import atexit, os\natexit.register(os.abort)\nlibrary = None\n")
+    (package / "trial.py").write_text("def plan(library, path): pass\n")
+    monkeypatch.setattr(trial.sys, "path", [str(tmp_path), *trial.sys.path])
+    for folder in (package, package.parent, package.parent.parent):
+        (folder / "__init__.py").touch()
+    assert trial._try(tmp_path / "t.gguf") == ""
+    (package / "trial.py").write_text("import os\ndef plan(library, path): os.abort()\n")
+    assert trial._try(tmp_path / "t.gguf") == "SIGABRT"
+
+
+def test_another_build_of_the_same_version_tries_again(tmp_path: Path) -> None:
+    built = tmp_path / "libllama.so"
+    library = SimpleNamespace(_lib=SimpleNamespace(_name=str(built)))
+    file, keys = read_gguf(write_tiny(tmp_path / "t.gguf", tiny_tensors())), set()
+    for content in (None, b"one", b"another"):
+        if content:
+            built.write_bytes(content)
+        keys.add(trial._key(library, "1", file))
+    os.utime(built, (1, 1))
+    assert len(keys | {trial._key(library, "1", file)}) == 4
 
 
 def test_a_file_that_is_fine_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,5 +105,6 @@ def test_a_switch_leaves_it_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_positions_that_are_no_numbers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(trial.SWITCH, "off")
     path = write_tiny(tmp_path / "t.gguf", tiny_tensors(), rope__freq_base=0.0)
-    with pytest.raises(ModelCorrupt, match=r"rope\.freq_base is 0"):
+    with pytest.raises(ModelCorrupt, match=r"rope\.freq_base is 0") as told:
         load(path)
+    assert told.value.hint == "convert the model again"  # transformers refuses it, too

@@ -12,7 +12,9 @@ import pytest
 from support.command_line import Run, jsonl
 from unisono.ensemble import Ensemble
 from unisono.errors import ClosedError, SpecError
+from unisono.evals.analysis.references import read_answers
 from unisono.records import Usage
+from unisono.reference_answers import FORM as ANSWERS
 
 
 def test_an_answer_goes_to_stdout_and_talk_to_stderr(run: Run, duo: Path) -> None:
@@ -186,6 +188,21 @@ def test_bad_input_is_named_and_no_traceback_is_shown(
     assert problem in shown.err
     assert "Traceback" not in shown.err
     assert shown.out == ""
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfea\0", b"a\0b"], ids=str)
+def test_the_form_of_the_lines_is_shown_where_a_file_is_read_and_is_no_text(
+    run: Run, duo: Path, content: bytes | None
+) -> None:
+    path = duo.with_name("prompts.jsonl")
+    if content is not None:
+        path.write_bytes(content)
+    shown = run("run", duo, "--prompts", path).err
+    assert ("write a JSON object a line" in shown) is (content is not None)
+    assert ("check the path" in shown) is (content is None)
+    with pytest.raises(SpecError) as told:
+        read_answers(path)
+    assert told.value.hint == ("check the path" if content is None else ANSWERS)
 
 
 def test_wrong_usage_is_explained(run: Run, duo: Path) -> None:

@@ -14,7 +14,8 @@ _WORDS = {
 }
 """What names of folders are made of that training gives to any model, beside numbers."""
 _FORMATS = (
-    r"i?q\d\w*|b?f16|f32|fp(4|8|16|32)|nf4|gguf|int[48]|[48]bits?|bnb|unsloth|awq|gptq|mlx|w\d+a\d+|dynamic|quantized"
+    r"i?q\d\w{0,9}|b?f16|f32|fp(4|8|16|32)|nf4|gguf|int[48]|[48]bits?|bnb|unsloth|ud|awq|gptq|mlx|w\d+a\d+|dynamic|"
+    r"quantized|\d{5}-of-\d{5}"
 )
 """What names of files and repositories have at their ends of the format of their numbers, and who made it."""
 _OF_THE_CACHE = re.compile(r"models--([^/\\]+)[/\\]snapshots[/\\]")
@@ -51,10 +52,10 @@ def plain(name: str) -> str:
     """The last part of a name without case, signs, a maker that some leave out, and the number formats at its end.
 
     Adapters are trained on quantised weights, and are for the model in any format. Signs between digits stay: Phi-3.5
-    is not Phi-35.
+    is not Phi-35. The names inside GGUF files have spaces where those of repositories have hyphens.
     """
-    last = _last(name)
-    for _ in range(4):  # such as -unsloth-bnb-4bit
+    last = re.sub(r"\s+", "-", _last(name).strip())
+    for _ in range(6):  # such as -unsloth-bnb-4bit, and -UD-Q4_K_XL-00001-of-00002.gguf
         last = re.sub(rf"[-._]({_FORMATS})$", "", last)
     last = last.removeprefix("meta-")
     last = re.sub(r"(?<=\d)[\W_]+(?=\d)", "\0", last)  # which stands in no name

@@ -99,6 +99,12 @@ class TransformersOptions(Options):
             raise SpecError(
                 f"member {request.name!r}: dtype is {request.dtype!r}", hint=f"choose one of: {', '.join(DTYPES)}"
             )
+        if options.fix_mistral_regex and request.source.kind == "gguf":
+            raise SpecError(
+                f"member {request.name!r}: option fix_mistral_regex is true, and {request.source.location} has no "
+                "tokenizer.json: a GGUF file's text is split as the file says",
+                hint="leave it out, or make model the folder or hub id that the file was converted from",
+            )
         if options.device_map is not None and request.device not in (None, "auto"):
             raise SpecError(
                 f"member {request.name!r} has both a device ({request.device}) and options.device_map",

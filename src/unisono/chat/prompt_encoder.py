@@ -244,10 +244,11 @@ class PromptEncoder:
         """The member's template. Raises a `PromptError` where it has none."""
         if self.template is None:
             table = self.tokenizer.table
-            invalid = table.chat_template or table.named_templates
+            why = "its model is a base model, or its template's file is empty"
+            if table.chat_template or table.named_templates:
+                why = "its model's own is not valid, as its loading says"
             raise PromptError(
-                f"member {self.name!r} has no chat template: "
-                + ("its model's own is not valid, as its loading says" if invalid else "its model is a base model"),
+                f"member {self.name!r} has no chat template: {why}",
                 hint="give it one in the spec (chat_template: plain is one of questions and answers; after -m, "
                 "'MODEL chat_template:plain'), or ask in plain text: run --raw, eval without --chat",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -132,7 +133,8 @@ def _read_tasks(prompts: Path, job: RunFlags) -> list[_Task]:
     try:
         lines = read_data(prompts, named=True).split(b"\n")
     except OSError as error:
-        raise SpecError(f"cannot read the prompts {str(prompts)!r}: {error.strerror}", hint=FORM) from error
+        hint = FORM if error.errno == errno.EINVAL else "check the path"  # where it is read, and is no text
+        raise SpecError(f"cannot read the prompts {str(prompts)!r}: {error.strerror}", hint=hint) from error
     seen: set[str] = set()
     tasks = [_task(line, number, job, seen) for number, line in enumerate(lines, 1) if line.strip()]
     if tasks and not any(task.is_object for task in tasks):

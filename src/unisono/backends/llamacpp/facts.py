@@ -99,7 +99,7 @@ def _check_positions(file: GgufFile) -> None:
         if file.metadata.get(f"{file.architecture}.{name}") == 0:
             raise ModelCorrupt(
                 f"{file.path}: {file.architecture}.{name} is 0, of which llama.cpp makes positions that are no numbers",
-                hint="convert the model again, or set backend: transformers, which takes the usual number for it",
+                hint="convert the model again",
             )
 
 

@@ -2,8 +2,8 @@
 
 Where a file contradicts itself, or what llama.cpp expects of its architecture, an assertion calls ``abort``, which
 nothing can catch. The other process reads the vocabulary, encodes a text, and plans what would be computed without
-having the weights, which takes about a second. What came of it is kept in the cache, by the heads of the files.
-``UNISONO_TRIAL_LOAD=off`` leaves it out.
+having the weights, which takes about a second. That a file is fine is kept in the cache, by its head and the library;
+a refusal is not, as its cause may be gone the next time. ``UNISONO_TRIAL_LOAD=off`` leaves the trial out.
 """
 
 from __future__ import annotations
@@ -26,19 +26,23 @@ from unisono.errors import CacheError, ModelUnsupported
 from unisono.user_files import SETTINGS, open_plain, read_bytes
 
 SWITCH = "UNISONO_TRIAL_LOAD"
-FORMAT = 1
+FORMAT = 2
 """Increment when the same file could fare otherwise."""
+FINE = {"ended": ""}
+"""What is kept of a file that llama.cpp reads."""
 FAULTS = {int(each) for each in signal.Signals if each.name in ("SIGABRT", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL")}
 """What ends a process over a file. Other signals come from elsewhere, such as a system without memory."""
 PATIENCE = 120.0
 """Seconds, on a machine however busy; who takes longer has met no assertion."""
 TEXT = "a A\n\t\x01\u00e9\u20ac\U0001f600"
 _CHILD = """
-import sys
+import os, sys
 path, *sys.path[:] = sys.argv[1:]
 from unisono.backends.llamacpp import loader, trial
 trial.plan(loader.library, path)
+os._exit(0)
 """
+"""Ends at once: a library that crashes while it is taken down, as some do of GPUs, says nothing of the file."""
 _REASON = re.compile(rb"([A-Z_]*ASSERT\w*\(.*\)[^\r\n]{0,40}failed|what\(\):[^\r\n]*|terminate called[^\r\n]*)")
 
 
@@ -48,19 +52,19 @@ def check_survives(library: Any, version: str, file: GgufFile) -> None:
         return
     if not any(name == "no_alloc" for name, _ in library.llama_model_params._fields_):
         return  # of older releases, which cannot plan without weights
-    entry = cache_root() / "trials" / f"{_key(version, file)}.json"
-    reason = _kept(entry)
-    if reason is None:
-        reason = _try(file.path)
-        if reason is None:
-            return
-        _keep(entry, reason)
+    entry = cache_root() / "trials" / f"{_key(library, version, file)}.json"
+    if _is_kept(entry):
+        return
+    reason = _try(file.path)
     if reason:
         raise ModelUnsupported(
             f"llama.cpp ends the process over {file.path}: {reason}",
             hint="its head contradicts itself, or what this llama.cpp knows of its architecture: convert the model "
-            "again, upgrade llama-cpp-python, or set backend: transformers",
+            "again, upgrade llama-cpp-python, or set backend: transformers. If the file is sound, and something else "
+            f"ended the trial, {SWITCH}=off loads it all the same",
         )
+    if reason is not None:
+        _keep(entry)
 
 
 def plan(library: Any, path: str) -> None:
@@ -106,9 +110,9 @@ def _try(path: Path) -> str | None:
     return "" if ended.returncode == 0 else None
 
 
-def _key(version: str, file: GgufFile) -> str:
-    """By the bytes before the weights, which are all that is read, and by the library."""
-    digest = hashlib.sha256(repr((FORMAT, version, len(file.parts))).encode())
+def _key(library: Any, version: str, file: GgufFile) -> str:
+    """By the bytes before the weights, which are all that is read, and by the library's version and file."""
+    digest = hashlib.sha256(repr((FORMAT, version, _library_file(library), len(file.parts))).encode())
     for part in file.parts:
         ends = [place.offset for place in file.places.values() if place.path == part]
         with open_plain(part) as opened:
@@ -116,17 +120,25 @@ def _key(version: str, file: GgufFile) -> str:
     return digest.hexdigest()[:32]
 
 
-def _kept(entry: Path) -> str | None:
+def _library_file(library: Any) -> tuple[str, int, int]:
+    """The path, size and time of the file that is loaded: one version is built in many ways."""
+    path = str(library._lib._name)
+    with contextlib.suppress(OSError):
+        found = os.stat(path)
+        return path, found.st_size, found.st_mtime_ns
+    return path, 0, 0
+
+
+def _is_kept(entry: Path) -> bool:
     try:
-        reason = json.loads(read_bytes(entry, SETTINGS))["ended"]
-        return reason if isinstance(reason, str) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+        return bool(json.loads(read_bytes(entry, SETTINGS)) == FINE)
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
-def _keep(entry: Path, reason: str) -> None:
+def _keep(entry: Path) -> None:
     def write(path: Path) -> None:
-        path.write_text(json.dumps({"ended": reason}), "utf-8")
+        path.write_text(json.dumps(FINE), "utf-8")
 
     with contextlib.suppress(CacheError):  # it is tried again
         replace_file(entry, write, "the result of a trial")

@@ -236,8 +236,7 @@ class TransformersLoader:
             fix = self.options.fix_mistral_regex
             corrected = {} if fix is None else {"fix_mistral_regex": fix}
             tokenizer = library.AutoTokenizer.from_pretrained(self._place, **self._hub_options, **corrected)
-            if not fix:
-                self._check_as_filed(tokenizer)
+            self._check_as_filed(tokenizer, is_split_anew=bool(fix))
             if getattr(tokenizer, "split_special_tokens", False):
                 self._notices.hear(model_config.SPLITS)
             beside = self._file(model_config.TEMPLATE)  # of models that also see: their processor reads it
@@ -246,6 +245,8 @@ class TransformersLoader:
             settings = self._file(model_config.TOKENIZER)
             stated = {} if settings is None else check_json(Path(settings))
             self._notices.hear(model_config.bos_in_vain(stated, made.table.bos_id, adds=made.table.adds_bos))
+            if getattr(tokenizer, "chat_template", None) == "":
+                self._notices.hear(model_config.empty_template(stated, self._file(model_config.JINJA)))
             return made
 
     def _file(self, name: str) -> str | None:
@@ -260,13 +261,14 @@ class TransformersLoader:
         )
         return found
 
-    def _check_as_filed(self, tokenizer: Any) -> None:
+    def _check_as_filed(self, tokenizer: Any, *, is_split_anew: bool) -> None:
         file = self._file("tokenizer.json")
         made = getattr(tokenizer, "backend_tokenizer", None)
         if file is not None and made is not None:
             version = f"transformers {library.__version__}"
-            if warning := check_as_filed(Path(file), Made(made), encode_exactly, version, self.who):
-                self._notices.hear(warning)
+            self._notices.hear(
+                check_as_filed(Path(file), Made(made), encode_exactly, version, self.who, is_split_anew=is_split_anew)
+            )
 
     @cached_property
     def _config(self) -> Any:

@@ -21,6 +21,7 @@ SETTINGS = (
 )
 WHOLE_TOKENIZER = "tokenizer.json"
 GENERATION, ADDED, TOKENIZER = "generation_config.json", "added_tokens.json", "tokenizer_config.json"
+JINJA = "chat_template.jinja"
 TEMPLATE, MORE_TEMPLATES = "chat_template.json", "additional_chat_templates"
 PARTS = ("tekken.json", "vocab.json", "merges.txt", "vocab.txt", "*.tiktoken", "*.model", "*.model.v*")
 """What a tokenizer is read from where there is no `tokenizer.json`. Other files of a folder nobody reads."""
@@ -144,6 +145,16 @@ def bos_in_vain(stated: Mapping[str, Any], bos: int | None, *, adds: bool) -> st
     return (
         f"its tokenizer_config.json says add_bos_token {shown(wants)}, and transformers {does}: raw prompts begin so; "
         "chat templates write their own"
+    )
+
+
+def empty_template(stated: Mapping[str, Any], place: str | None) -> str:
+    """A warning where an empty file hides the template in a ``stated`` tokenizer_config.json, as the library has it."""
+    if place is None or Path(place).stat().st_size or not stated.get("chat_template"):
+        return ""
+    return (
+        f"its {JINJA} is empty, and transformers takes that for its chat template, not the one in "
+        f"tokenizer_config.json: it has none. Delete {JINJA}, or give the member a chat_template"
     )
 
 

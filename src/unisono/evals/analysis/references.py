@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Sequence
@@ -47,7 +48,8 @@ def read_answers(path: Path) -> tuple[list[Reference], FittedOn]:
     try:
         data = read_data(path, named=True)
     except OSError as error:
-        raise SpecError(f"cannot read {str(path)!r}: {error.strerror}", hint=FORM) from error
+        hint = FORM if error.errno == errno.EINVAL else "check the path"  # where it is read, and is no text
+        raise SpecError(f"cannot read {str(path)!r}: {error.strerror}", hint=hint) from error
     found = []
     for number, words in enumerate(data.split(b"\n"), 1):
         if words.strip():
