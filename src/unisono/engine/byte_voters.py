@@ -76,10 +76,11 @@ class ByteVoters:
 
     def is_blind(self, allowed_C: Allowed | None, *, ends: bool) -> bool:
         """Whether the lead gives no mass to any byte, mark or END that is allowed and that all can spell."""
-        q_C = self.lead.next_symbols()
-        feasible_C = self.feasible(len(q_C))
-        for mask_C in (allowed_C, feasible_C):
-            q_C = q_C if mask_C is None else q_C * mask_C
+        feasible_C = self.feasible(BYTES + len(self.lead.its.marks) + 1)
+        masks = [mask_C for mask_C in (allowed_C, feasible_C) if mask_C is not None]
+        if ends and not masks:
+            return False  # a distribution has mass
+        q_C = np.multiply.reduce([self.lead.next_symbols(), *masks])
         return not (q_C if ends else q_C[:-1]).any()
 
     def next_symbols(self) -> tuple[Symbols, list[Symbols]]:
