@@ -431,6 +431,17 @@ def test_the_grammar_takes_calls_by_their_schemas_and_nothing_else(form: CallFor
     assert accepts(call_grammar(form, tools, "ping"), answer(form, ("ping", {})))
 
 
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_names_of_any_script_are_written_as_they_are(form: CallForm) -> None:
+    for name in ("मौसम", "อากาศ", "me\u0301te\u0301o", "天気"):
+        tool: Tool = {"type": "function", "function": {"name": name}}
+        written = form.written(name, "{}")
+        assert name in written
+        assert accepts(call_grammar(form, [tool]), written)
+        assert accepts(call_grammar(form, [tool], answer={"type": "string"}), written)
+        assert [call.name for call in find_calls(form, [name], written)[1]] == [name]
+
+
 @pytest.mark.parametrize("name", UNDERSTOOD)
 def test_the_grammar_takes_several_calls_where_that_is_allowed_and_the_form_has_a_way(name: str) -> None:
     form = FORMS[name]

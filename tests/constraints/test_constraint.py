@@ -26,7 +26,13 @@ from unisono.chat.tool_grammar import call_grammar
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method
 from unisono.constraints.grammar import Compile, Grammars
-from unisono.constraints.json_schema import FORMATS, check_schema, without_unknown_formats
+from unisono.constraints.json_schema import (
+    FORMATS,
+    NULLABLE,
+    check_schema,
+    plain_schema,
+    without_unknown_formats,
+)
 from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.engine import Engine
 from unisono.engine.reference import PlainStep, plain_steps
@@ -512,6 +518,7 @@ REFUSED = {
     "additionalItems": {"type": "array", "prefixItems": [{"type": "integer"}], "additionalItems": False},
     "maxLength is '5'": {"anyOf": [{"type": "string", "maxLength": "5"}]},
     "minProperties": {"anyOf": [{"type": "object", "minProperties": 2}]},
+    "nullable is true": {"anyOf": [{"type": "string", "nullable": True}]},
     "registry": {"$ref": "https://example.org/schema"},
 }
 
@@ -712,6 +719,45 @@ def test_values_that_are_written_as_they_are_pass() -> None:
 def test_schemas_within_a_lark_grammar_are_held_to_the_same() -> None:
     with pytest.raises(SpecError, match="'minimun' in the schema is not a keyword"):
         Grammars(load().prepared.union)(Constraint("lark", 'start: "a" %json {"minimun": 3}'))
+
+
+NULL = {"type": "null"}
+NULLABLES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"type": "STRING"}, {"type": ["string", "null"]}),
+    ({"type": ["string", "null"], "minLength": 2}, {"type": ["string", "null"], "minLength": 2}),
+    ({"type": "string", "enum": ["a"]}, {"type": ["string", "null"], "enum": ["a", None]}),
+    ({"enum": ["a"]}, {"enum": ["a", None]}),
+    ({"const": "a"}, {"anyOf": [{"const": "a"}, NULL]}),
+    ({"$ref": "#/$defs/a", "title": "t"}, {"title": "t", "anyOf": [{"$ref": "#/$defs/a"}, NULL]}),
+    ({"allOf": [{"type": "string"}]}, {"anyOf": [{"allOf": [{"type": "string"}]}, NULL]}),
+    ({"minLength": 2}, {"anyOf": [{"minLength": 2}, NULL]}),
+    ({"title": "anything"}, {"title": "anything"}),
+]
+
+
+@pytest.mark.parametrize(("given", "meant"), NULLABLES)
+@pytest.mark.parametrize("word", NULLABLE)
+def test_null_fits_what_openapi_calls_nullable(given: dict[str, Any], meant: dict[str, Any], word: str) -> None:
+    llguidance = pytest.importorskip("llguidance")
+    defined = {"a": {"type": "string"}}
+    meant = {"properties": {"a": meant, "nullable": {"type": "string"}}, "$defs": defined}
+    whole = plain_schema({"properties": {"a": {**given, word: True}, "nullable": {"type": "string"}}, "$defs": defined})
+    assert whole == meant
+    tokenizer = llguidance.LLTokenizer("byte")
+    matcher = llguidance.LLMatcher(tokenizer, f"start: %json {json.dumps({**whole, 'type': 'object'})}")
+    assert matcher.try_consume_tokens(list(b'{"a":null}')) == len('{"a":null}')
+    assert plain_schema({**given, word: False, "type": "string"})["type"] == "string"
+
+
+def test_a_format_may_be_spelled_with_other_capitals_and_hyphens() -> None:
+    for slip, name in {
+        "datetime": "date-time",
+        "DATE_TIME": "date-time",
+        "IPv4": "ipv4",
+        "uriReference": "uri-reference",
+    }.items():
+        assert plain_schema({"items": {"format": slip}}) == {"items": {"format": name}}
+    assert plain_schema({"format": "int32"}) == {"format": "int32"}
 
 
 def test_formats_are_known_exactly_where_a_grammar_is() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -173,6 +174,43 @@ def test_the_lead_alone_writes_what_all_can_spell() -> None:
             text = written(ensemble, Prompt(text="z"), 8)
             assert set(text.data.decode()) <= {"é", "a"}
             assert text.finish_reason == "length"
+
+
+def register_narrow() -> None:
+    """``m`` writes ``é`` or ``ü`` by halves or whole, and ``n`` can spell ``é`` alone of all that is not ASCII."""
+    lead = byte_level_table(["é", "ü"])
+    some = sentencepiece_table(["é", *map(chr, range(0x20, 0x7F)), "\n"], byte_fallback=False)
+    register_fake("m", FakeModel(LongestMatchTokenizer(lead), scripted_rule(lead, {"": {"ü": 1.0}})))
+    register_fake("n", FakeModel(LongestMatchTokenizer(some), scripted_rule(some, {"": {"a": 0.5, "é": 0.5}})))
+
+
+@pytest.mark.parametrize("gate", ["first:0", "every:3"])
+@pytest.mark.parametrize("sampling", ["greedy", "1 seed:1"])
+def test_a_gate_opens_within_a_piece_where_the_lead_writes_nothing_that_all_can_spell(gate: str, sampling: str) -> None:
+    """Behind the first byte of ``ü``, which is that of ``é``, the lead has no mass that ``n`` can spell."""
+    register_narrow()
+    with load(["m", "n"], EXACT, batch=1, gate=gate, sampling=sampling) as ensemble:
+        text = written(ensemble, Prompt(text="z"), 4)
+        steps = text.steps or ()
+        assert [(step.piece, step.voted) for step in steps] == plain(ensemble, Prompt(text="z"), len(steps))
+        assert text.finish_reason == "length"
+        assert {step.gate.asked for step in steps if step.gate} == {True}
+        assert "é" in text.data.decode()
+        score = ensemble._engine.score([(Prompt(text="z"), "é")])[0]
+        first = 1.0 if gate == "first:0" else 0.75  # the second byte is the only one, though the lead gives it nothing
+        assert score.logp == pytest.approx(math.log(first), abs=1e-6)
+
+
+def test_a_gate_opens_within_a_piece_where_a_grammar_leaves_the_lead_nothing() -> None:
+    table = byte_level_table(["ab", "cd"])
+    register_fake("x", FakeModel(LongestMatchTokenizer(table), scripted_rule(table, {"": {"ab": 1.0}})))
+    plainer = byte_level_table([])
+    rule = scripted_rule(plainer, {"": {"a": 1.0}, "a": {"e": 0.5, "c": 0.5}})
+    register_fake("y", FakeModel(LongestMatchTokenizer(plainer), rule))
+    with load(["x", "y"], gate="first:0") as ensemble:
+        bound = ensemble.generate("z", max_new_tokens=1, constraint="regex:a[cd]", trace=True)
+        assert bound.text == "ac"
+        assert [step.voted for step in bound.steps or ()] == [("x0", "y1")]
 
 
 @pytest.mark.parametrize("gate", ["first:0", "every:2", "entropy:0.5"])

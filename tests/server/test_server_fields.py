@@ -166,7 +166,7 @@ def test_a_field_has_no_effect_or_is_refused_by_name(path: str) -> None:
     record, given, table = ENDPOINTS[path]
     plain = read_record(record, given, table)
     for name, field, body in asking(path):
-        if field.matters and not field.of_penalties:
+        if field.matters and not field.of_sampling:
             with pytest.raises(Refusal) as refused:
                 read_record(record, body, table)
             assert (refused.value.param, refused.value.code) == (name, "unsupported")
@@ -184,7 +184,7 @@ def test_a_value_that_turns_a_field_off_has_no_effect(path: str) -> None:
         off += [] if field.at_most is None else [field.at_most, field.at_most - 0.5, -1, -1e9]
         for value in off:
             assert read_record(record, {**given, name: value}, table) == plain, (name, value)
-        if field.matters and not field.of_penalties and not field.only_with:
+        if field.matters and not field.of_sampling and not field.only_with:
             asks = 10**9 if field.at_most is not None else {} if field.empty_asks else "whatever"
             assert field.asks(asks), name
 
@@ -299,6 +299,14 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"unisono": {"weights": {"a": 1.0, "b": -1.0}}}, "unisono.weights", "above 0"),
     ({"unisono": {"draw": "0.7 top_q:1"}}, "unisono.draw", "top_q"),
     ({"unisono": {"draw": "one-member"}, "temperature": 0}, "temperature", "one-member"),
+    ({"unisono": {"sampling": "0.8"}, "do_sample": False}, "do_sample", "unisono.sampling is '0.8'"),
+    ({"unisono": {"sampling": "greedy beam_width:2"}, "early_stopping": True}, "early_stopping", "beam_width"),
+    ({"unisono": {"sampling": "greedy beam_width:2"}, "length_penalty": 0.6}, "length_penalty", "beam_width"),
+    ({"stream": True, "incremental_output": False}, "incremental_output", "what is new"),
+    ({"truncation_length": 2048}, "truncation_length", "shorten it"),
+    ({"truncate_prompt_tokens": 2048}, "truncate_prompt_tokens", "shorten it"),
+    ({"prompt": "x"}, "prompt", "/v1/completions"),
+    ({"prompt": "", "messages": None}, "prompt", "/v1/completions"),
     ({"unisono": {"combine": "geometric", "draw": "one-member"}}, "unisono", "one-member"),
     ({"unisono": {"trace": "yes"}}, "unisono.trace", "true or false"),
     ({"model": "duo/a", "unisono": {"gate": "confidence:0.5"}}, "unisono.gate", "votes alone"),
@@ -354,6 +362,7 @@ WRONG_WHERE_STRICT: list[tuple[dict[str, Any], str, str]] = [
     (tools_of({"name": "a.b"}), "tools[0].function.name", "up to 64 letters"),
     ({"messages": [*SAY, {"role": "assistant", "content": None, "refusal": "x"}]}, "messages[1].refusal", "write it"),
     ({"tool_choice": "auto"}, "tool_choice", "no tools"),
+    ({"prompt": ""}, "prompt", "/v1/completions"),
 ]
 
 
@@ -365,6 +374,23 @@ def test_a_strict_server_refuses_what_changes_nothing(
     assert words in error["message"]
     assert "did you mean" not in error["message"] or "nme" in error["message"]
     assert error["param"] == param
+
+
+def test_a_strict_server_reads_responses_strictly(served: Served, strict: Served) -> None:
+    def format_of(schema: object) -> dict[str, Any]:
+        return {"text": {"format": {"type": "json_schema", "name": "it", "schema": schema}}}
+
+    assert strict.post("/v1/responses", {**RESPONSE, **format_of({"type": "string"})}).status_code == 200
+    function = {"type": "function", "name": "f", "parameters": {"type": "object"}}
+    for change, param in (
+        (format_of({"type": "STRING"}), "text.format"),
+        (format_of({"type": "string", "format": "password"}), "text.format"),
+        ({"tools": [{**function, "cache_control": {}}]}, "tools[0].cache_control"),
+        ({"tools": [function], "tool_choice": {"type": "auto"}}, "tool_choice.type"),
+    ):
+        error = refused_with(strict.post("/v1/responses", {**RESPONSE, **change}))
+        assert error["param"] == param, error
+    assert served.post("/v1/responses", {**RESPONSE, **format_of({"type": "STRING"})}).status_code == 200
 
 
 @pytest.mark.parametrize(

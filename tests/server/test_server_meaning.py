@@ -116,6 +116,8 @@ def test_seed_minus_1_draws_another_seed_each_time_and_tells_it(served: Served) 
         {"include_reasoning": True, "separate_reasoning": True, "stream_reasoning": False, "reasoning_format": "auto"},
         {"separate_reasoning": False, "reasoning_format": "none"},
         {"reasoning_format": "raw"},
+        {"reasoning_format": "hidden"},
+        {"reasoning_format": "deepseek-legacy"},
         {"reasoning_format": "parsed", "include_reasoning": False},
         {"reasoning_format": "deepseek", "reasoning": {"exclude": True}},
         {"thinking_token_budget": 0},
@@ -136,8 +138,6 @@ def test_false_log_probabilities_of_a_completion_are_none(served: Served) -> Non
     "asked",
     [
         {"separate_reasoning": "yes"},
-        {"reasoning_format": "hidden"},
-        {"reasoning_format": "deepseek-legacy"},
         {"guided_whitespace_pattern": "[ ]?", "guided_json": {"type": "object"}},
     ],
 )

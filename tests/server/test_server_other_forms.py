@@ -15,6 +15,7 @@ from support.real_server import SAY, A, B, Served, serving
 from support.tool_templates import TAGGED
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.server.body import read_record
+from unisono.server.constraint import read_constraint
 from unisono.server.errors import Refusal
 from unisono.server.field_tables import OF_CHATS
 from unisono.server.limits import ServerLimits
@@ -23,6 +24,12 @@ from unisono.server.middleware import usual_path
 from unisono.server.schemas import ChatRequest
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+GOOGLES: dict[str, Any] = {
+    "type": "OBJECT",
+    "properties": {"city": {"type": "STRING", "enum": None}},
+    "required": ["city"],
+    "nullable": True,
+}
 FUNCTION: dict[str, Any] = {"name": "weather", "description": "Tell it.", "parameters": SCHEMA}
 TOOL: dict[str, Any] = {"type": "function", "function": FUNCTION}
 NAMED = {"type": "function", "function": {"name": "weather"}}
@@ -55,6 +62,9 @@ def record(**keys: Any) -> ChatRequest:
         {"type": "custom", "name": "weather", "description": "Tell it.", "input_schema": SCHEMA},
         {"name": "weather", "description": "Tell it.", "inputSchema": SCHEMA},
         {"name": "weather", "description": "Tell it.", "input_schema": SCHEMA, "parameters": SCHEMA},
+        {"name": "weather", "description": "Tell it.", "input_schema": SCHEMA, "parameters": GOOGLES},
+        {"type": "function", "function": FUNCTION, "parameters": GOOGLES},
+        {"type": "function", "function": {"name": "weather", "description": "Tell it."}, "parameters": GOOGLES},
         {
             "type": "function",
             "name": "weather",
@@ -156,6 +166,39 @@ def test_a_format_in_another_servers_form_is_that_format(given: Any, read: Any) 
 def test_a_format_that_is_not_known_is_refused(given: Any) -> None:
     with pytest.raises(Refusal, match="response_format"):
         record(response_format=given)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"guided_json": {"type": "STRING", "format": "password"}},
+        {"guided_json": '{"type": "STRING", "format": "password"}'},
+        {"json_schema": {"type": "string", "enum": None}},
+        {"structured_outputs": {"json": {"type": "STRING"}}},
+        {"unisono": {"constraint": {"json_schema": {"type": "string", "format": "int32"}}}},
+        {"unisono": {"constraint": 'json_schema:{"type": "STRING"}'}},
+    ],
+)
+def test_a_schema_is_read_alike_wherever_it_stands(keys: dict[str, Any]) -> None:
+    constraint, _ = read_constraint(record(**keys))
+    assert constraint is not None
+    assert constraint.schema == {"type": "string"}
+    kept, _ = read_constraint(record(**keys), strict=True)
+    assert kept is not None
+    assert kept.schema != {"type": "string"}
+
+
+def test_what_is_empty_asks_for_no_format_and_no_choice() -> None:
+    for empty in ("", {}):
+        asked = record(response_format=empty, tool_choice=empty)
+        assert (asked.response_format, asked.tool_choice) == (None, None)
+
+
+def test_a_bias_of_a_text_is_no_bias_of_an_id() -> None:
+    assert record(logit_bias={"15": -100}).logit_bias == record(logit_bias=[[15, -100]]).logit_bias == {"15": -100}
+    for text in ("15", " cat"):
+        with pytest.raises(Refusal, match=r"is a text.*give ids.*/v1/pieces"):
+            record(logit_bias=[[text, -100]])
 
 
 def test_strict_takes_openais_forms_alone() -> None:

@@ -176,6 +176,7 @@ def test_what_asks_for_reasoning_as_it_comes_changes_nothing(served: Served, fie
         ({"reasoning_format": "none"}, "reasoning_format", "reasoning_content"),
         ({"reasoning_format": "raw"}, "reasoning_format", "reasoning_content"),
         ({"reasoning_format": "hidden"}, "reasoning_format", "include_reasoning"),
+        ({"reasoning_format": "deepseek-legacy"}, "reasoning_format", "include_reasoning"),
         ({"unisono": {"reasoning": "much"}}, "unisono.reasoning", "off"),
         ({"unisono": {"reasoning": -1}}, "unisono.reasoning", "max_pieces"),
         *(

@@ -80,7 +80,7 @@ class CallForm:
         if self.segments is not None:
             return self.segments
         item, key = self.separators or SEPARATORS[0]
-        head, frame = f'{{{json.dumps(self.name_key)}{key}"', f'"{item}{json.dumps(self.arguments_key)}{key}'
+        head, frame = f'{{{_json(self.name_key)}{key}"', f'"{item}{_json(self.arguments_key)}{key}'
         again = None if self.between is None else self.between + head
         return CallSegments(self.opening + head, frame, "}", again, self.closing)
 
@@ -106,8 +106,8 @@ class CallForm:
         if self.segments is not None:
             return f"{name}{filled(self.segments.middle, 0)}", ""
         item, key = self.separators or SEPARATORS[0]
-        named = f"{json.dumps(self.name_key)}{key}{json.dumps(name)}"
-        arguments = f"{json.dumps(self.arguments_key)}{key}"
+        named = f"{_json(self.name_key)}{key}{_json(name)}"
+        arguments = f"{_json(self.arguments_key)}{key}"
         return ("{" + named + item + arguments, "}") if self.name_first else ("{" + arguments, item + named + "}")
 
     def written(self, name: str, arguments: str) -> str:
@@ -115,6 +115,11 @@ class CallForm:
             return f"{self.opening}{name}{self.parameters.written(read_arguments(arguments))}{self.closing}"
         before, behind = self.framed(name)
         return f"{self.opening}{before}{arguments}{behind}{self.closing}"
+
+
+def _json(value: Any, separators: tuple[str, str] | None = None) -> str:
+    """JSON as templates write it: other scripts than Latin as they are."""
+    return json.dumps(value, separators=separators, ensure_ascii=False)
 
 
 def find_call_form(
@@ -195,7 +200,7 @@ def _of_segments(answers: _Answers, channel: str) -> CallForm:
         closing=filled(segments.behind + segments.end, 0),
         name_key="",
         arguments_key="",
-        separators=next((pair for pair in SEPARATORS if json.dumps(ARGUMENTS, separators=pair) == arguments), None),
+        separators=next((pair for pair in SEPARATORS if _json(ARGUMENTS, pair) == arguments), None),
         begin_token=begin_token,
         only_first=bool(channel) and opening.startswith(channel),
         segments=segments,
@@ -224,7 +229,7 @@ def _of_objects(answers: _Answers, one: str) -> CallForm:
         name_key=name_key,
         arguments_key=arguments_key,
         name_first=keys.index(name_key) < keys.index(arguments_key),
-        separators=next((pair for pair in SEPARATORS if json.dumps(read, separators=pair) == first), None),
+        separators=next((pair for pair in SEPARATORS if _json(read, pair) == first), None),
         other_keys=tuple(key for key in keys if key not in (name_key, arguments_key)),
         begin_token=begin_token,
         end_token=end_token,

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import secrets
 import string
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict, TypeGuard
@@ -19,8 +19,7 @@ from unisono.config.compact import known_keys, unique_keys
 from unisono.errors import SpecError, shown
 from unisono.user_files import short_float
 
-TOOL_NAME = re.compile(r"[\w./:-]{1,128}")
-"""Names of tools: OpenAI's, and those of the Model Context Protocol (SEP-986), which have dots and slashes."""
+LONGEST_TOOL_NAME = 128
 SWITCHES = ("enable_thinking", "thinking")
 """Variables of templates that are true or false: Qwen's, and that of Granite, DeepSeek and Kimi."""
 _MESSAGE_HINT = 'each message is {"role": "user", "content": "…"}'
@@ -352,11 +351,19 @@ def _function_of(record: object) -> Mapping[str, Any] | None:
 
 
 def _check_name(what: str, name: object) -> None:
-    if not isinstance(name, str) or not TOOL_NAME.fullmatch(name):
+    if not isinstance(name, str) or not is_tool_name(name):
         raise SpecError(
             f"{what} has the name {shown(name)}",
-            hint="a name is up to 128 letters (of any script), digits and the characters _ - . / :",
+            hint=f"a name is up to {LONGEST_TOOL_NAME} letters (of any script), digits and the characters _ - . / :",
         )
+
+
+def is_tool_name(name: str) -> bool:
+    """Whether a tool may have a name: OpenAI's, those of the Model Context Protocol (SEP-986), which have dots and
+    slashes, and those of any script, whose vowels and accents may be marks of their own (category M of Unicode).
+    """
+    known = all(character in "_./:-" or unicodedata.category(character)[0] in "LMN" for character in name)
+    return known and 0 < len(name) <= LONGEST_TOOL_NAME
 
 
 def _is_list(value: object) -> TypeGuard[Sequence[Any]]:

@@ -43,6 +43,10 @@ DEFINED_FORMATS = (
     *("json-pointer", "relative-json-pointer", "regex"),
 )
 """Those that mean something: JSON Schema (draft 2020-12, section 7.3 of its validation) defines no others."""
+_FORMAT_OF = {re.sub("[-_]", "", name): name for name in DEFINED_FORMATS}
+NULLABLE = ("nullable", "x-nullable")
+"""OpenAPI's words for a schema that null fits, too."""
+_DEFINING = ("$defs", "definitions")
 TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 UNWRITABLE = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\ud800-\udfff]")
 """Characters that JSON writes by their number alone, which `JSON_OPTIONS` do not allow."""
@@ -104,8 +108,8 @@ def without_unknown_formats(schema: Any, known: Sequence[str] = FORMATS) -> Any:
 def plain_schema(schema: Any) -> Any:
     """A schema as it was meant, where programs write it in another way.
 
-    A keyword that is null is left out, as in Go; a list without values in the place of an object is PHP's; and types in
-    capitals are Google's.
+    A keyword that is null is left out, as in Go; a list without values in the place of an object is PHP's; types in
+    capitals are Google's; ``nullable`` is OpenAPI's; and formats may be spelled with other capitals and hyphens.
     """
 
     def change(keyword: str, value: Any) -> Any:
@@ -113,9 +117,36 @@ def plain_schema(schema: Any) -> Any:
             return {}
         if keyword == "type":
             return [*map(_lower, value)] if isinstance(value, list) else _lower(value)
+        if keyword == "format" and isinstance(value, str):
+            return _FORMAT_OF.get(_squashed(value), value)
         return value
 
-    return _changed(schema, change)
+    return _changed(schema, change, _with_null)
+
+
+def _with_null(part: dict[str, Any]) -> dict[str, Any]:
+    """A schema that OpenAPI calls nullable, as one that null fits."""
+    if not any(part.get(word) is True for word in NULLABLE):
+        return part
+    plain = {word: value for word, value in part.items() if word not in NULLABLE}
+    asked = plain.keys() & KEYWORDS - {*_DEFINING}
+    kinds, values = plain.get("type"), plain.get("enum")
+    if not asked:
+        return plain  # anything fits, null too
+    if isinstance(kinds, str | list) and not asked & {*_OF_MANY[:3], "$ref", "not", "if", "const"}:
+        listed = [kinds] if isinstance(kinds, str) else kinds
+        plain["type"] = [*listed, *([] if "null" in listed else ["null"])]
+    elif asked != {"enum"}:
+        outside = {word: plain[word] for word in plain if word in _DEFINING or word not in KEYWORDS}
+        inside = {word: plain[word] for word in plain if word not in outside}
+        return {**outside, "anyOf": [inside, {"type": "null"}]}
+    if isinstance(values, list) and None not in values:
+        plain["enum"] = [*values, None]
+    return plain
+
+
+def _squashed(name: str) -> str:
+    return re.sub("[-_ ]", "", name).lower()
 
 
 def _lower(given: Any) -> Any:
@@ -123,8 +154,15 @@ def _lower(given: Any) -> Any:
     return lower if lower in TYPES else given
 
 
-def _changed(schema: Any, change: Callable[[str, Any], Any]) -> Any:
-    """A schema in which the values of keywords, down to the innermost, are changed, or left out where they are null."""
+def _changed(
+    schema: Any,
+    change: Callable[[str, Any], Any],
+    rebuild: Callable[[dict[str, Any]], dict[str, Any]] = lambda part: part,
+) -> Any:
+    """A schema in which the values of keywords, down to the innermost, are changed, or left out where they are null.
+
+    Then each schema within it is built anew.
+    """
     if not isinstance(schema, dict):
         return schema
     found: dict[str, Any] = {}
@@ -133,19 +171,24 @@ def _changed(schema: Any, change: Callable[[str, Any], Any]) -> Any:
         if value is None and keyword in KEYWORDS and keyword != "const":
             continue
         if keyword in _OF_NAMES and isinstance(value, dict):
-            value = {name: _changed(part, change) for name, part in value.items()}
+            value = {name: _changed(part, change, rebuild) for name, part in value.items()}
         elif keyword in _OF_MANY and isinstance(value, list):
-            value = [_changed(part, change) for part in value]
+            value = [_changed(part, change, rebuild) for part in value]
         elif keyword in _OF_ONE:
-            value = _changed(value, change)
+            value = _changed(value, change, rebuild)
         found[keyword] = value
-    return found
+    return rebuild(found)
 
 
 def _check_keyword(keyword: str, value: object, where: str) -> None:
     if keyword == OPTIONS:
         raise SpecError(
             f"{OPTIONS} in {where} would change what the grammar keeps to", hint="leave it out: whitespace is settled"
+        )
+    if keyword in NULLABLE and value not in (False, None):
+        raise SpecError(
+            f"{keyword} is {shown(value)} in {where}: it is OpenAPI's, and not a keyword of JSON Schema",
+            hint='write "type": ["string", "null"] (null in enum, too), or anyOf with {"type": "null"}',
         )
     if keyword in _FORMS:
         types, form = _FORMS[keyword]

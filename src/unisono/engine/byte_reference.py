@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -83,6 +83,14 @@ class PlainBytes:
             if isinstance(piece, bytes) and text.startswith(piece):
                 yield from self._hypotheses(text[len(piece) :], (*ids, *own), weight * p)
 
+    def can_read(self, text: bytes, ids: tuple[int, ...] = ()) -> bool:
+        """Whether what follows can begin with a text, likely or not."""
+        return not text or any(
+            piece.startswith(text) or (text.startswith(piece) and self.can_read(text[len(piece) :], (*ids, *own)))
+            for piece, _, own in self._ways(ids)
+            if isinstance(piece, bytes)
+        )
+
     def next_symbols(self, text: bytes) -> Symbols:
         """The distribution over 256 bytes, marks and END behind a text."""
         q_C = self._following(text, ())
@@ -139,7 +147,10 @@ class PlainStep(NamedTuple):
 
 
 def plain_steps(members: Sequence[Member], plan: Plan, prompt: Prompt, steps: int) -> Iterator[PlainStep]:
-    """Write one text piece by piece, greedily or drawn, of members without marks that can spell every byte."""
+    """Write one text piece by piece, greedily or drawn, of members without marks.
+
+    Of what a member finds impossible, all its bytes can be spelled by it alone.
+    """
     texts = {member.name: _PlainText(member, prompt) for member in members}
     lead, position, voters, score = texts[plan.lead.name], 0, texts, None
     for count in range(steps):
@@ -151,7 +162,12 @@ def plain_steps(members: Sequence[Member], plan: Plan, prompt: Prompt, steps: in
             text.catch_up()
         piece, ends = b"", False
         while not (piece and not lead.cut.rest):
-            following, position = _next(list(voters.values()), plan, position)
+            feasible_C = _feasible(texts.values())
+            if len(voters) < len(texts) and not lead.next_symbols[feasible_C].any():
+                voters = texts
+                for text in voters.values():
+                    text.catch_up()
+            following, position = _next(list(voters.values()), texts.values(), plan, position)
             ends = not following
             if ends:
                 break
@@ -165,16 +181,24 @@ def plain_steps(members: Sequence[Member], plan: Plan, prompt: Prompt, steps: in
             return
 
 
-def _next(voters: Sequence[_PlainText], plan: Plan, position: int) -> tuple[bytes, int]:
+def _feasible(texts: Collection[_PlainText]) -> NDArray[np.bool_]:
+    """The bytes that all can spell next, and END."""
+    return np.array([all(text.can_read(bytes([byte])) for text in texts) for byte in range(256)] + [True])
+
+
+def _next(voters: Sequence[_PlainText], texts: Collection[_PlainText], plan: Plan, position: int) -> tuple[bytes, int]:
     """What is written next, nothing for END; and the number of bytes before what follows it."""
     cuts = [text.next_cut for text in voters] if plan.is_greedy else []
-    if cuts and all(cut == cuts[0] for cut in cuts):
+    if cuts and all(cut == cuts[0] for cut in cuts) and all(text.can_read(cuts[0]) for text in texts):
         for text in voters:
             text.agrees()
         return cuts[0], position + len(cuts[0])
-    q_KC = [text.bytes.next_symbols(text.since)[None] for text in voters]
+    feasible_C = _feasible(texts)
+    q_KC = [(text.next_symbols * feasible_C)[None] for text in voters]
+    q_KC = [q_C / q_C.sum() if q_C.any() else q_C for q_C in q_KC] if not feasible_C.all() else q_KC
     weights = [plan.weights[text.name] for text in voters]
     q_C = plan.combine(q_KC, weights, [[0.0]] * len(voters))[0] if len(voters) > 1 else q_KC[0][0]
+    q_C = q_C if feasible_C.all() else q_C / q_C.sum()
     symbol = int(np.argmax(q_C))
     if not plan.is_greedy:
         symbol = draw_from(q_C, RandomNumbers(plan.draw.seed or 0, position, Purpose.PIECE))
@@ -201,6 +225,13 @@ class _PlainText:
         piece = self._likeliest[0]
         return piece[len(self.cut.rest) :] if isinstance(piece, bytes) else b""
 
+    @property
+    def next_symbols(self) -> Symbols:
+        return self.bytes.next_symbols(self.since)
+
+    def can_read(self, data: bytes) -> bool:
+        return self.bytes.can_read(self.since + self._missed + data)
+
     def agrees(self) -> None:
         """Let the next cut be the only one; it is taken next."""
         if isinstance(self._likeliest[0], bytes):
@@ -210,6 +241,10 @@ class _PlainText:
     def take(self, data: bytes, *, asked: bool) -> None:
         if not asked:
             self._missed += data
+        elif not self._is_settled and len(data) == 1 and not self.next_symbols[data[0]] > 0:
+            cut, opening = self.cut, self._opening and not self.cut.ids
+            ids = ByteMember(self._member).spelled(cut.rest + data, opening=opening)
+            self._settle((*self._ids, *cut.ids, *ids), opening=False)
         elif not self._is_settled:
             self.since += data
         self._is_settled = False
@@ -217,8 +252,9 @@ class _PlainText:
     def catch_up(self) -> None:
         if self._missed:
             cut, opening = self.cut, self._opening and not self.cut.ids
-            ids, _ = ByteMember(self._member).cut(cut.rest + self._missed, opening=opening)
-            self._settle((*self._ids, *cut.ids, *ids), opening=False)
+            ids, behind = ByteMember(self._member).cut(cut.rest + self._missed, opening=opening)
+            self._settle((*self._ids, *cut.ids, *ids), opening=opening and not ids)
+            self.since = behind
 
     @property
     def _likeliest(self) -> Way:

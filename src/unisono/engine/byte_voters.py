@@ -63,16 +63,25 @@ class ByteVoters:
     def read_gate(self, position: int, tail: bytes, allowed_C: Allowed | None, *, ends: bool) -> GateReading:
         """Whether all are asked at a position, from what the lead's heaviest hypothesis says is next.
 
-        ``tail`` is the end of the text. The gate opens, too, where the lead gives no mass to what is allowed.
+        ``tail`` is the end of the text. The gate opens, too, where the lead is blind.
         """
         gate, cut = self._plan.gate, self.lead.next_cut(ends=ends)
         score = gate.score(self.lead.own_next()[None], [position])[0]
-        is_blind = cut is None or (allowed_C is not None and not self.lead.next_symbols()[allowed_C].any())
+        is_blind = cut is None or self.is_blind(allowed_C, ends=ends)
         asked, inside = gate.opens(score) or is_blind, None
         if asked and gate.boundary and cut is not None and not is_blind:
             spellers = {name: its.member.speller for name, its in self.cursors.items() if its is not self.lead}
             inside = first_inside(tail, cut.following if isinstance(cut.following, bytes) else b"", spellers)
         return GateReading(score, gate.parameter or 0.0, asked and inside is None, inside)
+
+    def is_blind(self, allowed_C: Allowed | None, *, ends: bool) -> bool:
+        """Whether the lead gives no mass to any byte, mark or END that is allowed and that all can spell."""
+        feasible_C = self.feasible(BYTES + len(self.lead.its.marks) + 1)
+        masks = [mask_C for mask_C in (allowed_C, feasible_C) if mask_C is not None]
+        if ends and not masks:
+            return False  # a distribution has mass
+        q_C = np.multiply.reduce([self.lead.next_symbols(), *masks])
+        return not (q_C if ends else q_C[:-1]).any()
 
     def next_symbols(self) -> tuple[Symbols, list[Symbols]]:
         """The combined distribution, and each member's that is asked.
@@ -88,6 +97,8 @@ class ByteVoters:
             raise ModelError(
                 "members give mass to no byte that all can spell", hint="`unisono doctor` lists those bytes"
             )
+        if feasible_C is not None:
+            q_C = q_C / total  # a member may give no mass to what all can spell
         return q_C, q_KC
 
     def combined(self, q_KC: Sequence[Symbols]) -> Symbols:

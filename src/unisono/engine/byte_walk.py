@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -67,12 +68,18 @@ class ByteWalk:
         self.voters.close_others()
 
     def settle(self) -> bool:
-        """Read the gate where it is to be read; return whether all that are asked have been read."""
+        """Read the gate where it is to be read; return whether all that are asked have been read.
+
+        A shut gate opens within a piece, too, where the lead gives no mass to what can be written.
+        """
         if not self.voters.are_read:
             return False
-        if not self.voters.are_gated or self._gate is not None:
+        if not self.voters.are_gated or (self._gate is not None and self._gate.asked):
             return True
-        self._gate = self.voters.read_gate(self._pieces, self._tail, self._allowed(), ends=self._may_end)
+        if self._gate is None:
+            self._gate = self.voters.read_gate(self._pieces, self._tail, self._allowed(), ends=self._may_end)
+        elif self.voters.is_blind(self._allowed(), ends=self._may_end):
+            self._gate = replace(self._gate, asked=True, inside=None)
         if self._gate.asked:
             self.voters.ask_all()
         return self.voters.are_read

@@ -20,7 +20,7 @@ from unisono.server.body import read_body, read_record, with_model
 from unisono.server.errors import Refusal, refusal_of_status
 from unisono.server.event_stream import SLACK, EventStream, events_of
 from unisono.server.field_tables import OF_CHATS, OF_COMPLETIONS, OF_RESPONSES
-from unisono.server.fields import Field, check_penalties, check_reasoning
+from unisono.server.fields import Field, check_reasoning, check_sampling
 from unisono.server.limits import ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog, read_origins
 from unisono.server.openapi import document
@@ -159,7 +159,7 @@ class _Routes:
                 log.facts["prompt"] = next(filter(None, map(body.get, ("messages", "prompt", "input"))), None)
             call = endpoint.read(wanted, engine.service, engine.limits)
             if (method := call.first.method) is not None:
-                check_penalties(body, endpoint.fields, method.sampling)
+                check_sampling(body, endpoint.fields, method.sampling)
             if engine.service.engines[wanted.model].union.marks:
                 check_reasoning(body, endpoint.fields)
             answer, headers = endpoint.answer(call), {} if call.clamped is None else {CLAMPED: call.clamped}

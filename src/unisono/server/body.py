@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from unisono.config.compact import unique_keys
 from unisono.errors import shown
 from unisono.server.errors import Refusal
-from unisono.server.fields import NAMES_OF_ONE, Field, read_fields
+from unisono.server.fields import NAMES_OF_ONE, Field, is_off, read_fields
 from unisono.server.functions import FUNCTIONS, with_tools
 from unisono.server.invalid_fields import explained
 from unisono.server.limits import ServerLimits
@@ -129,7 +129,7 @@ def _no_json(why: str) -> Refusal:
 
 def read_record(record: type[R], body: Mapping[str, Any], table: Mapping[str, Field], *, strict: bool = False) -> R:
     """Validate a request's body. Raises a `Refusal` that names the first wrong, unknown or unsupported field."""
-    _check_endpoint(record, body)
+    body = _of_endpoint(record, body, strict=strict)
     given = read_fields(body, table, strict=strict)
     given = with_tools(given, strict=strict) if FUNCTIONS in record.model_fields else given
     given = given if strict else plain_fields(given)
@@ -156,11 +156,16 @@ def only_ensemble(models: Sequence[str]) -> str | None:
     return ensembles[0] if len(ensembles) == 1 else None
 
 
-def _check_endpoint(record: type[Record], body: Mapping[str, Any]) -> None:
-    """Refuse what another endpoint is asked with."""
+def _of_endpoint(record: type[Record], body: Mapping[str, Any], *, strict: bool) -> Mapping[str, Any]:
+    """A body without what another endpoint is asked with, which is refused, or empty beside what is asked here."""
     own = next((name for name, (its_record, _) in ASKED.items() if its_record == record.__name__), None)
-    for other in ASKED:
-        # A stored prompt of the Responses API is refused as that.
-        if own not in (None, other) and (own, other) != ("input", "prompt") and body.get(other) is not None:
+    if own is None:
+        return body
+    # A stored prompt of the Responses API is refused as that.
+    others = [other for other in ASKED if other != own and (own, other) != ("input", "prompt")]
+    for other in others:
+        is_empty = not strict and body.get(own) is not None and is_off(body.get(other))
+        if body.get(other) is not None and not is_empty:
             words = f"{other} is for {ASKED[other][1]}, and {ASKED[own][1]} takes {own}: send {own}, or ask there"
             raise Refusal(400, words, param=other, code="unknown_field")
+    return {name: value for name, value in body.items() if name not in others}

@@ -8,10 +8,11 @@ from typing import Any
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, LARK, REGEX, Constraint
 from unisono.config.constraint import KINDS as KINDS_OF_ALL
 from unisono.constraints.grammar import SUBJECT
-from unisono.constraints.json_schema import DEFINED_FORMATS, without_unknown_formats
+from unisono.constraints.json_schema import DEFINED_FORMATS, plain_schema, without_unknown_formats
 from unisono.errors import SpecError, UnisonoError, shown
 from unisono.server.errors import Refusal, invalid, refusal_of
 from unisono.server.schemas import GenerationFields
+from unisono.server.values import is_deeper
 
 OWN = "unisono.constraint"
 KINDS = {
@@ -25,7 +26,7 @@ KINDS = {
 IN_STRUCTURED_OUTPUTS = {"json": JSON_SCHEMA, "regex": REGEX, "choice": LARK, "json_object": JSON_OBJECT}
 
 
-def read_constraint(request: GenerationFields) -> tuple[Constraint | None, str]:
+def read_constraint(request: GenerationFields, *, strict: bool = False) -> tuple[Constraint | None, str]:
     """The constraint of a call, and the field that it comes from. Raises a `Refusal` that names a wrong one."""
     given: dict[str, Any] = {}
     if request.unisono is not None and request.unisono.constraint is not None:
@@ -46,7 +47,7 @@ def read_constraint(request: GenerationFields) -> tuple[Constraint | None, str]:
     name, *others = [*given] or [OWN]
     if others:
         raise invalid(name, f"{name} and {others[0]} are given: leave one out")
-    return parsed(given.get(name), name), name
+    return _parsed(given.get(name), name, strict=strict), name
 
 
 def _check_kind(name: str, kind: str, value: Any) -> None:
@@ -73,7 +74,7 @@ def read_format(given: Any, *, strict: bool = False) -> Constraint | None:
     if given is None or given["type"] == "text":
         return None
     if given["type"] == REGEX:
-        return parsed({REGEX: given[REGEX]}, "response_format")
+        return _parsed({REGEX: given[REGEX]}, "response_format", strict=strict)
     wanted = given if given["type"] == JSON_OBJECT else given["json_schema"]
     if strict and wanted.get("description") is not None:
         name = "response_format.json_schema.description"
@@ -81,14 +82,16 @@ def read_format(given: Any, *, strict: bool = False) -> Constraint | None:
         raise Refusal(400, words, param=name, code="unsupported")
     if (schema := wanted.get("schema")) is None:
         return Constraint(JSON_OBJECT)
-    kept = schema if strict else without_unknown_formats(schema, DEFINED_FORMATS)
-    return parsed({JSON_SCHEMA: kept}, "response_format")
+    return _parsed({JSON_SCHEMA: schema}, "response_format", strict=strict)
 
 
-def parsed(constraint: object, name: str) -> Constraint | None:
-    """Read a constraint. Raises a `Refusal` that names its field."""
+def _parsed(constraint: object, name: str, *, strict: bool) -> Constraint | None:
+    """Read a constraint; its schema, unless strict, as it was meant. Raises a `Refusal` that names its field."""
     try:
-        return Constraint.parse(constraint)
+        found = Constraint.parse(constraint)
+        if strict or found is None or found.kind != JSON_SCHEMA or is_deeper(schema := found.schema):
+            return found
+        return Constraint.parse({JSON_SCHEMA: without_unknown_formats(plain_schema(schema), DEFINED_FORMATS)})
     except SpecError as error:
         raise refusal_of(error, param=name) from None
 

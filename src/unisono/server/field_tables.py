@@ -21,6 +21,7 @@ def _refused(
     at_most: float | None = None,
     only_with: tuple[str, ...] = (),
     of_penalties: bool = False,
+    of_beams: bool = False,
     unmarked: tuple[object, ...] = (),
     empty_asks: bool = False,
 ) -> dict[str, Field]:
@@ -31,6 +32,7 @@ def _refused(
         at_most=at_most,
         only_with=only_with,
         of_penalties=of_penalties,
+        of_beams=of_beams,
         unmarked=unmarked,
         empty_asks=empty_asks,
     )
@@ -51,6 +53,7 @@ _GRAMMAR = "restrict the answer with response_format or unisono.constraint (json
 _GIVEN_GRAMMAR = "it says how a grammar is used, which is refused"
 _TEMPLATES = "conversations are written by each member's own template: to change it, give chat_template in the file"
 _BEAM = 'for a beam search, use unisono.sampling: "beam_width:4"'
+_OF_BEAM = 'of a beam search, unisono.sampling says all: "beam_width:4 length_penalty:0.6"'
 _WHOLE = "prompts are read whole, or refused: shorten it"
 _THINKING = "what a template reads of this, give in chat_template_kwargs; or use reasoning_effort or enable_thinking"
 _MARKS = "reasoning ends with the mark of each member's own template"
@@ -90,13 +93,13 @@ _WITHOUT_EFFECT: dict[str, Field] = {
     **_harmless("provider route models", "the request's model answers, here"),
     **_harmless("usage include_usage", "usage is told anyway; in a stream, with stream_options"),
     # The size of a context, and what to do where it is too small: what does not fit is refused.
-    **_harmless("num_ctx truncation_length max_context_length n_discard truncation_side", _WHOLE),
+    **_harmless("num_ctx max_context_length n_discard truncation_side", _WHOLE),
+    **_harmless("n_keep", _WHOLE, 0, -1),
     **_harmless("context_length_exceeded_behavior context_overflow_policy contextOverflowPolicy", _WHOLE),
     **_harmless("timings_per_token perf_metrics_in_response", "seconds stand under unisono, at the end", False),
     **_harmless("verbose", "a request is not repeated; what was done stands under unisono", False),
     **_harmless("return_progress", "a prompt's progress is not reported", False),
     **_harmless("sse_ping_interval stream_interval", "a stream has an event for each step"),
-    **_harmless("incremental_output", "a stream has what is new", True),  # DashScope
     **_harmless("guided_decoding_backend", "one library reads all constraints", "auto"),
     **_harmless("backend_sampling", "pieces are drawn in one place"),
     **_harmless("stream_reasoning", "reasoning streams as it is written", True),  # SGLang
@@ -143,8 +146,10 @@ SHARED: dict[str, Field] = {
     **_refused("repetition_penalty_range rep_pen_range repetition_context_size", _ALL, at_most=0, of_penalties=True),
     **_refused("repetition_detection", "a text ends at END, at a stop string, or at max_tokens"),
     **_refused("guided_whitespace_pattern", "the whitespace of JSON is settled: leave it out", only_with=_JSON),
-    **_refused("use_beam_search early_stopping", _BEAM, False),
-    **_refused("num_beams length_penalty", _BEAM, 1),
+    **_refused("use_beam_search", _BEAM, False),
+    **_refused("num_beams", _BEAM, 1),
+    **_refused("early_stopping", _OF_BEAM, False, of_beams=True),
+    **_refused("length_penalty", _OF_BEAM, 1, of_beams=True),
     # Other servers' names of what has a name here, and their values that turn it off.
     **_refused("extra_body", "openai's clients write what it holds at the top level: do so"),
     **_refused("options params", "write what it holds at the top level, by the names that are honoured here"),
@@ -158,9 +163,10 @@ SHARED: dict[str, Field] = {
     **_refused("negative_prompt", "members are combined, not contrasted with a prompt"),
     **_refused("custom_token_bans banned_tokens banned_strings", "use logit_bias"),
     **_refused("transforms truncate prompt_truncate_len", _WHOLE),
-    **_refused("truncate_prompt_tokens", _WHOLE, -1),  # in vLLM, what a context holds: what does not fit is refused
-    **_refused("n_keep", _WHOLE, 0, -1),
-    **_refused("truncation", _WHOLE, "disabled"),
+    # Neutral is what a context holds in vLLM and textgen: what does not fit is refused.
+    **_refused("truncate_prompt_tokens truncation_length", _WHOLE, 0, -1),
+    **_harmless("truncation", _WHOLE, "disabled"),  # or "auto": the same
+    **_refused("incremental_output", "a stream has what is new", True, only_with=("stream",)),  # DashScope
     **_refused("plugins guardrails", "there are none"),
     **_refused("tool_ids tool_servers", "give tools"),  # Open WebUI
     **_refused("files", "write into a message what a file says"),
@@ -243,7 +249,6 @@ OF_COMPLETIONS: dict[str, Field] = {
 }
 OF_RESPONSES: dict[str, Field] = {
     **{name: field for name, field in SHARED.items() if name not in ("store", "metadata", "include")},
-    **_harmless("truncation", _WHOLE, "disabled"),
     **_harmless("max_tool_calls", "functions alone are called, and by the client"),
     **_harmless("verbosity", "models write as much as they do", "medium"),
     **_harmless("prediction", "to draft, use unisono.speculate"),

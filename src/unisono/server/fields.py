@@ -35,7 +35,9 @@ class Field:
     only_with: tuple[str, ...] = ()
     """The fields without which its other values change nothing."""
     of_penalties: bool = False
-    """Whether its other values change nothing where no penalty is on, which the method says: see `check_penalties`."""
+    """Whether its other values change nothing where no penalty is on, which the method says: see `check_sampling`."""
+    of_beams: bool = False
+    """The same of a beam search."""
     unmarked: tuple[object, ...] = ()
     """Values that ask for nothing where no member marks reasoning: see `check_reasoning`."""
     empty_asks: bool = False
@@ -50,10 +52,19 @@ class Field:
         return self.empty_asks or not _is_empty(value)
 
     @property
+    def of_sampling(self) -> bool:
+        """Whether the method says whether it matters."""
+        return self.of_penalties or self.of_beams
+
+    @property
     def values(self) -> tuple[object, ...]:
         """The values that ask for nothing, as far as they can be listed."""
         known = (None, *self.neutral, *self.unmarked, *(() if self.empty_asks else EMPTY))
         return tuple(each for place, each in enumerate(known) if not any(same(each, other) for other in known[:place]))
+
+
+def is_off(value: object) -> bool:
+    return any(same(value, each) for each in OFF)
 
 
 def _is_empty(value: object) -> bool:
@@ -61,7 +72,7 @@ def _is_empty(value: object) -> bool:
     inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else None
     if inside is None:
         return same(value, "")
-    return all(any(same(each, other) for other in OFF) for each in inside)
+    return all(map(is_off, inside))
 
 
 STOPS = ("stop", "stop_sequences", "stopping_strings")
@@ -93,8 +104,8 @@ def read_fields(body: Mapping[str, Any], table: Mapping[str, Field], *, strict: 
         field = table.get(name)
         if field is None or not field.asks(value):
             continue
-        alone = field.of_penalties or (field.only_with and all(body.get(other) is None for other in field.only_with))
-        if strict or (field.matters and not alone):
+        alone = field.only_with and all(is_off(body.get(other)) for other in field.only_with)
+        if strict or (field.matters and not field.of_sampling and not alone):
             raise unsupported(name, value, field.why)
     if same(given.get("logprobs"), False):
         del given["logprobs"]
@@ -117,13 +128,14 @@ def _listed(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
-def check_penalties(body: Mapping[str, Any], table: Mapping[str, Field], sampling: Sampling) -> None:
-    """Refuse fields that say what the sampling's penalties count, where one is on. Raises a `Refusal`."""
-    if not any(sampling.changes(prefix + name) for prefix in ("", MEMBER) for name in _PENALTIES):
-        return
+def check_sampling(body: Mapping[str, Any], table: Mapping[str, Field], sampling: Sampling) -> None:
+    """Refuse fields that say what penalties count, where one is on, or how a beam searches. Raises a `Refusal`."""
+    has_penalty = any(sampling.changes(prefix + name) for prefix in ("", MEMBER) for name in _PENALTIES)
+    has_beam = sampling.beam_width > 1
     for name, value in body.items():
         field = table.get(name)
-        if field is not None and field.of_penalties and field.asks(value):
+        matters = field is not None and ((field.of_penalties and has_penalty) or (field.of_beams and has_beam))
+        if field is not None and matters and field.asks(value):
             raise unsupported(name, value, field.why)
 
 

@@ -46,7 +46,8 @@ def read_method(request: GenerationFields, engine: Engine) -> Method:
     try:
         return replace(method, sampling=sampling)
     except SpecError as error:
-        raise refusal_of(error, param="temperature") from None
+        name = "do_sample" if request.do_sample is False and request.temperature is None else "temperature"
+        raise refusal_of(error, param=name) from None
 
 
 def read_weights(request: GenerationFields, method: Method, engine: Engine) -> dict[str, float] | None:
@@ -81,7 +82,8 @@ def _check_agreement(request: GenerationFields, given: Mapping[str, Any], sampli
     for name, value in given.items():
         its_value = getattr(parsed, name)
         if its_value != value and (name == "temperature" or parsed.changes(name)):
-            raise contradiction(name, getattr(request, name), its_name, sampling)
+            named = name if getattr(request, name) is not None else "do_sample"  # which stands for a temperature
+            raise contradiction(named, getattr(request, named), its_name, sampling)
 
 
 def check_stop_ids(request: GenerationFields, engine: Engine) -> None:

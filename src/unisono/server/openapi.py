@@ -171,8 +171,9 @@ def _property(field: Field) -> Json:
     """A field that is not honoured. One that is refused may have the values that ask for nothing."""
     if not field.matters or field.only_with:
         return {"description": f"Without effect: {field.why}."}
-    if field.of_penalties:
-        return {"description": f"Without effect where no penalty is on: {field.why}."}
+    if field.of_sampling:
+        without = "no penalty is on" if field.of_penalties else "no beam searches"
+        return {"description": f"Without effect where {without}: {field.why}."}
     kinds: list[Json] = [{"enum": list(field.values)}]
     if not field.empty_asks:
         off = {"enum": list(OFF)}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unisono.config.compact import unique_keys
-from unisono.constraints.json_schema import plain_schema
+from unisono.constraints.json_schema import NULLABLE, plain_schema
 from unisono.errors import nearest, shown
 from unisono.server.errors import Refusal, invalid
 from unisono.server.fields import contradiction
@@ -33,7 +33,7 @@ OBJECTS = ("logit_bias", "chat_template_kwargs", "stream_options", "metadata")
 RECORDS = ("reasoning", "stream_options", "thinking", "unisono")
 """Fields whose keys are options, too: null stands for leaving one out."""
 EMPTY = (
-    *("reasoning_effort", "tool_choice", "previous_response_id"),
+    *("reasoning_effort", "tool_choice", "response_format", "previous_response_id"),
     *("regex", "guided_regex", "json_schema", "guided_json"),
 )
 """Fields that ask for nothing where they are empty text."""
@@ -100,6 +100,9 @@ def _plain_bias(given: Any) -> Any:
         return given
     plain: dict[str, Any] = {}
     for token, bias in pairs:
+        if isinstance(given, list) and isinstance(token, str):
+            words = f"logit_bias holds {shown([token, bias])}, in which {shown(token)} is a text, as in llama.cpp"
+            raise invalid("logit_bias", f"{words}: give ids, as numbers; /v1/pieces lists those of a text")
         wanted, key = FORBIDDEN if bias is False else bias, token if isinstance(token, str) else json.dumps(token)
         if plain.setdefault(key, wanted) != wanted:
             raise invalid("logit_bias", f"logit_bias has {shown(token)} twice, with different values: leave one out")
@@ -154,6 +157,8 @@ def _plain_choice(given: Any) -> Any:
     """A choice of tools in OpenAI's form, where it is in Anthropic's or that of the Responses API."""
     if not isinstance(given, dict):
         return "required" if given == "any" else given  # Mistral's word
+    if not given:
+        return None
     if "type" not in given and given.keys() in ({"function"}, {"name"}):
         given = {"type": "function", **given}
     kind = given.get("type")
@@ -180,9 +185,19 @@ def _nested(given: Any) -> Any:
     if given.get("type", "function") != "function" and (given["type"] != "custom" or key is None):
         return given
     function = {name: value for name, value in given.items() if name != "type"}
-    if key is not None and function.get("parameters") in (None, function[key]):
-        function["parameters"] = function.pop(key)
+    if key is not None:
+        its, schema = function.get("parameters"), _plain_parameters(function[key])
+        if its is None or _plain_parameters(its) == schema:
+            function["parameters"] = schema
+            del function[key]
     return {"type": "function", "function": function}
+
+
+def _plain_parameters(given: Any) -> Any:
+    """The schema of a function's arguments, which are an object: PHP writes an empty one as a list."""
+    if not isinstance(given, dict):
+        return {} if given == [] else given
+    return plain_schema({word: value for word, value in given.items() if word not in NULLABLE})
 
 
 def _plain_tool(given: Any, name: str) -> Any:
@@ -194,10 +209,11 @@ def _plain_tool(given: Any, name: str) -> Any:
     if not isinstance(given, dict) or not isinstance(given.get("function"), dict):
         return given
     function = {key: value for key, value in given["function"].items() if key in TOOL_KEYS and value is not None}
-    if "parameters" in function:  # PHP writes an empty object as a list
-        function["parameters"] = {} if function["parameters"] == [] else plain_schema(function["parameters"])
+    if "parameters" in function:
+        function["parameters"] = _plain_parameters(function["parameters"])
     for key in TOOL_KEYS:  # some clients write a part of the function beside it
-        if (beside := given.get(key)) is not None and function.setdefault(key, beside) != beside:
+        beside = _plain_parameters(given.get(key)) if key == "parameters" else given.get(key)
+        if beside is not None and function.setdefault(key, beside) != beside:
             words = (
                 f"{name}.{key} is {shown(beside)}, and {name}.function.{key} is {shown(function[key])}: leave one out"
             )

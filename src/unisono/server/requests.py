@@ -260,7 +260,7 @@ def _call(
     check_stop_ids(request, engine)
     method = reasoned_as(read_method(request, engine), request)
     weights = read_weights(request, method, engine)
-    constraint, constraint_field = read_constraint(request)
+    constraint, constraint_field = read_constraint(request, strict=limits.strict)
     begin = _beginning(request, limits)
     kept = 0 if logprobs is None else max(1, logprobs)  # with 0, no step would be kept
     return ApiCall(

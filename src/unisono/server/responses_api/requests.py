@@ -73,7 +73,7 @@ def read_response(
             given[place].setdefault(THOUGHT, thought)
     wanted = _chat_fields(request, given)
     try:
-        chat = read_record(ChatRequest, wanted, {})
+        chat = read_record(ChatRequest, wanted, {}, strict=limits.strict)
         call = read_chat(chat, service, limits, names)
     except Refusal as refusal:
         raise _renamed(refusal) from None
@@ -82,6 +82,7 @@ def read_response(
     prompt = call.first.prompt
     last: Any = next((item for _, item in reversed(items) if item.get("type") != "reasoning"), {})
     continued = text_of(last.get("content")) if prompt.continue_final_message else None
+    call = replace(call, constraint_field=_in_responses(call.constraint_field))
     known = {key.name: getattr(call, key.name) for key in fields(call)}
     return ResponseCall(**known, asked=request, owner=owner, continued=continued, own=own)
 
@@ -136,9 +137,9 @@ def _chat_fields(request: ResponseRequest, messages: list[Any]) -> dict[str, Any
         "model": request.model,
         "messages": messages,
         "max_tokens": _most(request),
-        "response_format": None if text is None else text.format,
-        "tools": request.tools or None,
-        "tool_choice": request.tool_choice,
+        "response_format": None if text is None else _chat_format(text.format),
+        "tools": [_chat_tool(tool) for tool in request.tools or ()] or None,
+        "tool_choice": _chat_choice(request.tool_choice),
         "parallel_tool_calls": request.parallel_tool_calls,
         "logprobs": True if request.likeliest is not None else None,
         "top_logprobs": request.likeliest,
@@ -147,6 +148,31 @@ def _chat_fields(request: ResponseRequest, messages: list[Any]) -> dict[str, Any
     }
     given = {name: _dumped(getattr(request, name)) for name in shared} | more
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _chat_format(given: Any) -> Any:
+    """A format whose schema stands beside its type, as chats have it."""
+    if given is None or given.get("type") != "json_schema" or "json_schema" in given or "schema" not in given:
+        return given
+    return {"type": "json_schema", "json_schema": {key: value for key, value in given.items() if key != "type"}}
+
+
+def _chat_tool(given: Any) -> Any:
+    """A function whose name stands beside its type, as chats have it."""
+    if given.get("type") != "function" or "function" in given:
+        return given
+    return {"type": "function", "function": {key: value for key, value in given.items() if key != "type"}}
+
+
+def _chat_choice(given: Any) -> Any:
+    """The same of a choice of tools."""
+    if not isinstance(given, dict):
+        return given
+    if given.keys() == {"type", "name"} and given["type"] == "function":
+        return {"type": "function", "function": {"name": given["name"]}}
+    if given.keys() == {"type", "mode", "tools"} and given["type"] == "allowed_tools":
+        return {"type": "allowed_tools", "allowed_tools": {"mode": given["mode"], "tools": given["tools"]}}
+    return given
 
 
 def _most(request: ResponseRequest) -> int | None:
@@ -166,10 +192,16 @@ def _dumped(value: Any, leave_out: Sequence[str] = ()) -> Any:
 
 def _renamed(refusal: Refusal) -> Refusal:
     """A refusal of a chat in the words of responses."""
-    for pattern, name in RENAMED:
-        refusal.message = pattern.sub(name, refusal.message)
-        if refusal.param is not None:
-            refusal.param = pattern.sub(name, refusal.param)
+    refusal.message = _in_responses(refusal.message)
+    if refusal.param is not None:
+        refusal.param = _in_responses(refusal.param)
     if refusal.param == "messages":
         refusal.param = "input"
     return refusal
+
+
+def _in_responses(words: str) -> str:
+    """Words in which fields have a chat's names, with those of a response."""
+    for pattern, name in RENAMED:
+        words = pattern.sub(name, words)
+    return words
