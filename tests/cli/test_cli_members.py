@@ -144,12 +144,13 @@ def test_words_that_name_no_model_and_no_file_are_the_text(text: str) -> None:
         (("run", *MEMBERS, "Hello", "--save", f"{LONG}.yaml"), "cannot write"),
         (("run", "-m", f"a={LONG}", "Hello"), "cannot be looked up: "),
         (("run", "-m", f"~nobody/{LONG} x", "Hello"), "there is no model"),
-        (("run", "duo.yaml", "--prompts", "duo.yaml", "--out", LONG), "cannot write"),
+        (("run", "duo.yaml", "--prompts", "in.jsonl", "--out", LONG), "cannot write"),
         (("run", "duo.yaml", "Hello", "--trace", LONG), "cannot write the trace"),
     ],
 )
 def test_a_name_that_is_too_long_is_no_file(run: Run, words: tuple[str, ...], problem: str) -> None:
     Path("models").mkdir()
+    Path("in.jsonl").write_text('{"prompt": "Hello"}\n')
     shown = run(*words)
     assert shown.code == 2
     assert shown.err.startswith("unisono: ")
