@@ -62,7 +62,7 @@ def python(environment: str) -> Path:
     return CLIENTS / environment / "bin" / "python"
 
 
-SLOW = {"pydantic_ai"}  # half a minute, as lm-eval
+SLOW = {"pydantic_ai", "llama_index", "litellm", "langchain", "llm"}  # half a minute each, as lm-eval
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from unisono.records import Limits
 pytestmark = pytest.mark.models
 
 PIECES = 16 if ALL else 12
-SOME = some(PROMPTS, 4)
-FEWER = some(PROMPTS, 6)
+SOME = some(PROMPTS, 6)
+FEWER = some(PROMPTS, 9)
 NAMES = ("smol", "gemma")
 FILES = {"smol": "smollm2-135m-instruct", "gemma": "gemma3-270m"}
 

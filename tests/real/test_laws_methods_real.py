@@ -21,7 +21,7 @@ from unisono.fusion.rules import SIGNED
 pytestmark = pytest.mark.models
 
 PIECES = 4
-PROMPTS = some(ALL[::3], 2)
+PROMPTS = some(ALL[::3], 3)
 """Some of them not ASCII."""
 VARIANTS = ("contrastive alpha:0.3", "geometric weights:perplexity temperature:0.2")
 """Of rules that are there without: fakes show what their numbers do."""

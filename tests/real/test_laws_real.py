@@ -22,7 +22,7 @@ pytestmark = pytest.mark.models
 
 FORMATS: dict[str, dict[str, Any]] = {"llamacpp": {}, "transformers": {"dtype": "float32"}}
 """By backend; the same as in other files, so that models are loaded once."""
-TWINS = some(ALL[::5], 2)
+TWINS = some(ALL[::5], 3)
 PIECES = 24 if WHOLE else 14
 CLOSE = 0.15
 """A difference of probabilities that llama.cpp's kernels may make."""
@@ -40,7 +40,7 @@ def test_the_engine_equals_the_plain_loop_through_llamacpp(load_demo: Callable[.
     that was closer than that.
     """
     engine = engine_of(load_demo(backend="llamacpp"))
-    prompts = some((*CHATS[:3], *RAW[-6:]), 2)
+    prompts = some((*CHATS[:3], *RAW[-6:]), 3)
     batches = {size: written(engine, prompts, PIECES, size) for size in (1, 8)}
     plain_loop = PlainLoop(engine)
     expected = [
