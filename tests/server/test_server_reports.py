@@ -76,7 +76,7 @@ SCHEMA = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": [
             {"tool_choice": {"function": {"name": "ping"}}},
             {"tool_choice": {"type": "function", "function": {"name": "ping"}}},
         ),
-        ({"logit_bias": [[5, -1.5], [6, False], ["7", 2]]}, {"logit_bias": {"5": -1.5, "6": -100.0, "7": 2}}),
+        ({"logit_bias": [[5, -1.5], [6, False], [7, 2]]}, {"logit_bias": {"5": -1.5, "6": -100.0, "7": 2}}),
         ({"logit_bias": {"5": False}}, {"logit_bias": {"5": -100.0}}),
         (
             {"metadata": {"a": 1, "b": None, "c": "d", "e": {"f": []}}},
