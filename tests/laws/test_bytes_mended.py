@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from support.bytes_ensembles import EXACT, TINY, load, make_tiny, written
-from support.fakes import PROMPTS, STORY, make_fakes
-from unisono.backends.fake.backend import FAKE_MODELS, scripted_rule
+from support.bytes_ensembles import EXACT, TINY, load, written
+from support.fakes import PROMPTS, STORY
+from unisono.backends.fake.backend import scripted_rule
 from unisono.chat.messages import Prompt
 from unisono.engine import byte_scoring, byte_walk
 from unisono.engine.byte_stepper import rows
@@ -20,13 +20,7 @@ from unisono.ensemble import Ensemble
 from unisono.errors import PromptError
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, register_fake
 
-
-@pytest.fixture(autouse=True)
-def fakes() -> Iterator[None]:
-    make_fakes()
-    make_tiny()
-    yield
-    FAKE_MODELS.clear()
+pytestmark = pytest.mark.usefixtures("bytes_fakes")
 
 
 def register(name: str, words: list[str], script: dict[str, dict[str, float]]) -> None:

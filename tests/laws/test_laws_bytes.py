@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from support.bytes_ensembles import EXACT, essence, load, make_tiny, written
+from support.bytes_ensembles import EXACT, essence, load, written
 from support.enumeration import Enumeration
-from support.fakes import PROMPTS, STORY, fail, make_fakes, step_in_spite_of_failures
-from unisono.backends.fake.backend import FAKE_MODELS, scripted_rule
+from support.fakes import PROMPTS, STORY, fail, step_in_spite_of_failures
+from unisono.backends.fake.backend import scripted_rule
 from unisono.chat.messages import Prompt
 from unisono.config.combine import Combine
 from unisono.engine import byte_scoring
@@ -38,12 +37,7 @@ from unisono.testing import (
 TEXTS = (b" then", b"the", b"n t")
 
 
-@pytest.fixture(autouse=True)
-def fakes() -> Iterator[None]:
-    make_fakes()
-    make_tiny()
-    yield
-    FAKE_MODELS.clear()
+pytestmark = pytest.mark.usefixtures("bytes_fakes")
 
 
 def plain(engine: Engine, prompt: Prompt) -> list[PlainBytes]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from support.bytes_ensembles import TINY, essence, load, make_tiny, written
-from support.fakes import PROMPTS, STORY, fail, make_fakes, step_in_spite_of_failures
-from unisono.backends.fake.backend import FAKE_MODELS, scripted_rule
+from support.bytes_ensembles import EXACT, TINY, essence, load, written
+from support.fakes import PROMPTS, STORY, fail, step_in_spite_of_failures
+from unisono.backends.fake.backend import scripted_rule
 from unisono.chat.messages import Prompt
 from unisono.engine import byte_scoring
 from unisono.engine.byte_reference import plain_steps
@@ -20,16 +20,10 @@ from unisono.ensemble import Ensemble
 from unisono.records import Limits
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, register_fake, sentencepiece_table
 
-EXACT = "bytes beam:64 least:0"
 GATES = ("first:0", "first:2", "every:3", "confidence:0.6", "margin:0.5", "entropy:1.5")
 
 
-@pytest.fixture(autouse=True)
-def fakes() -> Iterator[None]:
-    make_fakes()
-    make_tiny()
-    yield
-    FAKE_MODELS.clear()
+pytestmark = pytest.mark.usefixtures("bytes_fakes")
 
 
 def plain(ensemble: Ensemble, prompt: Prompt, steps: int) -> list[tuple[object, ...]]:
@@ -41,7 +35,7 @@ def plain(ensemble: Ensemble, prompt: Prompt, steps: int) -> list[tuple[object, 
 @pytest.mark.parametrize("gate", GATES)
 def test_greedy_texts_are_those_of_the_plain_loop(gate: str) -> None:
     asked = set()
-    with load(["a", "b"], "bytes beam:64 least:0", batch=1, gate=gate) as ensemble:
+    with load(["a", "b"], EXACT, batch=1, gate=gate) as ensemble:
         for prompt in (PROMPTS[0], PROMPTS[1], PROMPTS[6]):
             steps = written(ensemble, prompt, 8).steps or ()
             assert [(step.piece, step.voted) for step in steps] == plain(ensemble, prompt, len(steps))
