@@ -70,7 +70,7 @@ def ensemble_of(files: list[Path]) -> Ensemble:
 def test_an_adapter_is_refused_before_weights_are_loaded(
     saved: Callable[[str], tuple[Path, Any]], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(LlamaCppLoader, "_check_adapters", lambda loader: [])  # it may be one that fits
+    monkeypatch.setattr(LlamaCppLoader, "_adapter_doubts", [])  # it may be one that fits
     source = ModelSource("gguf", str(saved(kind)[0]))
     with pytest.raises(ModelUnsupported, match="has a running state, and its members cannot have adapters"):
         LlamaCppLoader(LoadRequest("m", source, device="cpu", adapters=("x.gguf",))).tokenizer()

@@ -76,7 +76,7 @@ class LlamaCppLoader:
 
     def tokenizer(self) -> LlamaCppTokenizer:
         with self._named():
-            self._check_adapters()
+            _ = self._adapter_doubts
         return self._tokenizer
 
     def facts(self) -> ModelFacts:
@@ -84,7 +84,7 @@ class LlamaCppLoader:
             file, context = self._file, self._slot_context
             refuse_other_models(file)
             check_layers(file)
-            doubts = self._check_adapters()
+            doubts = self._adapter_doubts
             _ = self._tokenizer  # whose warnings belong to the facts
             tokens = file.metadata.get("tokenizer.ggml.tokens")
             padded = -(-context // _CACHE_STEP) * _CACHE_STEP
@@ -110,7 +110,6 @@ class LlamaCppLoader:
             refuse_other_models(self._file)
             self.tokenizer()  # refuses what the weights need not be read for
             check_layers(self._file)
-            self._check_adapters()
             with log.heard(self._weight_notices):
                 loaded = Loaded(library, self._load_model(lambda done: progress(0.95 * done, "reading the weights")))
                 # Before the context is made, which makes room for what they compute.
@@ -184,7 +183,8 @@ class LlamaCppLoader:
             params.use_extra_bufts = False
         return _load(self._file, params, report)
 
-    def _check_adapters(self) -> list[str]:
+    @cached_property
+    def _adapter_doubts(self) -> list[str]:
         """What is to be warned of. Raises a `ModelError` for an adapter that does not fit."""
         return [words for path in self._request.adapters for words in check_adapter(Path(path), self._file)]
 
