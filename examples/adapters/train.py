@@ -1,12 +1,14 @@
 """Fine-tune members of an ensemble on the right answers of tasks, with LoRA (PEFT), on a CPU in minutes.
 
     train.py ENSEMBLE.yaml --tasks arc_easy,arc_challenge,piqa --data DIR --minutes 40 --out adapters
+    train.py ENSEMBLE.yaml --prompts answers.jsonl --minutes 40 --out adapters
 
-Each member that has a model is trained by itself: prompts are the tasks' own, and the loss is that of the right answer.
+Each member that has a model is trained by itself, on the right answers to tasks' questions, with the tasks' own
+prompts, or on those of a file of JSON lines {"prompt" or "messages": …, "answer": …}; the loss is that of the answer.
 What is written is a folder in PEFT's form for each, and an ensemble file beside them, whose members have these
-adapters and whose ``tuned_on`` lets `unisono eval` leave out what they were trained on. Ctrl-C ends the training of the
-member at hand, and saves what it has learned; while a model is loaded or measured, it ends all, and the ensemble file
-has the members that are trained.
+adapters and whose ``tuned_on`` lets `unisono eval` leave out the questions of tasks that they were trained on. Ctrl-C
+ends the training of the member at hand, and saves what it has learned; while a model is loaded or measured, it ends
+all, and the ensemble file has the members that are trained.
 """
 
 from __future__ import annotations
@@ -32,10 +34,11 @@ from unisono.build import Prepared, prepare
 from unisono.cli.ensemble_file import check_out, write_ensemble
 from unisono.config.ensemble import TunedOn, load_spec
 from unisono.errors import SpecError, UnisonoError
-from unisono.evals.analysis.references import references_of
+from unisono.evals.analysis.references import read_answers, references_of
 from unisono.evals.records import Question, Task
 from unisono.evals.tasks import load_tasks
 from unisono.members import PreparedMember
+from unisono.reference_answers import Reference
 
 CONSOLE = Console(stderr=True)
 HELD_OUT = 0.1  # of the answers: no member is trained on them, and their loss is told
@@ -66,10 +69,12 @@ def read_flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("ensemble", type=Path, help="an ensemble file")
     parser.add_argument("--member", action="append", help="train this member alone (may be given several times)")
-    parser.add_argument("--tasks", required=True, help="names of tasks, with commas between")
+    answers = parser.add_mutually_exclusive_group(required=True)
+    answers.add_argument("--tasks", help="names of tasks, with commas between")
+    answers.add_argument("--prompts", type=Path, help="a file of JSON lines with a prompt or messages, and the answer")
     parser.add_argument("--data", type=Path, help="a folder with NAME.jsonl of each task; by default the hub")
-    parser.add_argument("--limit", type=int, default=300, help="questions of each task, its last ones (300)")
-    parser.add_argument("--skip", type=int, default=0, help="leave out so many at the end, for `unisono fit` (0)")
+    parser.add_argument("--limit", type=int, help="questions of each task, its last ones (300)")
+    parser.add_argument("--skip", type=int, help="leave out so many at the end, for `unisono fit` (0)")
     parser.add_argument("--minutes", type=float, default=40, help="end after so many for each member (40)")
     parser.add_argument("--epochs", type=int, default=3, help="or after so many passes over the answers (3)")
     parser.add_argument("--batch", type=int, default=8, help="answers a step (8)")
@@ -84,17 +89,12 @@ def read_flags() -> argparse.Namespace:
 
 
 def train_all(flags: argparse.Namespace) -> None:
-    if flags.limit < 1 or flags.skip < 0:
-        sys.exit(f"train.py: --limit is {flags.limit} and --skip {flags.skip}: they count questions, from 1 and 0 on")
     spec = load_spec(flags.ensemble)
     named = [member.name for member, _ in spec.voters() if member.model is not None]
     chosen = flags.member or named
     if unknown := sorted(set(chosen) - set(named)):
         sys.exit(f"train.py: no member with a model is named {', '.join(unknown)}; there are: {', '.join(named)}")
-    tasks = load_tasks(flags.tasks.split(","), data=flags.data, limit=flags.limit + flags.skip, last=True)
-    kept = {task.name: {each.id for each in questions_of(task, flags.limit, flags.skip)} for task in tasks}
-    references = [each for each in references_of(tasks) if each.id in kept[each.task]]
-    trained_on = [TunedOn(task=task.name, source=task.source, last=len(task.questions)) for task in tasks]
+    references, trained_on = answers_of_file(flags) if flags.prompts else answers_of_tasks(flags)
     flags.out.mkdir(parents=True, exist_ok=True)
     check_out(flags.out / flags.ensemble.name, flags.ensemble)
     torch.set_num_threads(flags.threads)
@@ -108,6 +108,25 @@ def train_all(flags: argparse.Namespace) -> None:
     finally:
         if trained:
             write_adapted(flags, trained, trained_on)
+
+
+def answers_of_file(flags: argparse.Namespace) -> tuple[Sequence[Reference], Sequence[TunedOn]]:
+    """All answers of a file, which are no task's."""
+    of_tasks = [f"--{name}" for name in ("data", "limit", "skip") if getattr(flags, name) is not None]
+    if of_tasks:
+        sys.exit(f"train.py: {', '.join(of_tasks)} given with --prompts, whose answers are read as they are")
+    return read_answers(flags.prompts)[0], ()
+
+
+def answers_of_tasks(flags: argparse.Namespace) -> tuple[Sequence[Reference], Sequence[TunedOn]]:
+    """The right answers to tasks' last questions but for those left out, and what evaluations are to leave out."""
+    limit, skip = 300 if flags.limit is None else flags.limit, flags.skip or 0
+    if limit < 1 or skip < 0:
+        sys.exit(f"train.py: --limit is {limit} and --skip {skip}: they count questions, from 1 and 0 on")
+    tasks = load_tasks(flags.tasks.split(","), data=flags.data, limit=limit + skip, last=True)
+    kept = {task.name: {each.id for each in questions_of(task, limit, skip)} for task in tasks}
+    trained_on = [TunedOn(task=task.name, source=task.source, last=len(task.questions)) for task in tasks]
+    return [each for each in references_of(tasks) if each.id in kept[each.task]], trained_on
 
 
 def questions_of(task: Task, limit: int, skip: int) -> Sequence[Question]:
@@ -255,7 +274,8 @@ def write_adapted(flags: argparse.Namespace, trained: Sequence[str], trained_on:
             adapter = os.path.relpath((flags.out / member["name"]).resolve(), folder)
             member |= {"adapter": adapter, "backend": "transformers"}
     known = [TunedOn.model_validate(each) for each in content.get("tuned_on", ())]
-    content["tuned_on"] = [each.model_dump() for each in dict.fromkeys([*known, *trained_on])]
+    if tuned_on := [each.model_dump() for each in dict.fromkeys([*known, *trained_on])]:
+        content["tuned_on"] = tuned_on
     file = flags.out / flags.ensemble.name
     write_ensemble(file, folder, content)
     CONSOLE.print(f"the members with these adapters: {file}")

@@ -18,6 +18,7 @@ from unisono.engine.service import Service
 from unisono.errors import ClosedError, SpecError, UnisonoError, deprecated, shown
 from unisono.fitting.checks import check, check_answers
 from unisono.fitting.fit import Fit, fit
+from unisono.fitting.readings import ObjectiveName
 from unisono.members import Report, silent
 from unisono.records import Generation, Limits, Score
 from unisono.reference_answers import reference_of
@@ -244,15 +245,24 @@ class Ensemble:
         waves = [asked[start : start + room] for start in range(0, len(asked), room)]
         return [score for wave in waves for score in self._engine.score(wave, method=method)]
 
-    def fit(self, answers: Iterable[Mapping[str, Any]], *, rule: str | None = None, temperatures: bool = True) -> Fit:
-        """Find the weights and temperatures that make reference answers most likely. The ensemble is not changed.
+    def fit(
+        self,
+        answers: Iterable[Mapping[str, Any]],
+        *,
+        rule: str | None = None,
+        objective: ObjectiveName = "likelihood",
+        temperatures: bool = True,
+    ) -> Fit:
+        """Find the weights and temperatures that suit reference answers best. The ensemble is not changed.
 
         A quarter of the answers is held out. `Fit.gains` has the gain on these answers; only if `Fit.is_better`, the
         fitted ensemble is better beyond chance. `Fit.members` has what to write into the ensemble's file.
 
         Args:
-            answers: mappings with ``prompt`` (raw text) or ``messages``, and the ``answer`` that should follow it.
+            answers: mappings with ``prompt`` (raw text) or ``messages``, and the ``answer`` that should follow it;
+                where one of several is to be chosen, also all ``choices``.
             rule: ``mean`` or ``geometric``; by default the ensemble's own.
+            objective: ``likelihood`` makes the answers most likely; ``choices`` makes them likelier than the others.
             temperatures: whether to fit temperatures, or weights alone.
 
         Raises:
@@ -264,9 +274,9 @@ class Ensemble:
         if self._models is None:
             raise SpecError("an ensemble that was made of an engine cannot be fitted", hint="load it: Ensemble.load(…)")
         references = [reference_of(f"answer {place}", each) for place, each in enumerate(answers, 1)]
-        check(self.prepared, references, rule)
-        check_answers(self.prepared, references)
-        return fit(self.prepared, self._models, references, rule=rule, temperatures=temperatures)
+        check(self.prepared, references, rule, objective)
+        check_answers(self.prepared, references, objective)
+        return fit(self.prepared, self._models, references, rule=rule, objective=objective, temperatures=temperatures)
 
     def close(self) -> None:
         """Unload all members. A second call has no effect."""

@@ -25,9 +25,16 @@ class Reference:
     answer: str
     task: str = ""
     """Answers of a task count together as much as those of another one."""
+    others: tuple[str, ...] = ()
+    """Wrong answers to the same prompt, where one of several is to be chosen."""
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return f"{self.task} {self.id}".strip()
 
 
-FORM = 'give {"prompt": TEXT or "messages": […], "answer": TEXT}'
+FORM = 'give {"prompt": TEXT or "messages": […], "answer": TEXT}, and "choices": [TEXT, …] where one is to be chosen'
 
 
 def reference_of(name: str, given: object) -> Reference:
@@ -45,10 +52,23 @@ def reference_of(name: str, given: object) -> Reference:
         asked = Prompt(prompt, given.get("messages"))
     except SpecError as error:
         raise SpecError(f"{name}: {error.message}", hint=error.hint) from error
-    for key in ("prompt", "messages", "answer"):
+    for key in ("prompt", "messages", "answer", "choices"):
         if not is_unicode(json.dumps(given.get(key), ensure_ascii=False, default=repr)):
             raise SpecError(f"{name}: {key} has a lone surrogate, which is no Unicode text", hint="take it out")
-    return Reference(name, asked, answer)
+    return Reference(name, asked, answer, others=_others(name, answer, given.get("choices")))
+
+
+def _others(name: str, answer: str, choices: object) -> tuple[str, ...]:
+    """The choices but for the right one. Raises a `SpecError` where they are none."""
+    if choices is None:
+        return ()
+    texts = choices if isinstance(choices, Sequence) and not isinstance(choices, str) else ()
+    distinct = {each for each in texts if isinstance(each, str) and each}
+    if len(texts) < 2 or len(distinct) < len(texts):
+        raise SpecError(f"{name}: choices is {shown(choices)}: it must be two or more different texts", hint=FORM)
+    if answer not in distinct:
+        raise SpecError(f"{name}: answer is {shown(answer)}, which is none of the choices", hint="give one of them")
+    return tuple(each for each in texts if each != answer)
 
 
 def split(references: Sequence[Reference]) -> tuple[list[Reference], list[Reference]]:

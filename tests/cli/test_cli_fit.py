@@ -139,11 +139,79 @@ def test_a_gain_is_shown_by_an_interval_above_zero_over_ten_answers_at_least() -
     above, around = Interval(0.1, 0.2), Interval(-0.1, 0.2)
     shown = [Gain("as it was", 0.1, *its) for its in ((above, 10), (above, 9), (around, 100))]
     assert [each.is_shown for each in shown] == [True, False, False]
-    assert [words_of(each).partition(")")[2] for each in shown] == [
+    assert [words_of(each, "likelihood").partition(")")[2] for each in shown] == [
         "",
         ": no gain is shown, as 9 held-out answers are too few (10 can show one)",
         ": no gain is shown, and it may be no better",
     ]
+
+
+def test_a_gain_of_choices_is_told_in_points() -> None:
+    gain = Gain("as it was", 0.025, Interval(-0.01, 0.06), 80)
+    words = "held out, 2.5 points of right answers better than it was (95 % interval -1.0 to +6.0)"
+    assert words_of(gain, "choices") == f"{words}: no gain is shown, and it may be no better"
+
+
+@pytest.mark.parametrize("rule", ["mean", "geometric"])
+def test_choices_of_tasks_are_fitted_on(run: Run, duo: Path, data: Path, here: Path, rule: str) -> None:
+    words = (
+        "--tasks",
+        "arc_easy,piqa",
+        "--data",
+        data,
+        "--objective",
+        "choices",
+        "--rule",
+        rule,
+        "--out",
+        "fitted.yaml",
+    )
+    shown = run("fit", duo, *words, "--json", "-q")
+    assert shown.code == 0, shown.err
+    found = json.loads(shown.out)
+    assert found["objective"] == "choices"
+    assert set(found["right"]) == set(found["nats"]) == {"a", "b", "as it was", "as fitted"}
+    assert all(0 <= share <= 1 for share in found["right"].values())
+    fitted = load_spec(here / "fitted.yaml")
+    assert [each.weight for each in fitted.members] == [each["weight"] for each in found["members"]]
+    table = run("fit", duo, *words, "-q").out
+    assert "% right" in table
+    assert "to choose right answers" in table
+    assert "points of right answers" in table
+
+
+def test_choices_of_a_file_and_of_python_are_fitted_on(run: Run, duo: Path, tmp_path: Path, here: Path) -> None:
+    rows = [{**each, "choices": [" no", each["answer"], " perhaps"]} for each in ANSWERS]
+    write_rows(tmp_path / "choices.jsonl", rows)
+    words = ("--prompts", tmp_path / "choices.jsonl", "--objective", "choices", "--out", "fitted.yaml", "--json", "-q")
+    shown = run("fit", duo, *words)
+    assert shown.code == 0, shown.err
+    with Ensemble.load(duo) as ensemble:
+        named = [{**each, "choices": each["choices"]} for each in rows]
+        found = ensemble.fit(named, objective="choices")
+    assert found.objective == json.loads(shown.out)["objective"]
+    assert found.answers == json.loads(shown.out)["answers"]
+
+
+@pytest.mark.parametrize(
+    ("choices", "objective", "words"),
+    [
+        (None, "choices", "the reference line 1 has no wrong answers"),
+        ([" no", " yes"], "choices", "line 1: answer is ' sat on  0', which is none of the choices"),
+        ([" no", " no"], "likelihood", 'line 1: choices is [" no", " no"]: it must be two or more different texts'),
+        ("abc", "likelihood", "line 1: choices is 'abc'"),
+        ([" no", 3], "likelihood", 'line 1: choices is [" no", 3]'),
+        (None, "accuracy", "the objective 'accuracy' cannot be fitted"),
+    ],
+)
+def test_choices_that_are_none_are_named(
+    run: Run, duo: Path, tmp_path: Path, here: Path, choices: object, objective: str, words: str
+) -> None:
+    rows = [each if choices is None else {**each, "choices": choices} for each in ANSWERS]
+    write_rows(tmp_path / "choices.jsonl", rows)
+    shown = run("fit", duo, "--prompts", tmp_path / "choices.jsonl", "--objective", objective, "-q")
+    assert shown.code == 2
+    assert words in shown.err.replace("\n", " ")
 
 
 def test_an_evaluation_leaves_out_what_a_file_was_fitted_on(run: Run, duo: Path, data: Path, here: Path) -> None:

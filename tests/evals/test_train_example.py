@@ -72,7 +72,9 @@ def test_members_that_are_trained_are_in_the_file_though_the_next_is_stopped(
     monkeypatch.setattr(train, "load_tasks", lambda *args, **keys: [])
     monkeypatch.setattr(train, "prepare_alone", lambda flags, name: name)
     monkeypatch.setattr(train, "train", trains)
-    flags = argparse.Namespace(ensemble=spec, member=None, tasks="t", data=None, limit=1, skip=0, out=out, threads=1)
+    flags = argparse.Namespace(
+        ensemble=spec, member=None, tasks="t", prompts=None, data=None, limit=1, skip=0, out=out, threads=1
+    )
     if place == "loading":
         with pytest.raises(KeyboardInterrupt):
             train.train_all(flags)
@@ -95,7 +97,26 @@ def test_the_ensemble_itself_is_not_overwritten(train: Any, tmp_path: Path, monk
     spec.write_text(yaml.safe_dump({"members": [{"name": "a", "model": "fake:a"}]}))
     monkeypatch.setattr(train, "load_tasks", lambda *args, **keys: [])
     flags = argparse.Namespace(
-        ensemble=spec, member=None, tasks="t", data=None, limit=1, skip=0, out=tmp_path, threads=1
+        ensemble=spec, member=None, tasks="t", prompts=None, data=None, limit=1, skip=0, out=tmp_path, threads=1
     )
     with pytest.raises(SpecError, match="the ensemble file itself"):
         train.train_all(flags)
+
+
+def test_answers_of_a_file_are_trained_on_and_no_task_is_named(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, answers, out = tmp_path / "duo.yaml", tmp_path / "answers.jsonl", tmp_path / "out"
+    spec.write_text(yaml.safe_dump({"members": [{"name": "a", "model": "x"}]}))
+    answers.write_text('{"prompt": "1 + 1 =", "answer": " 2"}\n{"prompt": "2 + 1 =", "answer": " 3"}\n')
+    seen: list[Any] = []
+    monkeypatch.setattr(train, "prepare_alone", lambda flags, name: name)
+    monkeypatch.setattr(train, "example_of", lambda member, prompt, answer: (prompt.text, answer))
+    monkeypatch.setattr(train, "train", lambda flags, member, examples: seen.extend(examples))
+    monkeypatch.setattr(sys, "argv", ["train.py", str(spec), "--prompts", str(answers), "--out", str(out)])
+    train.main()
+    assert seen == [("1 + 1 =", " 2"), ("2 + 1 =", " 3")]
+    assert "tuned_on" not in yaml.safe_load((out / "duo.yaml").read_text())
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--limit", "3"])
+    with pytest.raises(SystemExit, match="--limit given with --prompts"):
+        train.main()

@@ -1,4 +1,4 @@
-"""``unisono fit``: the weights, temperatures and calibrations of members that make reference answers likely."""
+"""``unisono fit``: the weights, temperatures and calibrations of members that suit reference answers best."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from unisono.evals.records import Task
     from unisono.fitting.bounds import AtBound
     from unisono.fitting.fit import Fit, Gain
+    from unisono.fitting.readings import ObjectiveName
     from unisono.reference_answers import Reference
 
 
@@ -40,8 +41,18 @@ class FitFlags(SpecFlags, QuestionFlags):
     ] = None
     prompts: Annotated[
         Path | None,
-        optional(metavar="FILE", help='Fit on a file of JSON lines {"prompt" or "messages": …, "answer": …}.'),
+        optional(
+            metavar="FILE",
+            help='Fit on a file of JSON lines {"prompt" or "messages": …, "answer": …} and perhaps "choices".',
+        ),
     ] = None
+    objective: Annotated[
+        str,
+        typer.Option(
+            metavar="OBJECTIVE",
+            help="Make right answers likely (likelihood), or likelier than the wrong ones (choices).",
+        ),
+    ] = "likelihood"
     limit: Annotated[
         int | None,
         optional(min=2, help="Read this many questions of each task, its last ones, at most half. Default: 300."),
@@ -144,8 +155,9 @@ def _fit(pool: ModelPool, tasks: Sequence[Task], references: Sequence[Reference]
     from unisono.fitting.checks import check, check_answers
     from unisono.fitting.fit import fit
 
-    check(pool.prepared, references, flags.rule)
-    check_answers(pool.prepared, references)
+    objective = cast("ObjectiveName", flags.objective)
+    check(pool.prepared, references, flags.rule, objective)
+    check_answers(pool.prepared, references, objective)
     with pool:
         with loading_report(quiet=flags.quiet) as loading:
             pool.load_weights(loading)
@@ -159,6 +171,7 @@ def _fit(pool: ModelPool, tasks: Sequence[Task], references: Sequence[Reference]
                 pool.models,
                 references,
                 rule=flags.rule,
+                objective=objective,
                 temperatures=flags.temperatures,
                 before=before,
                 count=count,
@@ -194,20 +207,26 @@ def _write(out: Path, given: Given, pool: ModelPool, found: Fit, sources: Sequen
 
 def words_of_fit(found: Fit) -> list[str]:
     """What the held-out part shows, and which parameters are at a bound."""
-    return [*map(words_of, found.gains), *(words_of_bound(each, found.answers) for each in found.at_bounds)]
+    return [
+        *(words_of(each, found.objective) for each in found.gains),
+        *(words_of_bound(each, found.answers) for each in found.at_bounds),
+    ]
 
 
-def words_of(gain: Gain) -> str:
+def words_of(gain: Gain, objective: ObjectiveName) -> str:
     """What the held-out part shows, and nothing more."""
     from unisono.fitting.fit import SHOWN_FROM
 
+    by_choices = objective == "choices"
+    scale, digits, unit = (100, 1, "points of right answers") if by_choices else (1, 4, "nats a byte")
     sign = "better" if gain.mean > 0 else "worse"
-    interval = f"95 % interval {gain.interval.low:+.4f} to {gain.interval.high:+.4f}"
+    low, high = (scale * bound for bound in (gain.interval.low, gain.interval.high))
+    interval = f"95 % interval {low:+.{digits}f} to {high:+.{digits}f}"
     over = f"than {gain.over}" if gain.over != "as it was" else "than it was"
     shown = "" if gain.is_shown else ": no gain is shown, and it may be no better"
     if gain.held_out < SHOWN_FROM:
         shown = f": no gain is shown, as {gain.held_out} held-out answers are too few ({SHOWN_FROM} can show one)"
-    return f"held out, {abs(gain.mean):.4f} nats a byte {sign} {over} ({interval}){shown}"
+    return f"held out, {scale * abs(gain.mean):.{digits}f} {unit} {sign} {over} ({interval}){shown}"
 
 
 def words_of_bound(at: AtBound, answers: int) -> str:
@@ -229,12 +248,15 @@ def _show(found: Fit) -> None:
     ]
     print_table(console, ("member", "weight", "temperature", "calibrated for"), rows)
     console.print()
-    print_table(console, ("held out", "nats a byte"), [(name, f"{nats:.4f}") for name, nats in found.nats.items()])
+    right = {name: (f"{100 * share:.1f}",) for name, share in found.right.items()}
+    heads = ("held out", "nats a byte", *(("% right",) if right else ()))
+    print_table(console, heads, [(name, f"{nats:.4f}", *right.get(name, ())) for name, nats in found.nats.items()])
     console.print()
     if len(found.leads) > 1:
         print_table(console, ("lead", "fitted on"), [(name, f"{nats:.4f}") for name, nats in found.leads.items()])
         console.print()
     numbers = f"{found.parameters} numbers fitted on {found.answers} answers, {found.held_out} held out"
-    fitted = f"{found.rule}, led by {found.lead}: {numbers}"
+    aim = "" if found.objective == "likelihood" else " to choose right answers"
+    fitted = f"{found.rule}, led by {found.lead}: {numbers}{aim}"
     for words in (fitted, *words_of_fit(found)):
         console.print(words, markup=False, highlight=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from unisono.build import Prepared
 from unisono.chat.prompt_encoder import PromptEncoder
@@ -12,7 +12,7 @@ from unisono.config.combine import Combine
 from unisono.config.sampling import MEMBER, SHAPING
 from unisono.engine.given import cut
 from unisono.errors import BackendMissing, PromptError, SpecError, shown
-from unisono.fitting.readings import leads_of, of_reference
+from unisono.fitting.readings import ObjectiveName, answers_of, leads_of, of_reference
 from unisono.reference_answers import Reference, split
 from unisono.vocab.spelling import Speller
 from unisono.vocab.union import MemberMap
@@ -22,7 +22,12 @@ FEWEST = 8
 """Answers, of which two are held out."""
 
 
-def check(prepared: Prepared, references: Sequence[Reference], rule: str | None = None) -> str:
+def check(
+    prepared: Prepared,
+    references: Sequence[Reference],
+    rule: str | None = None,
+    objective: ObjectiveName = "likelihood",
+) -> str:
     """The rule that is fitted. Raises a `SpecError`, or a `BackendMissing`, where `fit.fit` would before reading."""
     method = prepared.spec.method
     found = rule or method.combine.rule
@@ -61,6 +66,15 @@ def check(prepared: Prepared, references: Sequence[Reference], rule: str | None 
             hint=f"give {FEWEST} or more; a few hundred are good",
         )
     split(references)
+    if objective not in get_args(ObjectiveName):
+        raise SpecError(
+            f"the objective {shown(objective)} cannot be fitted", hint=f"choose {' or '.join(get_args(ObjectiveName))}"
+        )
+    if objective == "choices" and (alone := next((each for each in references if not each.others), None)):
+        raise SpecError(
+            f"the reference {alone.name} has no wrong answers that the right one could be told from",
+            hint='give "choices", or questions that ask for one of several, or fit by likelihood',
+        )
     check_installed()
     return found
 
@@ -71,7 +85,7 @@ class _Cutter(NamedTuple):
     map: MemberMap
 
 
-def check_answers(prepared: Prepared, references: Sequence[Reference]) -> None:
+def check_answers(prepared: Prepared, references: Sequence[Reference], objective: ObjectiveName = "likelihood") -> None:
     """Cut all answers as they will be read, without any weights. Raises a `PromptError` that names an answer."""
     ensembles = [
         *(prepared.led(lead) for lead in leads_of(prepared)),
@@ -83,7 +97,8 @@ def check_answers(prepared: Prepared, references: Sequence[Reference]) -> None:
         cutter = _Cutter(lead.encoder, lead.speller, each.union.maps[place])
         for reference in references:
             try:
-                cut(cutter, reference.prompt, reference.answer)
+                for asked in answers_of(reference, objective):
+                    cut(cutter, reference.prompt, asked.answer)
             except PromptError as error:
                 raise of_reference(reference, error) from error
 

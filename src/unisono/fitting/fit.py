@@ -1,8 +1,8 @@
-"""Fitting: the weights, temperatures and calibrations of members that make reference answers likely.
+"""Fitting: the weights and temperatures of members that make right answers likely, or that tell them from wrong ones.
 
-Answers are read twice. From the part that is fitted on, what members say of each piece is kept, and the likelihood is
+Answers are read twice. From the part that is fitted on, what members say of each piece is kept, and the objective is
 maximised over that (`unisono.fusion.fitting`). The lead cuts the answers into the pieces that members are asked for; so
-where nothing says who leads, every member is tried as the lead, and the likeliest fit is taken. The part that is held
+where nothing says who leads, every member is tried as the lead, and the best fit is taken. The part that is held
 out is then scored exactly, by the ensemble as it was, as it is fitted, and by each member alone: what is promised is
 what that shows.
 """
@@ -10,7 +10,7 @@ what that shows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,8 +19,20 @@ import numpy as np
 from unisono.build import Models, Prepared
 from unisono.fitting.bounds import LEAST, AtBound, at_bounds, bounded_temperature
 from unisono.fitting.checks import check
-from unisono.fitting.readings import Losses, Observations, leads_of, mean_of, read_losses, weights_of
-from unisono.fusion.fitting import Shape, fit_geometric, fit_mean, nats
+from unisono.fitting.readings import (
+    ObjectiveName,
+    Observations,
+    Scores,
+    is_right,
+    leads_of,
+    mean_of,
+    nats_of,
+    question_weights,
+    read_scores,
+    share_right,
+    weights_of,
+)
+from unisono.fusion.fitting import Observed, Shape, fit_geometric, fit_mean, loss_of
 from unisono.fusion.resampling import Interval, paired_bootstrap
 from unisono.reference_answers import Reference, by_task, split
 
@@ -44,12 +56,15 @@ class FittedMember:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """By how much the fitted ensemble is better than another system on held-out answers, in nats per byte."""
+    """By how much the fitted ensemble is better than another system on held-out answers.
+
+    Nats per byte, or, where choices were fitted, the share of questions answered rightly.
+    """
 
     over: str
     """The other system: a member, or the ensemble as it was."""
     mean: float
-    """Nats per byte; positive if the fitted ensemble is better."""
+    """Positive if the fitted ensemble is better."""
     interval: Interval
     """A bootstrap interval of the mean over answers, 95 %."""
     held_out: int
@@ -67,6 +82,8 @@ class Fit:
 
     rule: str
     """``mean`` or ``geometric``."""
+    objective: ObjectiveName
+    """``likelihood`` of right answers, or ``choices``: telling them from wrong ones."""
     lead: str
     """The member that cuts the answers into pieces."""
     members: tuple[FittedMember, ...]
@@ -78,12 +95,15 @@ class Fit:
     held_out: int
     """How many answers were held out."""
     leads: Mapping[str, float]
-    """By lead that was tried, nats per byte of the answers on which leads were tried, with its own best weights."""
+    """By lead that was tried, nats per byte of the answers on which leads were tried, with its own best weights; of
+    choices, nats per question."""
     nats: Mapping[str, float]
     """By system, nats per byte on held-out answers, lower is better: each member alone, the ensemble as it was, and the
     fitted ensemble."""
     gains: tuple[Gain, ...]
     """Over the ensemble as it was, and over the member that was best on the other answers."""
+    right: Mapping[str, float] = field(default_factory=dict)
+    """Where choices were fitted: by system, the share of held-out questions whose right answer is the likeliest."""
     at_bounds: tuple[AtBound, ...] = ()
     """Parameters at the lowest or highest value that is fitted: the answers do not say where they should be."""
 
@@ -103,11 +123,12 @@ def fit(
     references: Sequence[Reference],
     *,
     rule: str | None = None,
+    objective: ObjectiveName = "likelihood",
     temperatures: bool = True,
     before: Prepared | None = None,
     count: Callable[[int], None] = lambda answers: None,
 ) -> Fit:
-    """Fit members to reference answers by likelihood.
+    """Fit members to reference answers.
 
     Args:
         prepared: the ensemble as it is; calibrations that it has are kept, and temperatures multiplied. A lead or a
@@ -115,71 +136,71 @@ def fit(
         models: its loaded models.
         references: answers; those of a task in an order that means nothing.
         rule: ``mean`` or ``geometric``; ``None`` for the ensemble's own.
+        objective: ``likelihood`` makes right answers likely, ``choices`` makes them likelier than the wrong ones.
         temperatures: whether to fit the members' temperatures, or the weights alone.
         before: the ensemble as it was before it was calibrated, where it was.
         count: called with numbers of answers that have been read.
 
     Raises:
-        SpecError: there are too few answers or members, or the method is none that can be fitted.
+        SpecError: there are too few answers or members, or the method or the objective is none that can be fitted.
         PromptError: a member cannot read a prompt or spell an answer; the message names it.
         BackendMissing: scipy is not installed.
     """
-    rule = check(prepared, references, rule)
+    rule = check(prepared, references, rule, objective)
     fitted_on, held_out = split(references)
-    likeliest = _likeliest(prepared, models, fitted_on, rule, temperatures, count)
-    members = _members(prepared, likeliest.shape)
-    fitted = apply(prepared, likeliest.lead, members, rule)
-    losses = read_losses(_settings(prepared, models, before or prepared, fitted), held_out, count)
+    maximise = partial(fit_geometric if rule == "geometric" else fit_mean, temperatures=temperatures)
+    best = _best(Observations(prepared, models, rule, leads_of(prepared), objective), fitted_on, rule, maximise, count)
+    members = _members(prepared, best.shape)
+    fitted = apply(prepared, best.lead, members, rule)
+    scores = read_scores(_settings(prepared, models, before or prepared, fitted), held_out, objective, count)
+    written = [each.temperature for each in members]
     priors = {} if before is None else {each.name: each.calibrate for each in members}
     return Fit(
         rule=rule,
-        lead=likeliest.lead,
+        objective=objective,
+        lead=best.lead,
         members=members,
         parameters=len(members) - 1 + temperatures * len(members) + _free(priors),
         answers=len(fitted_on),
         held_out=len(held_out),
-        leads=likeliest.leads,
-        nats={name: mean_of(its, held_out) for name, its in losses.items()},
-        gains=tuple(_gain(losses, over, held_out) for over in (AS_IT_WAS, likeliest.best_alone)),
-        at_bounds=at_bounds(
-            [each.name for each in members], likeliest.shape, [each.temperature for each in members], priors
-        ),
+        leads=best.leads,
+        nats={name: mean_of(nats_of(its, held_out), held_out) for name, its in scores.items()},
+        right={name: share_right(its, held_out) for name, its in scores.items()} if objective == "choices" else {},
+        gains=tuple(_gain(scores, over, held_out, objective) for over in (AS_IT_WAS, best.member)),
+        at_bounds=at_bounds([each.name for each in members], best.shape, written, priors),
     )
 
 
-class _Likeliest(NamedTuple):
-    """Under what the answers that are fitted on are likeliest."""
+class _Best(NamedTuple):
+    """Of the answers that are fitted on, the best fit."""
 
     lead: str
     leads: dict[str, float]
-    """By lead that was tried, nats per byte of the answers that it was tried on."""
+    """By lead that was tried, the loss of the answers that it was tried on."""
     shape: Shape
-    best_alone: str
-    """The member that finds them likeliest by itself."""
+    member: str
+    """The member that is best at them by itself."""
 
 
-def _likeliest(
-    prepared: Prepared,
-    models: Models,
+def _best(
+    observations: Observations,
     references: Sequence[Reference],
     rule: str,
-    temperatures: bool,
+    maximise: Callable[[Observed], Shape],
     count: Callable[[int], None],
-) -> _Likeliest:
-    """Read all answers by the best of the leads that may be, and maximise their likelihood.
+) -> _Best:
+    """Read all answers by the best of the leads that may be, and maximise the objective.
 
     Of many answers, a part is enough to choose a lead: what leads differ in is how the others like their cuts.
     """
-    leads = leads_of(prepared)
-    observations = Observations(prepared, models, rule, leads)
-    maximise = partial(fit_geometric if rule == "geometric" else fit_mean, temperatures=temperatures)
+    leads = observations.leads
     tried, rest = (references, []) if len(leads) == 1 else _parted(references)
     observations.read(tried, leads, count)
     observed = {lead: observations.of(lead) for lead in leads}
-    found = {lead: nats(its, maximise(its), rule) for lead, its in observed.items()}
+    found = {lead: loss_of(its, maximise(its), rule) for lead, its in observed.items()}
     best = min(found, key=lambda name: found[name])  # the first, where several are as good
     observations.read(rest, [best], count)
-    return _Likeliest(best, found, maximise(observations.of(best)), observations.best_alone())
+    return _Best(best, found, maximise(observations.of(best)), observations.best_alone())
 
 
 def _settings(prepared: Prepared, models: Models, before: Prepared, fitted: Prepared) -> dict[str, Any]:
@@ -222,10 +243,15 @@ def _members(prepared: Prepared, shape: Shape) -> tuple[FittedMember, ...]:
     return tuple(found)
 
 
-def _gain(losses: Losses, over: str, references: Sequence[Reference]) -> Gain:
+def _gain(scores: Scores, over: str, references: Sequence[Reference], objective: ObjectiveName) -> Gain:
     """The interval is that of the mean over answers, each of which counts as its bytes and its task say."""
-    weights = weights_of(references)
+    if objective == "choices":
+        weights = question_weights(references)
+        loss = {name: [float(not is_right(logp_A)) for logp_A in scores[name]] for name in (over, FITTED)}
+    else:
+        weights = weights_of(references)
+        loss = {name: nats_of(scores[name], references) for name in (over, FITTED)}
     differences = [
-        weight * (other - fitted) for weight, other, fitted in zip(weights, losses[over], losses[FITTED], strict=True)
+        weight * (other - fitted) for weight, other, fitted in zip(weights, loss[over], loss[FITTED], strict=True)
     ]
     return Gain(over, float(np.mean(differences)), paired_bootstrap(differences, SEED), len(references))

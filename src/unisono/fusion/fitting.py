@@ -1,4 +1,4 @@
-"""Weights and temperatures of members that make given pieces likely: pure functions of what members say of them.
+"""Weights and temperatures of members that suit given answers best: pure functions of what members say of their pieces.
 
 Axes: N pieces, K members, T temperatures at which each was read, C columns that some member finds likely.
 """
@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unisono.fusion.objectives import Choices, Likelihood, Objective
 from unisono.fusion.rules import FLOOR
 
 Floats = NDArray[np.float64]
@@ -62,9 +63,15 @@ class Observed:
     logz_NKT: Floats
     """The logarithm of the sum of a member's masses, each raised to the inverse temperature."""
     share_N: Floats
-    """What a piece counts; sums to the pieces a byte, so that a mean by it is in nats a byte."""
+    """What a piece counts, of right answers; sums to the pieces a byte, so that a mean by it is in nats a byte."""
     likely: Likely | None = None
     """Where the weights of `geometric` are wanted."""
+    choices: Choices | None = None
+    """Where right answers are to be told from wrong ones."""
+
+    @property
+    def objective(self) -> Objective:
+        return self.choices or Likelihood(self.share_N)
 
 
 def weights_by_em(p_NK: Floats, share_N: Floats, start_K: Floats | None = None) -> Floats:
@@ -117,28 +124,38 @@ class Curves:
 
 
 def fit_mean(observed: Observed, *, temperatures: bool) -> Shape:
-    """Weights of `mean`, and temperatures if these are wanted: L-BFGS-B, with EM at its end."""
-    count = observed.logp_NKT.shape[1]
-    at_one = at_node(observed, 1.0)
-    weight_K, temperature_K = weights_by_em(np.exp(at_one), observed.share_N), np.ones(count)
-    if not temperatures:
+    """Weights of `mean`, and temperatures if these are wanted: L-BFGS-B, and EM where likelihood is the objective."""
+    count, objective = observed.logp_NKT.shape[1], observed.objective
+    by_em = isinstance(objective, Likelihood)
+    weight_K, temperature_K = weights_by_em(np.exp(at_node(observed, 1.0)), observed.share_N), np.ones(count)
+    if by_em and not temperatures:
         return Shape(weight_K, temperature_K)
     curves = Curves(observed)
 
     def loss(point: Floats) -> tuple[float, Floats]:
-        """Nats a byte, and its derivatives by the logits of weights and the logarithms of temperatures."""
+        """The loss, and its derivatives by the logits of weights and the logarithms of temperatures."""
         weight_K, temperature_K = _read(point, count)
         part_NK = np.exp(np.maximum(curves.logp(temperature_K), NONE)) * weight_K
         total_N = np.maximum(part_NK.sum(axis=1), np.exp(NONE / 2))
         part_NK /= total_N[:, None]
-        by_weight_K = observed.share_N @ (part_NK - weight_K)
-        by_temperature_K = observed.share_N @ (part_NK * curves.slope(temperature_K))
-        return -float(observed.share_N @ np.log(total_N)), -np.concatenate([by_weight_K, by_temperature_K])
+        value, by_logp_N = objective(np.log(total_N))
+        by_weight_K = by_logp_N @ (part_NK - weight_K)
+        by_temperature_K = by_logp_N @ (part_NK * curves.slope(temperature_K))
+        return value, np.concatenate([by_weight_K, by_temperature_K])[: len(point)]
 
-    found = _minimize(loss, weight_K, count, count, exact=True)
-    _, temperature_K = _read(found, count)
+    starts = [weight_K] if by_em else [weight_K, *_starts(count)]
+    tried = [_minimize(loss, start_K, count, count if temperatures else 0, exact=True) for start_K in starts]
+    found_K, temperature_K = _read(min(tried, key=lambda point: loss(point)[0]), count)
+    if not by_em:
+        return Shape(found_K, temperature_K)
     p_NK = np.exp(np.maximum(curves.logp(temperature_K), NONE))
     return Shape(weights_by_em(p_NK, observed.share_N, weight_K), temperature_K)
+
+
+def _starts(count: int) -> list[Floats]:
+    """Where a search that has several minima begins: with equal weights, and with nearly all for one member."""
+    equal_K = np.full(count, 1 / count)
+    return [equal_K, *(0.99 * one_K + 0.01 * equal_K for one_K in np.eye(count))]
 
 
 def at_node(observed: Observed, inverse: float) -> Floats:
@@ -154,18 +171,18 @@ def fit_geometric(observed: Observed, *, temperatures: bool) -> Shape:
     """
     assert observed.likely is not None, "likely columns are kept for this rule"
     count, likely, curves = observed.logp_NKT.shape[1], observed.likely, Curves(observed)
+    objective = observed.objective
 
     def loss(point: Floats) -> float:
-        weight_K, temperature_K = _read(point, count)
-        return -float(observed.share_N @ log_product(likely, curves, weight_K, temperature_K))
+        return objective(log_product(likely, curves, *_read(point, count)))[0]
 
     start_K = weights_by_em(np.exp(at_node(observed, 1.0)), observed.share_N)
     found = _minimize(loss, np.maximum(start_K, 0.05), count, count if temperatures else 0, exact=False)
     return Shape(*_read(found, count))
 
 
-def nats(observed: Observed, shape: Shape, rule: str) -> float:
-    """Nats a byte of the pieces by `mean` or `geometric` members of some weights and temperatures."""
+def loss_of(observed: Observed, shape: Shape, rule: str) -> float:
+    """The loss of answers by `mean` or `geometric` members of some weights and temperatures."""
     curves = Curves(observed)
     if rule == "geometric":
         assert observed.likely is not None, "likely columns are kept for this rule"
@@ -173,7 +190,7 @@ def nats(observed: Observed, shape: Shape, rule: str) -> float:
     else:
         p_NK = np.exp(np.maximum(curves.logp(shape.temperature_K), NONE))
         logp_N = np.log(np.maximum(p_NK @ shape.weight_K, np.exp(NONE / 2)))
-    return -float(observed.share_N @ logp_N)
+    return observed.objective(logp_N)[0]
 
 
 def log_product(likely: Likely, curves: Curves, weight_K: Floats, temperature_K: Floats) -> Floats:

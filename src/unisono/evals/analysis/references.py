@@ -33,8 +33,13 @@ def references_of(tasks: Sequence[Task]) -> list[Reference]:
         its = [each for each in task.questions if each.reference]
         if not its:
             raise SpecError(f"the task {task.name!r} has no answers to fit on", hint="choose a task with right answers")
-        found += [Reference(each.id, each.prompt, each.reference, task.name) for each in its]
+        found += [Reference(each.id, each.prompt, each.reference, task.name, _others(each)) for each in its]
     return found
+
+
+def _others(question: Question) -> tuple[str, ...]:
+    """The wrong choices, without those that say the same."""
+    return tuple(each for each in dict.fromkeys(question.choices) if each and each != question.reference)
 
 
 def fitted_on(tasks: Sequence[Task]) -> list[FittedOn]:
