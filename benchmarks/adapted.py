@@ -6,7 +6,8 @@
     adapted.py proxy --data DIR          a large model, steered by a small tuned one minus the small untuned one
 
 ``--minutes`` is the time to train each adapter; ``--limit`` and ``--skip`` are questions of each task, its last ones,
-to train and to fit on; all others are asked. What is there already in ``--out`` is not made again.
+to train and to fit on; all others are asked. ``--development`` names a folder of other questions, in files of the same
+names, to train on in place of the tasks' own. What is there already in ``--out`` is not made again.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("what", choices=("speed", "three", "ensemble", "proxy"))
     parser.add_argument("--data", type=Path, help="a folder with NAME.jsonl of each task")
+    parser.add_argument("--development", type=Path, help="a folder with NAME.jsonl of each task, to train on")
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--limit", type=int, default=250)
     parser.add_argument("--skip", type=int, default=100)
+    parser.add_argument("--objective", default="likelihood", help="what is fitted: likelihood or choices")
     parser.add_argument("--asked", type=int, help="ask so many questions of each task; by default all that are left")
     parser.add_argument("--small", default=SMALL, help=f"the small model of `proxy` ({SMALL})")
     parser.add_argument("--threads", type=int, default=1)
@@ -97,16 +100,31 @@ def _train(flags: argparse.Namespace, file: Path, tasks: Sequence[str]) -> None:
     if (flags.out / "trained" / file.name).exists():
         return
     script = ROOT / "examples" / "adapters" / "train.py"
-    words = ["--tasks", ",".join(tasks), "--data", flags.data, "--minutes", flags.minutes, "--limit", flags.limit]
-    words += ["--skip", flags.skip, "--threads", flags.threads, "--out", flags.out / "trained"]
+    if flags.development is None:
+        words = ["--tasks", ",".join(tasks), "--data", flags.data, "--limit", flags.limit, "--skip", flags.skip]
+    else:
+        words = ["--prompts", _answers(flags.out / f"{file.stem}.jsonl", flags.development, tasks)]
+    words += ["--minutes", flags.minutes, "--threads", flags.threads, "--out", flags.out / "trained"]
     _run([sys.executable, str(script), str(file), *map(str, words)])
+
+
+def _answers(file: Path, data: Path, tasks: Sequence[str]) -> Path:
+    """The right answers to all questions of a folder, with the prompts that the tasks are asked with."""
+    from unisono.evals.analysis.references import references_of
+    from unisono.evals.tasks import load_tasks
+
+    references = references_of(load_tasks(tasks, data=data))
+    lines = [json.dumps({"prompt": each.prompt.text, "answer": each.answer}) for each in references]
+    file.write_text("\n".join(lines) + "\n")
+    return file
 
 
 def _fit_and_eval(flags: argparse.Namespace, file: Path) -> None:
     fitted = file.with_stem(f"{file.stem}-fitted")
     tasks = ("--tasks", ",".join(TASKS), "--data", str(flags.data))
     if not fitted.exists():
-        _unisono("fit", str(file), *tasks, "--limit", str(flags.skip), "--out", str(fitted))
+        how = ("--limit", str(flags.skip), "--objective", flags.objective)
+        _unisono("fit", str(file), *tasks, *how, "--out", str(fitted))
     _eval(flags, fitted)
 
 
