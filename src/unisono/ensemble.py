@@ -251,7 +251,7 @@ class Ensemble:
         *,
         rule: str | None = None,
         objective: ObjectiveName = "likelihood",
-        temperatures: bool = True,
+        temperatures: bool | None = None,
     ) -> Fit:
         """Find the weights and temperatures that suit reference answers best. The ensemble is not changed.
 
@@ -263,7 +263,7 @@ class Ensemble:
                 where one of several is to be chosen, also all ``choices``.
             rule: ``mean`` or ``geometric``; by default the ensemble's own.
             objective: ``likelihood`` makes the answers most likely; ``choices`` makes them likelier than the others.
-            temperatures: whether to fit temperatures, or weights alone.
+            temperatures: whether to fit temperatures, too, or weights alone; by default not to choices.
 
         Raises:
             SpecError: there are too few answers, or one of them is not such a mapping.

@@ -172,9 +172,11 @@ def test_choices_of_tasks_are_fitted_on(run: Run, duo: Path, data: Path, here: P
     assert found["objective"] == "choices"
     assert set(found["right"]) == set(found["nats"]) == {"a", "b", "as it was", "as fitted"}
     assert all(0 <= share <= 1 for share in found["right"].values())
+    assert found["parameters"] == 1, "weights alone, unless temperatures are asked for"
     fitted = load_spec(here / "fitted.yaml")
     assert [each.weight for each in fitted.members] == [each["weight"] for each in found["members"]]
-    table = run("fit", duo, *words, "-q").out
+    table = run("fit", duo, *words, "--temperatures", "-q").out
+    assert "3 numbers fitted" in table
     assert "% right" in table
     assert "to choose right answers" in table
     assert "points of right answers" in table

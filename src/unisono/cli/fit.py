@@ -61,8 +61,12 @@ class FitFlags(SpecFlags, QuestionFlags):
         str | None, optional(metavar="RULE", help="Fit mean or geometric. Default: the file's own rule.")
     ] = None
     temperatures: Annotated[
-        bool, typer.Option("--temperatures/--no-temperatures", help="Whether to fit temperatures, or weights alone.")
-    ] = True
+        bool | None,
+        typer.Option(
+            "--temperatures/--no-temperatures",
+            help="Whether to fit temperatures, or weights alone. Default: temperatures, too, but not to choices.",
+        ),
+    ] = None
     calibrate: Annotated[
         bool,
         typer.Option(

@@ -124,7 +124,7 @@ def fit(
     *,
     rule: str | None = None,
     objective: ObjectiveName = "likelihood",
-    temperatures: bool = True,
+    temperatures: bool | None = None,
     before: Prepared | None = None,
     count: Callable[[int], None] = lambda answers: None,
 ) -> Fit:
@@ -137,7 +137,8 @@ def fit(
         references: answers; those of a task in an order that means nothing.
         rule: ``mean`` or ``geometric``; ``None`` for the ensemble's own.
         objective: ``likelihood`` makes right answers likely, ``choices`` makes them likelier than the wrong ones.
-        temperatures: whether to fit the members' temperatures, or the weights alone.
+        temperatures: whether to fit the members' temperatures, or the weights alone; ``None`` for what suits the
+            objective: to tell answers apart, members may be made so sharp that likelihoods mean nothing.
         before: the ensemble as it was before it was calibrated, where it was.
         count: called with numbers of answers that have been read.
 
@@ -148,6 +149,7 @@ def fit(
     """
     rule = check(prepared, references, rule, objective)
     fitted_on, held_out = split(references)
+    temperatures = objective == "likelihood" if temperatures is None else temperatures
     maximise = partial(fit_geometric if rule == "geometric" else fit_mean, temperatures=temperatures)
     best = _best(Observations(prepared, models, rule, leads_of(prepared), objective), fitted_on, rule, maximise, count)
     members = _members(prepared, best.shape)
