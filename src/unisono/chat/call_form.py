@@ -8,7 +8,7 @@ from typing import Any
 
 from unisono.chat.call_parameters import ParameterSegments
 from unisono.chat.call_segments import CallSegments, filled, fixed
-from unisono.chat.messages import read_arguments
+from unisono.chat.json_values import read_arguments
 
 SEPARATORS = ((", ", ": "), (",", ":"))
 """Between the entries of a mapping, and between a key and its value: as Python writes JSON, and without spaces."""
