@@ -9,8 +9,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from unisono.chat.json_values import read_arguments
-from unisono.chat.messages import Message, checked_messages
-from unisono.chat.template_variables import RESERVED
+from unisono.chat.messages import RESERVED, Message, checked_messages
 from unisono.errors import SpecError, nearest, shown
 from unisono.server.errors import Refusal, invalid, refusal_of
 from unisono.server.field_tables import OF_MESSAGES
