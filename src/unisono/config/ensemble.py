@@ -16,10 +16,11 @@ from unisono.config.compact import renamed
 from unisono.config.gate import Gate
 from unisono.config.member import MemberSpec, Misplaced, check_owner
 from unisono.config.member_words import member_alone, members_of, named_members
-from unisono.config.method import Method, Speculation, check_off, check_spelling
+from unisono.config.method import Method, check_spelling
 from unisono.config.reasoning import Reasoning
 from unisono.config.sampling import Sampling
 from unisono.config.spec_word import model_alone, no_such_spec
+from unisono.config.speculation import Speculation, check_off
 from unisono.config.vocabulary import SharedVocabulary
 from unisono.config.without_union import check_bytes
 from unisono.config.yaml_source import Places, path_of, place_of, read_yaml

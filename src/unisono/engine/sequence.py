@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from unisono.config.method import AUTO, NGRAM
+from unisono.config.speculation import AUTO, NGRAM
 from unisono.engine.calls import Calls
 from unisono.engine.cursor import Cursor, LatePrompt
 from unisono.engine.detokenizer import Detokenizer, ReasoningText, decode_text

@@ -12,7 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from unisono.config.method import AUTO, NGRAM
+from unisono.config.speculation import AUTO, NGRAM
 from unisono.engine.certifier import Certifier
 from unisono.engine.draft_length import DraftLengthController, Outlook, Work
 from unisono.engine.gating import read_gates
