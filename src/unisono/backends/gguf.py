@@ -1,4 +1,4 @@
-"""Reads the head of a GGUF file: metadata and tensors. `gguf_parts` joins the parts of a model, `gguf_table` has tokens.
+"""Reads the head of a GGUF file: metadata and tensors. `gguf_parts` joins a model's parts, `gguf_table` has tokens.
 
 ``gguf.GGUFReader`` takes 15 seconds for 262,144 token texts, this 0.07. The format:
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
@@ -25,7 +25,7 @@ from unisono.backends.bounded_files import (
     check_counts,
     refuse_hollow,
 )
-from unisono.backends.weight_files import GGUF_MAGIC, refuse_other_kinds
+from unisono.backends.file_kinds import GGUF_MAGIC, refuse_other_kinds
 from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported, shown
 from unisono.user_files import open_plain
 

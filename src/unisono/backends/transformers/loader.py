@@ -19,6 +19,7 @@ from transformers import cache_utils as _cache_utils
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from unisono.backends.base import LoadRequest, ModelFacts, Progress
+from unisono.backends.file_kinds import check_json
 from unisono.backends.model_facts import check_config
 from unisono.backends.notices import TRANSFORMERS_NOISE, Notices, gguf_warnings
 from unisono.backends.options import TransformersOptions
@@ -41,7 +42,7 @@ from unisono.backends.transformers.tokenizer import encode_exactly, read_tokeniz
 from unisono.backends.transformers.tokenizer_check import Made, check_as_filed
 from unisono.backends.transformers.weight_folder import Shapes, check_rows, look_at
 from unisono.backends.transformers.weight_heads import REMOTE, Heads, look_at_heads
-from unisono.backends.weight_files import check_json, naming
+from unisono.backends.weight_files import naming
 from unisono.errors import ModelUnsupported
 from unisono.vocab.tokenizer import Tokenizer
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unisono.backends import bounded_files, weight_files
+from unisono.backends import bounded_files, file_kinds, weight_files
 from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.model_facts import check_config, check_layers_held, check_shapes, check_tokenizer
 from unisono.backends.transformers.direction import check_direction_said
@@ -79,26 +79,26 @@ def check_folder(request: LoadRequest) -> None:
     folder, who = request.source.path, f"member {request.name!r}: "
     with weight_files.naming(who):
         bounded_files.refuse_specials(folder)
-        stated = weight_files.check_json(folder / "config.json")
+        stated = file_kinds.check_json(folder / "config.json")
         check_config(stated, folder / "config.json")
         refuse_mlx(stated, folder)
         if (folder / GENERATION).is_file():
-            check_config(weight_files.check_json(folder / GENERATION), folder / GENERATION)
+            check_config(file_kinds.check_json(folder / GENERATION), folder / GENERATION)
         tokenizer = (WHOLE_TOKENIZER,) if (folder / WHOLE_TOKENIZER).is_file() else PARTS
         patterns = (*SETTINGS, *tokenizer)
-        weight_files.check_texts(file for pattern in patterns for file in sorted(folder.glob(pattern)))
+        file_kinds.check_texts(file for pattern in patterns for file in sorted(folder.glob(pattern)))
         if (folder / WHOLE_TOKENIZER).is_file():
             bounded_files.check_values(folder / WHOLE_TOKENIZER)
         if (folder / ADDED).is_file():
-            check_tokenizer({"model": {"vocab": weight_files.check_json(folder / ADDED)}}, folder / ADDED)
+            check_tokenizer({"model": {"vocab": file_kinds.check_json(folder / ADDED)}}, folder / ADDED)
         if (folder / TOKENIZER).is_file():
-            decoder = weight_files.check_json(folder / TOKENIZER).get("added_tokens_decoder")
+            decoder = file_kinds.check_json(folder / TOKENIZER).get("added_tokens_decoder")
             ids = (
                 {token: int(token[:20]) for token in decoder if token.isdecimal()} if isinstance(decoder, dict) else {}
             )
             check_tokenizer({"model": {"vocab": ids}}, folder / TOKENIZER)
         templates = [*sorted(folder.glob("*.jinja")), *sorted(folder.glob(f"{MORE_TEMPLATES}/*.jinja"))]
-        weight_files.check_texts(file for file in templates if file.stat().st_size)  # an empty one is none
+        file_kinds.check_texts(file for file in templates if file.stat().st_size)  # an empty one is none
 
 
 def refuse_mlx(stated: Mapping[str, Any], where: object) -> None:
@@ -114,7 +114,7 @@ def refuse_mlx(stated: Mapping[str, Any], where: object) -> None:
 
 def template_in(file: Path) -> object:
     """What a `chat_template.json` holds: a template, or several by name."""
-    return weight_files.check_json(file).get("chat_template")
+    return file_kinds.check_json(file).get("chat_template")
 
 
 def without_useless_padding(config: Any) -> None:
