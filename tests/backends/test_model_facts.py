@@ -33,7 +33,7 @@ from unisono.backends.model_facts import (
     check_shapes,
     check_tokenizer,
 )
-from unisono.backends.transformers.model_config import check_folder
+from unisono.backends.transformers.model_folder import check_folder
 from unisono.backends.weight_files import check_safetensors, check_shards
 from unisono.errors import ModelCorrupt, ModelError, ModelNotFound
 

@@ -24,7 +24,7 @@ from unisono.backends.model_facts import check_config
 from unisono.backends.notices import TRANSFORMERS_NOISE, Notices, gguf_warnings
 from unisono.backends.options import TransformersOptions
 from unisono.backends.threads import told
-from unisono.backends.transformers import model_config, model_shape, torch_runtime
+from unisono.backends.transformers import model_config, model_folder, model_shape, torch_runtime
 from unisono.backends.transformers.adapter_files import AdapterFiles, check_bases, check_made_for, read_adapter
 from unisono.backends.transformers.adapters import Adapters
 from unisono.backends.transformers.backend import RowBackend
@@ -221,12 +221,12 @@ class TransformersLoader:
     @cached_property
     def _place(self) -> str:
         if self.request.source.kind == "folder":
-            model_config.check_folder(self.request)
+            model_folder.check_folder(self.request)
         elif self.request.source.kind == "hub":
             with self._heard(), self._errors():
                 stated, _ = library.PreTrainedConfig.get_config_dict(self.request.source.location, **self._hub_options)
                 check_config(stated, self.who)
-                model_config.refuse_mlx(stated, self.who)
+                model_folder.refuse_mlx(stated, self.who)
         return self.request.source.location
 
     @cached_property
@@ -240,14 +240,14 @@ class TransformersLoader:
             self._check_as_filed(tokenizer, is_split_anew=bool(fix))
             if getattr(tokenizer, "split_special_tokens", False):
                 self._notices.hear(model_config.SPLITS)
-            beside = self._file(model_config.TEMPLATE)  # of models that also see: their processor reads it
-            template = None if beside is None else model_config.template_in(Path(beside))
+            beside = self._file(model_folder.TEMPLATE)  # of models that also see: their processor reads it
+            template = None if beside is None else model_folder.template_in(Path(beside))
             made = read_tokenizer(tokenizer, self._generation_ends(), self.who, template)
-            settings = self._file(model_config.TOKENIZER)
+            settings = self._file(model_folder.TOKENIZER)
             stated = {} if settings is None else check_json(Path(settings))
             self._notices.hear(model_config.bos_in_vain(stated, made.table.bos_id, adds=made.table.adds_bos))
             if getattr(tokenizer, "chat_template", None) == "":
-                self._notices.hear(model_config.empty_template(stated, self._file(model_config.JINJA)))
+                self._notices.hear(model_config.empty_template(stated, self._file(model_folder.JINJA)))
             return made
 
     def _file(self, name: str) -> str | None:
