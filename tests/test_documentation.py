@@ -112,6 +112,21 @@ def test_files_that_are_named_in_passing_are_there(folder: str) -> None:
                 assert (ROOT / name).exists() or name in GONE, f"{path.relative_to(ROOT)} names {name}"
 
 
+def test_every_room_is_on_the_map() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    rooms = {path.stem for path in (ROOT / "src" / "unisono").iterdir() if path.suffix in ("", ".py")}
+    lacking = {room for room in rooms if not room.startswith("__")} - set(re.findall(r"\w+", page))
+    assert not lacking
+
+
+def test_every_file_of_the_engine_has_its_line_and_every_line_its_file() -> None:
+    page = (ROOT / "docs" / "engine.md").read_text()
+    files = {path.stem for path in (ROOT / "src" / "unisono" / "engine").glob("*.py")} - {"__init__"}
+    assert files <= set(re.findall(r"`(\w+)`", page))
+    titles = {name for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert titles <= files
+
+
 def test_what_the_installation_reads_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is a stamp of an earlier installation it would only be missed by the next clean clone."""
     monkeypatch.syspath_prepend(ROOT / "tools")

@@ -18,8 +18,9 @@ from unisono.collection import uncollected
 from unisono.config.combine import Combine
 from unisono.config.constraint import Constraint
 from unisono.config.ensemble import EnsembleSpec
-from unisono.config.method import AUTO, NGRAM, Method
+from unisono.config.method import Method
 from unisono.config.ray import grouped
+from unisono.config.speculation import AUTO, NGRAM
 from unisono.config.whole import check_method
 from unisono.constraints.grammar import Grammars
 from unisono.engine.breaker import Breaker

@@ -10,7 +10,8 @@ from unisono.build import Models, Prepared, load_models, prepare
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Message, Prompt
 from unisono.config.ensemble import Source, load_spec, source_of
-from unisono.config.method import Method, MethodOptions, check_off, check_options
+from unisono.config.method import Method, MethodOptions, check_options
+from unisono.config.speculation import check_off
 from unisono.engine.client import Client, Stream
 from unisono.engine.engine import Engine
 from unisono.engine.request import DEFAULT_LIMITS, GenerationOptions, Request

@@ -245,6 +245,13 @@ class Seconds:
     """Forward passes by member. A pass that serves several requests counts in full for each; a pass that members share
     is divided by how much each of them read."""
 
+    def to_json(self) -> dict[str, object]:
+        return {
+            "total": round(self.total, 6),
+            "first_piece": round(self.first_piece, 6),
+            "members": _rounded(self.members),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Generation:
@@ -271,11 +278,7 @@ class Generation:
             **({} if self.reasoning is None else {"reasoning": self.reasoning}),
             "finish_reason": self.finish_reason,
             "usage": self.usage.to_json(),
-            "seconds": {
-                "total": round(self.seconds.total, 6),
-                "first_piece": round(self.seconds.first_piece, 6),
-                "members": _rounded(self.seconds.members),
-            },
+            "seconds": self.seconds.to_json(),
         }
         if self.seed is not None:
             out["seed"] = self.seed

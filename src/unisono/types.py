@@ -16,8 +16,8 @@ from unisono.config.ensemble import EnsembleSpec as EnsembleSpec
 from unisono.config.gate import Gate as Gate
 from unisono.config.member import MemberSpec as MemberSpec
 from unisono.config.method import Method as Method
-from unisono.config.method import Speculation as Speculation
 from unisono.config.sampling import Sampling as Sampling
+from unisono.config.speculation import Speculation as Speculation
 from unisono.diagnosis import Diagnosis as Diagnosis
 from unisono.fitting.bounds import AtBound as AtBound
 from unisono.fitting.fit import Fit as Fit

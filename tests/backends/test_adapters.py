@@ -19,6 +19,7 @@ from support.tiny_models import COMMON, CONFIGS, save_model, save_tiny  # noqa: 
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
 from unisono.backends.prefix_cache import PrefixCache  # noqa: E402
 from unisono.backends.transformers.loader import TransformersLoader  # noqa: E402
+from unisono.backends.transformers.model_files import ModelFiles  # noqa: E402
 from unisono.build import load_models, prepare  # noqa: E402
 from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.config.ensemble import load_spec  # noqa: E402
@@ -161,7 +162,7 @@ def test_an_adapter_of_another_model_is_refused_before_the_tokenizer_is_read(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter = write_adapter(tmp_path / "its", model_of(tiny), 3, base_model_name_or_path="a/other-base")
-    monkeypatch.setattr(TransformersLoader, "_tokenizer", property(lambda _: pytest.fail("the tokenizer is read")))
+    monkeypatch.setattr(ModelFiles, "tokenizer", property(lambda _: pytest.fail("the tokenizer is read")))
     with pytest.raises(ModelUnsupported, match="on 'a/other-base', and the model is some-base"):
         loader(tiny, adapter).tokenizer()
 

@@ -46,7 +46,7 @@ class Subject:
             source = with_window(source.path, folder / "narrow.gguf", self.window)
         loader: Any = make_loader(self.backend, LoadRequest(name="subject", source=source, context=1024, slots=4))
         if self.window is not None and self.backend == "transformers":
-            loader.gguf.config = lambda own=loader.gguf.config: {**own(), "sliding_window": self.window}
+            loader.files.gguf.config = lambda own=loader.files.gguf.config: {**own(), "sliding_window": self.window}
         tokenizer = loader.tokenizer()
         texts = [tuple(tokenizer.encode_prompt(text)) for text in TEXTS]
         if self.long_tokens:

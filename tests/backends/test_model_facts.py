@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from support.tiny_gguf import tiny_tensors, write_tiny
 from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.bounded_files import check_values
-from unisono.backends.gguf import read_table
+from unisono.backends.file_kinds import check_json
 from unisono.backends.gguf_parts import check_layers, read_gguf
+from unisono.backends.gguf_table import read_table
 from unisono.backends.model_facts import (
     CONFIG,
     GGUF,
@@ -32,8 +33,8 @@ from unisono.backends.model_facts import (
     check_shapes,
     check_tokenizer,
 )
-from unisono.backends.transformers.model_config import check_folder
-from unisono.backends.weight_files import check_json, check_safetensors, check_shards
+from unisono.backends.transformers.model_folder import check_folder
+from unisono.backends.weight_files import check_safetensors, check_shards
 from unisono.errors import ModelCorrupt, ModelError, ModelNotFound
 
 SECOND, LITTLE = 2.0, 60_000_000

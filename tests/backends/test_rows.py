@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from unisono.backends.base import LoadRequest, ModelSource
-from unisono.backends.gguf import read_table
 from unisono.backends.gguf_parts import read_gguf
+from unisono.backends.gguf_table import read_table
 from unisono.backends.registry import make_loader
 from unisono.chat.messages import Message
 from unisono.ensemble import Ensemble

@@ -435,27 +435,27 @@ def test_no_room_for_a_conversion_is_told_before_it_begins(tmp_path: Path, monke
     from unisono.backends.transformers import gguf_conversion
 
     loader = TransformersLoader(request_of(demo_path("smollm2-135m-instruct"), "gguf", dtype="float16"))
-    assert loader.gguf is not None
-    config = loader._config
+    assert loader.files.gguf is not None
+    config = loader.files.config
     monkeypatch.setenv("UNISONO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(gguf_conversion, "SPARE_BYTES", 10**18)
     with pytest.raises(UnisonoError, match="free"):
-        loader.gguf.weights(config, "float16", lambda fraction, words: None)
+        loader.files.gguf.weights(config, "float16", lambda fraction, words: None)
 
 
 @pytest.mark.slow
 def test_ctrl_c_while_converting_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loader = TransformersLoader(request_of(demo_path("smollm2-135m-instruct"), "gguf"))
-    config = loader._config
+    config = loader.files.config
     monkeypatch.setenv("UNISONO_CACHE", str(tmp_path / "cache"))
 
     def interrupted(fraction: float, words: str) -> None:
         if words == "converting the weights":
             raise KeyboardInterrupt
 
-    assert loader.gguf is not None
+    assert loader.files.gguf is not None
     with pytest.raises(KeyboardInterrupt):
-        loader.gguf.weights(config, "float32", interrupted)
+        loader.files.gguf.weights(config, "float32", interrupted)
     assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.suffix != ".lock"]
 
 

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from unisono.backends.base import LoadRequest, ModelSource
+from unisono.backends.file_kinds import refuse_other_kinds
 from unisono.backends.gguf import _BLOCKS
 from unisono.backends.gguf_parts import check_layers, read_gguf, unlike_others
-from unisono.backends.transformers.model_config import check_folder
+from unisono.backends.transformers.model_folder import check_folder
 from unisono.backends.transformers.weight_folder import check_weights
-from unisono.backends.weight_files import check_safetensors, check_shards, refuse_other_kinds
+from unisono.backends.weight_files import check_safetensors, check_shards
 from unisono.config.member import MemberSpec
 from unisono.config.model_source import find_model
 from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from support.tool_templates import NAMES, PING, USER, WEATHER, call, exchange
-from unisono.chat.messages import Prompt, new_call_id, read_arguments
+from unisono.chat.json_values import read_arguments
+from unisono.chat.messages import Prompt, new_call_id
 from unisono.errors import SpecError
 
 CALL = call("ping", {})

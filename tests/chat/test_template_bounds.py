@@ -8,7 +8,7 @@ import time
 import pytest
 
 from support.encoders import TABLE
-from unisono.chat.call_form import find_call_form
+from unisono.chat.call_probe import find_call_form
 from unisono.chat.call_segments import FormUnknown
 from unisono.chat.mark_probe import probe_marks
 from unisono.chat.template import ChatTemplate, TemplateFailure

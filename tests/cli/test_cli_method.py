@@ -18,8 +18,9 @@ from unisono.chat.messages import Message, Prompt
 from unisono.cli.answers import closing
 from unisono.cli.trace_file import TraceFile
 from unisono.config.gate import Gate
-from unisono.config.method import Method, Speculation
+from unisono.config.method import Method
 from unisono.config.setting import parse_setting
+from unisono.config.speculation import Speculation
 from unisono.engine.request import Request
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unisono.config.gate import Gate
-from unisono.config.method import AUTO, NGRAM, OFF, Method, Speculation, check_off
+from unisono.config.method import Method
 from unisono.config.sampling import Sampling
+from unisono.config.speculation import AUTO, NGRAM, OFF, Speculation, check_off
 from unisono.errors import SpecError
 
 METHOD = Method("a", gate=Gate("confidence", threshold=0.5, boundary=True), speculate=Speculation("b", 4))

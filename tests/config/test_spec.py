@@ -12,7 +12,8 @@ import yaml
 from unisono.backends.registry import BACKENDS, CHOICES
 from unisono.config.ensemble import EnsembleSpec, MemberSpec, load_spec
 from unisono.config.gate import Gate
-from unisono.config.method import Method, Speculation
+from unisono.config.method import Method
+from unisono.config.speculation import Speculation
 from unisono.errors import SpecError
 from unisono.fusion.gate_scores import GATE_KINDS
 

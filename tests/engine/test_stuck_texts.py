@@ -15,9 +15,9 @@ from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.engine.engine import Engine
+from unisono.engine.group import SequenceGroup
 from unisono.engine.reference import plain_steps
 from unisono.engine.request import Failed, GenerationRequest
-from unisono.engine.sequence import SequenceGroup
 from unisono.engine.service import Service
 from unisono.engine.voting import Voting
 from unisono.errors import MemberUnavailable

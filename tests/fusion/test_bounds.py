@@ -10,18 +10,9 @@ import pytest
 from support.told import END, MAPS, compositions, dense, has_kept, plan, told
 from unisono.backends.truncated import top_logprobs
 from unisono.config.sampling import Sampling
-from unisono.engine.reference import PlainTold, plain_certificate
-from unisono.fusion.bounds import (
-    UNSHAPED,
-    Reshaping,
-    TopPlan,
-    Voter,
-    Whole,
-    certify,
-    fold_top,
-    kinds_of,
-    plan_top,
-)
+from unisono.fusion.bounds import UNSHAPED, Reshaping, Voter, Whole, certify, kinds_of
+from unisono.fusion.bounds_reference import PlainTold, plain_certificate
+from unisono.fusion.fold_top import TopPlan, fold_top, plan_top
 from unisono.fusion.logits_processors import confine, shape
 from unisono.fusion.rules import COMBINE_RULES
 

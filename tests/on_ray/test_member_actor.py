@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from support.fakes import make_fakes
 from unisono.backends.endpoint import portal
 from unisono.backends.endpoint.backend import EndpointBackend
-from unisono.backends.endpoint.caller import Answer, Caller
+from unisono.backends.endpoint.caller import Answer, Caller, EndpointRequest
 from unisono.backends.endpoint.direct import Refused
 from unisono.backends.endpoint.worker import ADVANCE, WorkerAdapter
 from unisono.backends.fake.backend import FAKE_MODELS
@@ -69,17 +69,9 @@ class Near(Caller):
     def close(self) -> None:
         pass
 
-    async def attempt_once(
-        self,
-        method: str,
-        path: str,
-        content: bytes | None,
-        headers: Mapping[str, str],
-        limit: int,
-        accepted: tuple[int, ...],
-    ) -> Answer | tuple[MemberUnavailable, float | None]:
-        reply = await asyncio.wrap_future(self._call(path, content or b""))
-        return self.judge(path, Answer(reply.status, {}, reply.content), accepted)
+    async def attempt_once(self, request: EndpointRequest) -> Answer | tuple[MemberUnavailable, float | None]:
+        reply = await asyncio.wrap_future(self._call(request.path, request.content or b""))
+        return self.judge(request, Answer(reply.status, {}, reply.content))
 
     def _call(self, path: str, body: bytes) -> Future[Reply]:
         return asyncio.run_coroutine_threadsafe(self._actor.call(path, body), self._loop)

@@ -25,7 +25,7 @@ from support.real_server import Served, serving
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.server.connections import Connections, Phase
 from unisono.server.hosts import is_local, read_host
-from unisono.server.http_server import AHEAD, HttpProtocol
+from unisono.server.http_protocol import AHEAD, HttpProtocol
 from unisono.server.limits import ServerLimits
 from unisono.server.strict_http import EMPTY_LINES, HEAD, HEADERS
 from unisono.server.telemetry import CUT, JsonLines, Metrics

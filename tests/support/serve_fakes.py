@@ -21,9 +21,14 @@ def slowed(next_token: NextToken, seconds: float) -> NextToken:
     return wait  # type: ignore[return-value]
 
 
-if __name__ == "__main__":
-    make_fakes()
+def run_slowed() -> None:
+    """Run `unisono` with the fake members that there are, with the first argument taken away."""
     seconds = float(sys.argv.pop(1)) / 1000
     for model in FAKE_MODELS.values():
         model.next_token = slowed(model.next_token, seconds)
     main()
+
+
+if __name__ == "__main__":
+    make_fakes()
+    run_slowed()

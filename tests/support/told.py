@@ -9,7 +9,7 @@ import numpy as np
 
 from unisono.backends.fake.backend import IMPOSSIBLE
 from unisono.backends.truncated import top_logprobs
-from unisono.fusion.bounds import FoldedTop, TopPlan, fold_top, plan_top
+from unisono.fusion.fold_top import FoldedTop, TopPlan, fold_top, plan_top
 
 END = 4
 MAPS = [(0, 1, 2, END), (1, 1, 0, END), (-1, 2, 3, 0), (-1, 0, END, END), (3, -1, -1, 1)]

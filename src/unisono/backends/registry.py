@@ -71,7 +71,7 @@ BACKENDS: dict[str, BackendEntry] = {
             looks_at_adapter="unisono.backends.transformers.adapter_files:check_adapter",
             adapts="a folder with adapter_config.json",
             spins=4000,
-            looks="unisono.backends.transformers.model_config:check_there",
+            looks="unisono.backends.transformers.model_folder:check_there",
         ),
         BackendEntry(
             name="vllm",
@@ -81,7 +81,7 @@ BACKENDS: dict[str, BackendEntry] = {
             reads=frozenset({"hub", "folder"}),
             keys=frozenset({"dtype", "context", "threads"}),
             options=frozenset(VllmOptions.model_fields),
-            looks="unisono.backends.transformers.model_config:check_there",
+            looks="unisono.backends.transformers.model_folder:check_there",
         ),
         BackendEntry(
             name="endpoint",

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.backends.base import Array, Backend, Feed, Slot, TopLogprobs, Truncation, check_top, dense
+from unisono.backends.base import Array, Backend, Feed, Slot, TopLogprobs, Truncation, dense
+from unisono.backends.feed_checks import check_top
 
 _CLASSES = 2048
 """Ids that are alike modulo this are a class: one pass over contiguous numbers finds the largest logit of each."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from unisono.chat.call_form import CallForm
 from unisono.chat.call_parameters import ParameterSegments, ends_of
 from unisono.chat.call_segments import CallSegments, cut_open
-from unisono.chat.messages import read_arguments
+from unisono.chat.json_values import read_arguments
 
 _WHITE = " \t\n\r"
 _LONGEST_SPACE = 200

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from unisono.chat.call_form import find_call_form
+from unisono.chat.call_probe import find_call_form
 from unisono.chat.call_segments import FormUnknown, common_length
 from unisono.chat.messages import Message
 from unisono.chat.template import ChatTemplate, TemplateFailure

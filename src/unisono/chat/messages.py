@@ -5,8 +5,6 @@ The shapes are those of OpenAI's chat API. Whether a member can read a field dep
 
 from __future__ import annotations
 
-import json
-import math
 import secrets
 import string
 import unicodedata
@@ -15,18 +13,17 @@ from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict, TypeGuard
 
 from unisono.chat.continuation import check_last_message
-from unisono.config.compact import known_keys, unique_keys
+from unisono.chat.json_values import plain_value
+from unisono.chat.template_variables import TEMPLATE_VARIABLES, check_truths, checked_variables
+from unisono.config.compact import known_keys
 from unisono.errors import SpecError, shown
-from unisono.user_files import short_float
 
 LONGEST_TOOL_NAME = 128
-SWITCHES = ("enable_thinking", "thinking")
-"""Variables of templates that are true or false: Qwen's, and that of Granite, DeepSeek and Kimi."""
+RESERVED = ("role", "content", "tool_calls", "tool_call_id", "extra")
+"""What no further key of a message may be."""
 _MESSAGE_HINT = 'each message is {"role": "user", "content": "…"}'
 _TOOL_HINT = 'each tool is {"type": "function", "function": {"name": "…", "description": "…", "parameters": {…}}}'
 _CALL_HINT = 'each call is {"id": "…", "type": "function", "function": {"name": "…", "arguments": "{…}"}}'
-_DEEPEST = 200
-"""Levels of a schema, or of arguments; what is much deeper could not be written as JSON."""
 
 
 class FunctionCall(TypedDict):
@@ -80,17 +77,6 @@ class Tool(TypedDict):
     function: FunctionTool
 
 
-RESERVED = ("role", "content", "tool_calls", "tool_call_id", "extra")
-"""What no further key of a message may be."""
-TEMPLATE_VARIABLES = (
-    *("messages", "tools", "documents", "add_generation_prompt"),
-    *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
-    "additional_special_tokens",
-    *("raise_exception", "strftime_now", "namespace", "dict", "range", "cycler", "joiner", "lipsum"),
-)
-"""What every chat template is given, and so cannot be given beside it: the conversation, special tokens, functions."""
-
-
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A prompt: raw text to continue, or a conversation to answer.
@@ -142,8 +128,8 @@ class Prompt:
         if self.template_kwargs:
             if self.messages is None:
                 raise SpecError("raw text has no chat template", hint="give messages, or leave template_kwargs out")
-            checked = _checked_variables("template_kwargs", self.template_kwargs, TEMPLATE_VARIABLES)
-            _check_truths("template_kwargs", checked)
+            checked = checked_variables("template_kwargs", self.template_kwargs, TEMPLATE_VARIABLES)
+            check_truths("template_kwargs", checked)
             object.__setattr__(self, "template_kwargs", checked)
 
 
@@ -201,33 +187,6 @@ def checked_tools(tools: object, called: str = "tool {}", first: int = 1) -> tup
     return checked
 
 
-def read_arguments(text: str) -> dict[str, Any]:
-    """Read the JSON text of a call's arguments. Raises a `ValueError` where it is not that of an object, a key stands
-    twice, or a number cannot be expressed in JSON.
-    """
-    try:
-        value = json.loads(text, object_pairs_hook=unique_keys, parse_float=short_float)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if not isinstance(value, dict):
-        raise ValueError("not an object")
-    plain: dict[str, Any] = _plain("it", value)
-    return plain
-
-
-def past_arguments(text: str) -> Any:
-    """What a past call gave, as templates are passed it: a value of JSON, or the text where it is none.
-
-    A model may have written anything, or have been cut off; a text is what transformers would pass. No text is no
-    arguments.
-    """
-    try:
-        value = _plain("it", json.loads(text.strip() or "{}", object_pairs_hook=unique_keys, parse_float=short_float))
-    except (ValueError, RecursionError):
-        return text
-    return text if value is None or isinstance(value, str) else value
-
-
 def _check_message(what: str, message: object) -> None:
     calls = message.get("tool_calls") if isinstance(message, Mapping) else None
     texts = ("role",) if calls is not None and message.get("content") is None else ("role", "content")  # type: ignore[attr-defined]
@@ -235,7 +194,7 @@ def _check_message(what: str, message: object) -> None:
         raise SpecError(f"{what} has no role and content that are text", hint=_MESSAGE_HINT)
     known_keys(what, message, ("role", "content", "tool_calls", "tool_call_id", "name", "extra"))
     if "extra" in message:
-        _checked_variables(f"extra of {what}", message["extra"], RESERVED)
+        checked_variables(f"extra of {what}", message["extra"], RESERVED)
     for key in ("tool_call_id", "name"):
         if key in message and not _is_text(message[key]):
             raise SpecError(f"the {key} of {what} is {shown(message[key])}", hint="give a text that is not empty")
@@ -252,27 +211,6 @@ def _check_message(what: str, message: object) -> None:
             f"{what} has the role {role!r} and {'a' if answers else 'no'} tool_call_id",
             hint="a message of the role tool answers a call, whose id is its tool_call_id",
         )
-
-
-def _checked_variables(what: str, given: object, reserved: Sequence[str]) -> Mapping[str, Any]:
-    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
-        raise SpecError(f"{what} is {shown(given)}, not a mapping of names to values", hint='write {"name": value}')
-    if taken := next((key for key in given if key in reserved), None):
-        raise SpecError(f"{what} holds {taken!r}, which has a place of its own", hint="leave it out there")
-    plain: Mapping[str, Any] = _plain(what, given)
-    return plain
-
-
-def _check_truths(what: str, variables: Mapping[str, Any]) -> None:
-    """Refuse text in the place of a truth value: a template takes every text that is not empty for true."""
-    for name, value in variables.items():
-        if not isinstance(value, str):
-            continue
-        if name in SWITCHES or value.strip().lower() in ("true", "false"):
-            raise SpecError(
-                f"{what} holds {name}: {shown(value)}, a text, which templates take for true",
-                hint="write true or false, without quotation marks",
-            )
 
 
 def _check_call(what: str, call: object) -> None:
@@ -341,7 +279,7 @@ def _checked_tool(what: str, tool: object) -> Tool:
             f"the parameters of {what} are {shown(parameters)}",
             hint="give the JSON schema of an object, or leave them out",
         )
-    plain: Tool = _plain(f"{what} ({function['name']})", tool)
+    plain: Tool = plain_value(f"{what} ({function['name']})", tool)
     return plain
 
 
@@ -372,15 +310,3 @@ def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
-
-
-def _plain(what: str, value: object, depth: int = 0) -> Any:
-    if depth > _DEEPEST:
-        raise SpecError(f"{what} is nested more than {_DEEPEST} levels deep", hint="give a flatter schema")
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: _plain(what, inner, depth + 1) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(what, inner, depth + 1) for inner in value]
-    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    raise SpecError(f"{what} holds {shown(value)}, which is not a JSON value", hint="give a JSON schema")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
-from unisono.chat.call_form import CallForm, find_call_form
+from unisono.chat.call_form import CallForm
+from unisono.chat.call_probe import find_call_form
 from unisono.chat.call_segments import CallSegments, FormUnknown, cut_open
 from unisono.chat.mark_probe import MARKUP, text_of
 from unisono.chat.template import ChatTemplate

@@ -1,4 +1,4 @@
-"""Chat templates: Jinja in the sandbox and with the functions that models' templates expect."""
+"""Chat templates: compiled once, and rendered within bounds."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import copy
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from types import CodeType
 from typing import Any, cast
 
 import jinja2
-from jinja2 import meta, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
+from jinja2 import meta
 
 from unisono.chat.content_parts import ROLES, may_read_parts, parts_of, reads_parts_alone
 from unisono.chat.messages import Message, Tool
 from unisono.chat.template_bounds import GROWING, BoundedEnvironment, OutOfTime, Probing
-from unisono.chat.template_sizes import Exceeded, check_pattern, forget
+from unisono.chat.template_environment import make_environment
+from unisono.chat.template_sizes import Exceeded, forget
 
 
 class TemplateFailure(Exception):
@@ -98,7 +96,7 @@ class ChatTemplate:
     def variables(self) -> frozenset[str]:
         """The names that templates read and may not have set before."""
         sources = self._sources or {DEFAULT: self.source}
-        environment = _environment()
+        environment = make_environment()
         return frozenset().union(
             *(meta.find_undeclared_variables(environment.parse(each)) for each in sources.values())
         )
@@ -253,64 +251,10 @@ def _compiled(source: str, name: str | None = None) -> jinja2.Template:
         raise TemplateFailure(f"{which}it is nested too deeply") from error
     except Exception as error:  # what Python does not take: a number too long, too many blocks in one another
         raise TemplateFailure(f"{which}it cannot be compiled: {type(error).__name__}: {str(error)[:WORDS]}") from error
-    environment = _environment()  # which counts what one rendering takes, so that each template has its own
+    environment = make_environment()  # which counts what one rendering takes, so that each template has its own
     return jinja2.Template.from_code(environment, code, environment.make_globals(None))
 
 
 @functools.lru_cache(maxsize=32)
 def _code(source: str) -> CodeType:
-    return _environment().compile(source)
-
-
-class _GenerationTag(Extension):
-    """``{% generation %}`` marks the assistant's words for training; here it is transparent."""
-
-    tags = {"generation"}  # noqa: RUF012 - the type is Jinja's
-
-    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-class _Namespace(jinja2.utils.Namespace):
-    """Jinja's namespace without underscored attributes, which lead out of the sandbox."""
-
-    def __init__(*args: Any, **attributes: Any) -> None:
-        self, *rest = args
-        values = dict(*rest, **attributes)
-        for name in values:
-            _refuse_underscore(name)
-        jinja2.utils.Namespace.__init__(self, values)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _refuse_underscore(name)
-        super().__setitem__(name, value)
-
-
-def _refuse_underscore(name: str) -> None:
-    if name.startswith("_"):
-        raise jinja2.exceptions.SecurityError(f"a chat template may not set the attribute {name!r}")
-
-
-def _environment() -> BoundedEnvironment:
-    environment = BoundedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols])
-    environment.bound_all()
-    environment.bound("tojson", _to_json)
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _time
-    environment.globals["dict"] = lambda *args, **entries: dict(*args, **entries)
-    environment.globals["namespace"] = _Namespace
-    return environment
-
-
-def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
-
-
-def _time(pattern: str) -> str:
-    check_pattern(pattern)
-    return datetime.now().strftime(pattern)
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
+    return make_environment().compile(source)

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from unisono.chat.messages import Message, Tool, ToolCall, content_of, past_arguments
+from unisono.chat.json_values import past_arguments
+from unisono.chat.messages import Message, Tool, ToolCall, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.vocab.controls import cut_controls
 from unisono.vocab.pieces import token_bytes

@@ -6,9 +6,9 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from unisono.chat.messages import SWITCHES
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import QUESTION
+from unisono.chat.template_variables import SWITCHES
 
 EFFORT, THINKING = "reasoning_effort", SWITCHES[0]
 NO_EFFORT = ("none", "no_think")

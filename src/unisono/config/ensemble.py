@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from unisono.config.combine import Combine
-from unisono.config.compact import renamed
 from unisono.config.gate import Gate
 from unisono.config.member import MemberSpec, Misplaced, check_owner
 from unisono.config.member_words import member_alone, members_of, named_members
-from unisono.config.method import Method, Speculation, check_off, check_spelling
+from unisono.config.method import Method, check_spelling
 from unisono.config.reasoning import Reasoning
 from unisono.config.sampling import Sampling
+from unisono.config.spec_keys import explained, is_own, unknown_key, with_new_names
 from unisono.config.spec_word import model_alone, no_such_spec
+from unisono.config.speculation import Speculation, check_off
 from unisono.config.vocabulary import SharedVocabulary
 from unisono.config.without_union import check_bytes
-from unisono.config.yaml_source import Places, path_of, place_of, read_yaml
-from unisono.errors import SpecError, deprecated, nearest, shown
+from unisono.config.yaml_source import Places, read_yaml
+from unisono.errors import SpecError, shown
 from unisono.fusion.weights import scaled
 from unisono.user_files import SETTINGS, read_text, why_unread
-from unisono.validation import explain
 
 
 class TunedOn(BaseModel):
@@ -275,105 +274,14 @@ def _validate(data: Any, source: str, places: Places, folder: Path) -> EnsembleS
             f"{source}: a spec is a mapping with the key 'members', not {shown(data)}",
             hint="begin the file with 'members:' and a list of members, each with a name and a model",
         )
-    data, old_names = _renamed({key: value for key, value in data.items() if not _is_own(key)}, places)
+    data, old_names = with_new_names({key: value for key, value in data.items() if not is_own(key)}, places)
     if "folder" in data:
-        raise SpecError(_unknown_key(source, ("folder",), places, EnsembleSpec))
+        raise SpecError(unknown_key(source, ("folder",), places, EnsembleSpec))
     try:
         return EnsembleSpec.model_validate({**data, "folder": folder}, context=old_names)
     except ValidationError as error:
-        problems = [_explain(dict(problem), source, places, old_names) for problem in error.errors(include_url=False)]
-        raise SpecError("\n".join(problems), hint="docs/spec.md explains every key") from error
-
-
-def _is_own(key: object) -> bool:
-    """Whether a key at the top of a file is its author's own, such as one that only holds what aliases stand for."""
-    return isinstance(key, str) and key.startswith(OWN)
-
-
-Where = tuple[Hashable, ...]
-OWN = "x-"
-"""What keys begin with that are not read, as in compose files."""
-
-
-def _renamed(data: dict[str, Any], places: Places) -> tuple[dict[str, Any], dict[Where, Where]]:
-    """New names in place of old ones, and which old names stood where. Raises a `SpecError` where both stand."""
-    old_names: dict[Where, Where] = {}
-
-    def rename(record: Mapping[str, Any], where: Where, new: str, old: str) -> dict[str, Any]:
-        if old in record and new not in record:
-            deprecated(f"{path_of((*where, old))} is now called {new}")
-            old_names[*where, new] = (*where, old)
-            for place in [place for place in places if place[: len(where) + 1] == (*where, old)]:
-                places[*where, new, *place[len(where) + 1 :]] = places[place]
-        return renamed(record, new, old, f"{path_of(where, '')}.{{}}".lstrip("."))
-
-    data = rename(data, (), "sampling", "draw")
-    if isinstance(members := data.get("members"), list):
-        data["members"] = [
-            rename(member, ("members", index), "share_weights_with", "weights_of")
-            if isinstance(member, Mapping)
-            else member
-            for index, member in enumerate(members)
+        problems = [
+            explained(dict(problem), source, places, old_names, EnsembleSpec)
+            for problem in error.errors(include_url=False)
         ]
-    return data, old_names
-
-
-def _explain(problem: dict[str, Any], source: str, places: Places, old_names: Mapping[Where, Where]) -> str:
-    where: Where = tuple(problem["loc"])
-    kind, value = problem["type"], problem["input"]
-    prefix = f"{source}{place_of(where, places)}: "
-    where = old_names.get(where, where)
-    error = problem.get("ctx", {}).get("error")
-    if isinstance(error, Misplaced):
-        where = (*where, *error.where)
-        return (
-            f"{source}{place_of(where, places)}: {path_of(old_names.get(where, where))} {error.message}; {error.hint}"
-        )
-    if kind == "extra_forbidden":
-        return _unknown_key(source, where, places, _record_at(where))
-    if kind == "missing":
-        return f"{prefix}{path_of(where[:-1])} lacks the key {where[-1]!r}"
-    if kind == "too_short" and where == ("members",):
-        return f"{prefix}there are no members; list at least one, each with a name and a model"
-    if kind == "string_pattern_mismatch":
-        return f"{prefix}{path_of(where)} is {shown(value)}: use letters, digits, '.', '_' and '-'"
-    empty = "it is empty; write some text, or leave the key out"
-    message = empty if kind == "string_too_short" else explain([problem], an_object="a mapping")
-    if kind == "value_error" and isinstance(value, Mapping):
-        prefix = f"{source}{place_of(_inner(where, value, message), places)}: "
-    if kind == "model_type":
-        return f"{prefix}{path_of(where)} is {shown(value)}: a member is a mapping with a name and a model"
-    if kind == "value_error" or not where:
-        return f"{prefix}{message}{_way_out(problem)}"
-    return f"{prefix}{path_of(where)} is {shown(value)}: {message}"
-
-
-def _inner(where: tuple[Hashable, ...], value: Mapping[Any, Any], message: str) -> tuple[Hashable, ...]:
-    """Where the key of a mapping stands that a message speaks of first."""
-    found = {str(key): re.search(rf"\b{re.escape(str(key))}\b", message) for key in value}
-    spoken_of = {key: match.start() for key, match in found.items() if match}
-    return (*where, min(spoken_of, key=spoken_of.__getitem__)) if spoken_of else where
-
-
-def _way_out(problem: dict[str, Any]) -> str:
-    hint = getattr(problem.get("ctx", {}).get("error"), "hint", None)
-    return f"; {hint}" if hint else ""
-
-
-def _record_at(where: Where) -> type[BaseModel]:
-    """The record that has, or lacks, the last key of a place."""
-    record: type[BaseModel] = EnsembleSpec
-    for key in where[:-1]:
-        field = record.model_fields.get(str(key))
-        inner = (field.annotation, *get_args(field.annotation)) if field is not None else ()
-        record = next((kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)), record)
-    return record
-
-
-def _unknown_key(source: str, where: tuple[Hashable, ...], places: Places, model: type[BaseModel]) -> str:
-    known = [name for name, field in model.model_fields.items() if not field.exclude]
-    key = str(where[-1])
-    inside = f" in {path_of(where[:-1])}" if len(where) > 1 else ""
-    near = nearest(key, known)
-    own = "" if inside or near else f"; a key of your own begins with {OWN}"
-    return f"{source}{place_of(where, places)}: unknown key {shown(key)}{inside}{near}; known: {', '.join(known)}{own}"
+        raise SpecError("\n".join(problems), hint="docs/spec.md explains every key") from error

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from unisono.backends.base import ModelSource
 from unisono.backends.endpoint.settings import RETRIES, TIMEOUT, EndpointSource
+from unisono.backends.file_kinds import begins_as_gguf, refuse_other_kinds
 from unisono.backends.registry import BACKENDS, BackendEntry, backend_entry, check_files, installed
-from unisono.backends.weight_files import begins_as_gguf, naming, refuse_other_kinds
+from unisono.backends.weight_files import naming
 from unisono.config.demo import PREFIX, demo_model, demo_path
 from unisono.config.member import RAY, MemberSpec
 from unisono.config.ray import RaySource, ray_source

@@ -8,6 +8,7 @@ from functools import partial, wraps
 from typing import Annotated, Any, Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from unisono.config.bias import checked_bias, checked_logit_bias
 from unisono.config.compact import Number, changed, numbers_of, read_form, read_number, renamed, split_words
 from unisono.config.sampling_options import (
     FrequencyPenalty,
@@ -30,7 +31,6 @@ OLD_MIXTURE = "one_member"
 TRUNCATED = "truncated_sampling"
 MEMBER = "member_"
 """What the options begin with that act on every member's distribution before these are combined."""
-LONGEST_BIAS = 256
 
 
 class _Remembering:
@@ -119,9 +119,9 @@ class Sampling(_Remembering):
         for name, value in ((self.written, self.mixture), (TRUNCATED, self.truncated_sampling)):
             if not isinstance(value, bool):
                 raise SpecError(f"{name} is {shown(value)}", hint="it is true or false")
-        object.__setattr__(self, "bias", _checked_bias("bias", self.bias))
-        object.__setattr__(self, "member_bias", _checked_bias("member_bias", self.member_bias))
-        object.__setattr__(self, "logit_bias", _checked_logit_bias(self.logit_bias))
+        object.__setattr__(self, "bias", checked_bias("bias", self.bias))
+        object.__setattr__(self, "member_bias", checked_bias("member_bias", self.member_bias))
+        object.__setattr__(self, "logit_bias", checked_logit_bias(self.logit_bias))
         if self.mixture:
             self._check_mixture()
         if self.beam_width > 1 and self.mixture:
@@ -250,39 +250,6 @@ _DRAWING = [name for name, option in OPTIONS.items() if option.drawing and not n
 """What acts where pieces are drawn, and so does nothing where the likeliest is taken."""
 _DEFAULTS: dict[str, Any] = {key.name: key.default for key in fields(Sampling)}
 _WAYS = "write it as greedy, mixture, 0.7, temperature:0.7 top_p:0.9 or {temperature: 0.7, top_p: 0.9}"
-
-
-_BIAS = Number(-100, 100, "it is added to a log-mass: -100 as good as bans it, 100 as good as forces it")
-
-
-def _checked_bias(name: str, bias: object) -> dict[bytes, float]:
-    if not isinstance(bias, Mapping):
-        raise SpecError(f"{name} is {shown(bias)}", hint="write it as {TEXT: NUMBER, …}")
-    checked: dict[bytes, float] = {}
-    for key, number in bias.items():
-        if not isinstance(key, (str, bytes)) or not key:
-            raise SpecError(f"{name} is given for {shown(key)}", hint="give it for text or bytes that are not empty")
-        text = key.encode(errors="surrogatepass") if isinstance(key, str) else key
-        if len(text) > LONGEST_BIAS:
-            raise SpecError(
-                f"{name} is given for a text of {len(text)} bytes", hint=f"texts may have {LONGEST_BIAS} bytes at most"
-            )
-        if text in checked:
-            raise SpecError(f"{name} is given twice for {key!r}", hint="as text and as bytes it is the same: leave one")
-        checked[text] = _BIAS.checked(f"the {name} of {key!r}", number)
-    return checked
-
-
-def _checked_logit_bias(bias: object) -> dict[int, float]:
-    if not isinstance(bias, Mapping):
-        raise SpecError(f"logit_bias is {shown(bias)}", hint="write it as {COLUMN: NUMBER, …}")
-    for column in bias:
-        if not isinstance(column, int) or isinstance(column, bool) or column < 0:
-            raise SpecError(
-                f"logit_bias is given for {shown(column)}, which is not a column of a union",
-                hint="columns are whole numbers from 0 on; for texts use bias",
-            )
-    return {column: _BIAS.checked(f"the logit_bias of {column!r}", number) for column, number in bias.items()}
 
 
 def _read_words(text: str, within: str) -> dict[str, Any]:

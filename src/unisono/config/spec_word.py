@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from unisono.backends.weight_files import begins_as_gguf
+from unisono.backends.file_kinds import begins_as_gguf
 from unisono.config.demo import PREFIX
 from unisono.config.member_words import ADDRESSES
 from unisono.errors import SpecError, closest

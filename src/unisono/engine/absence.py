@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+from unisono.engine.group import SequenceGroup
 from unisono.engine.late_prompts import LatePrompts
 from unisono.engine.member import Certificates, Member
+from unisono.engine.passes import Portion
 from unisono.engine.prefill import Prefill
-from unisono.engine.runner import Portion, Runner
-from unisono.engine.sequence import SequenceGroup
+from unisono.engine.runner import Runner
 from unisono.engine.step_state import StepState
 
 

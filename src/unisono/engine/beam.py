@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from unisono.engine.sequence import SequenceGroup, TextSequence
+from unisono.engine.group import SequenceGroup
+from unisono.engine.sequence import TextSequence
 from unisono.fusion.fold import Array
 from unisono.fusion.weights import top_columns
 

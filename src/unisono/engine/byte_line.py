@@ -16,7 +16,7 @@ from unisono.engine.byte_cursor import ByteCursor
 from unisono.engine.cursor import Cursor
 from unisono.engine.given import ids_of
 from unisono.engine.member import Member
-from unisono.engine.runner import Row
+from unisono.engine.passes import Row
 from unisono.engine.scoring import check_room
 from unisono.engine.sequence import TextSequence
 from unisono.fusion.byte_beam import Hypothesis, extended, pruned

@@ -11,7 +11,8 @@ from unisono.engine.byte_line import ByteLine
 from unisono.engine.byte_stepper import ByteStepper
 from unisono.engine.cursor import Cursor
 from unisono.engine.member import Member
-from unisono.engine.runner import Row, Runner
+from unisono.engine.passes import Row
+from unisono.engine.runner import Runner
 from unisono.engine.scoring import check_room
 from unisono.engine.sequence import TextSequence
 from unisono.records import PieceScore

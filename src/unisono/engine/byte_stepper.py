@@ -12,10 +12,12 @@ from unisono.engine.byte_cursor import ByteCursor, BytePath, Following
 from unisono.engine.byte_member import ByteMember
 from unisono.engine.byte_piece import ByteChoice
 from unisono.engine.byte_walk import ByteWalk
+from unisono.engine.group import SequenceGroup
 from unisono.engine.member import Member
+from unisono.engine.passes import Row
 from unisono.engine.prefill import Prefill
-from unisono.engine.runner import Row, Runner
-from unisono.engine.sequence import SequenceGroup, TextSequence
+from unisono.engine.runner import Runner
+from unisono.engine.sequence import TextSequence
 from unisono.engine.trace import TOP_MASS
 from unisono.engine.trace_head import about
 from unisono.outcomes import outcome_of

@@ -13,10 +13,12 @@ import numpy as np
 
 from unisono.engine.choice import Choice, Doubt
 from unisono.engine.member import Member, Place
-from unisono.engine.runner import Again, Runner
+from unisono.engine.passes import Again
+from unisono.engine.runner import Runner
 from unisono.engine.sampler import Sampler, reshaping_of, told_by
 from unisono.engine.step_state import StepState
-from unisono.fusion.bounds import Certificate, FoldedTop, Kinds, Reshaping, Voter, Whole, certify, kinds_of
+from unisono.fusion.bounds import Certificate, Kinds, Reshaping, Voter, Whole, certify, kinds_of
+from unisono.fusion.fold_top import FoldedTop
 from unisono.fusion.gate_bounds import GATE_BOUNDS
 from unisono.fusion.partial import certify_plausible
 from unisono.fusion.rules import ALPHA, FLOOR

@@ -21,6 +21,7 @@ from unisono.engine.company import Setting
 from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.foresight import Foresight
 from unisono.engine.given import cut, scored_by
+from unisono.engine.group import SequenceGroup
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan
 from unisono.engine.prefill import Prefill
@@ -29,7 +30,7 @@ from unisono.engine.request import DEFAULT_LIMITS, GenerationRequest, PreparedRe
 from unisono.engine.runner import Runner, by_model
 from unisono.engine.sampler import Sampler
 from unisono.engine.scoring import Scoring
-from unisono.engine.sequence import SequenceGroup, TextSequence, begin_sequence, close_sequence
+from unisono.engine.sequence import TextSequence, begin_sequence, close_sequence
 from unisono.engine.speculation import Speculator
 from unisono.engine.step import States, Stepper, all_states
 from unisono.engine.step_state import StepState

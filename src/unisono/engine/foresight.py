@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from unisono.engine.certifier import Certifier
 from unisono.engine.draft_length import DraftLengthController, Work
+from unisono.engine.group import SequenceGroup
 from unisono.engine.member import Member
+from unisono.engine.passes import MemberBatch
 from unisono.engine.plan import Plan
 from unisono.engine.prefill import Prefill
-from unisono.engine.runner import MemberBatch, Runner, by_model
-from unisono.engine.sequence import SequenceGroup
+from unisono.engine.runner import Runner, by_model
 from unisono.engine.step_state import StepState
 from unisono.fusion.partial import Unasked, decides, next_to_ask
 

@@ -10,8 +10,8 @@ from array_api_compat import array_namespace
 
 from unisono.backends.base import Array, TopLogprobs
 from unisono.engine.member import Member, Place
-from unisono.fusion.bounds import FoldedTop, fold_top
 from unisono.fusion.fold import Softmax
+from unisono.fusion.fold_top import FoldedTop, fold_top
 
 
 class ForwardOutput:

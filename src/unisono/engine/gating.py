@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from unisono.config.gate import Gate
 from unisono.engine.certifier import Certifier
 from unisono.engine.member import Member
-from unisono.engine.runner import MemberBatch, Runner
+from unisono.engine.passes import MemberBatch
+from unisono.engine.runner import Runner
 from unisono.engine.sampler import Sampler, is_blind, rows_at
 from unisono.engine.step_state import StepState
 from unisono.fusion.sampling import greedy

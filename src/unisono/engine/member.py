@@ -16,9 +16,9 @@ from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.engine.breaker import Breaker
 from unisono.engine.calls import Calls
 from unisono.engine.cursor import Cursor, Reader
-from unisono.fusion.bounds import FoldedTop, TopPlan, plan_top
 from unisono.fusion.calibration import Calibration
 from unisono.fusion.fold import FoldPlan, Scratch, Softmax, fold, plan_fold, softmax
+from unisono.fusion.fold_top import FoldedTop, TopPlan, plan_top
 from unisono.fusion.partial import untold
 from unisono.vocab.marks import OF_CALLS, Mark, Turn
 from unisono.vocab.spelling import Speller

@@ -14,9 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from unisono.engine.beam import Beam
 from unisono.engine.cursor import Cursor
+from unisono.engine.group import SequenceGroup
 from unisono.engine.member import Member
-from unisono.engine.runner import Portion, Runner
-from unisono.engine.sequence import SequenceGroup, TextSequence
+from unisono.engine.passes import Portion
+from unisono.engine.runner import Runner
+from unisono.engine.sequence import TextSequence
 from unisono.engine.step_state import StepState
 
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from unisono.chat.messages import Prompt
 from unisono.config.constraint import Constraint
-from unisono.config.method import Method, MethodOptions, check_off
+from unisono.config.method import Method, MethodOptions
 from unisono.config.reasoning import Reasoning
+from unisono.config.speculation import check_off
 from unisono.config.whole import check_request
 from unisono.constraints.grammar import Compile, Grammars, Parse
 from unisono.constraints.least_length import LeastLength

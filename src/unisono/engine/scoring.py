@@ -13,10 +13,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 from unisono.engine.gating import run_leads
+from unisono.engine.group import SequenceGroup
 from unisono.engine.member import Member
 from unisono.engine.runner import Runner
 from unisono.engine.sampler import Distributions, Sampler
-from unisono.engine.sequence import SequenceGroup, TextSequence
+from unisono.engine.sequence import TextSequence
 from unisono.engine.step import Stepper
 from unisono.engine.step_state import StepState
 from unisono.engine.trace import record

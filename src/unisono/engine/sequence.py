@@ -1,4 +1,4 @@
-"""The sequences of a request: each has its limits, its members' cursors, its bytes and its trace."""
+"""One text in the making: its limits, its members' cursors, its bytes and its trace."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import contextlib
 import copy
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from unisono.config.method import AUTO, NGRAM
+from unisono.config.speculation import AUTO, NGRAM
 from unisono.engine.calls import Calls
 from unisono.engine.cursor import Cursor, LatePrompt
 from unisono.engine.detokenizer import Detokenizer, ReasoningText, decode_text
 from unisono.engine.member import Member
 from unisono.engine.ngram import NgramIndex
 from unisono.engine.request import PreparedRequest
-from unisono.records import Finish, Generation, Part, Seconds, StepRecord, Usage
+from unisono.engine.tally import Tally
+from unisono.records import Finish, Generation, Part, Seconds, StepRecord
 from unisono.vocab.marks import OF_CALLS, Mark
 from unisono.vocab.union import UnionVocabulary
 
@@ -34,11 +34,14 @@ class Forks(Protocol):
         ...
 
 
-class TextSequence:
+class TextSequence(Tally):
     """A text in the making. The engine writes it; whoever asked for it reads it."""
 
     def __init__(self, prepared: PreparedRequest, cursors: Mapping[str, Cursor], *, marked: bool) -> None:
         """A text of members that write marks or do not, where nothing is written yet."""
+        super().__init__(
+            len(prepared.begun), {name: len(cursor.ids) for name, cursor in cursors.items() if cursor.late is None}
+        )
         self.request, self.plan = prepared.request, prepared.plan
         self.cursors = cursors
         self.forks: Forks | None = None
@@ -46,20 +49,8 @@ class TextSequence:
         seed = prepared.plan.draw.seed
         self.seed = secrets.randbits(SEED_BITS) if seed is None else seed
         self.finish: Finish | None = None
-        self.pieces = 0
-        """How many it has, those counted that it was given to begin with."""
-        self.begun = len(prepared.begun)
         self.begun_symbols = 0
         """The bytes and marks that it was given to begin with."""
-        self.ensembled = 0  # pieces at which all members were asked
-        self.blocks = 0
-        self.drafted = 0
-        self.accepted = 0
-        self.degraded: Counter[str] = Counter()  # by member, choices that were made without it
-        self.unasked: Counter[str] = Counter()  # by member, choices that were certain without it
-        self.parted: int | None = None  # pieces at which the members' cuts part, of a text in bytes
-        self.uncertain: int | None = None  # choices without a certificate, where any member is truncated
-        self.counts: Counter[int] = Counter()  # of each column
         self.given = prepared.given
         """The columns of what is scored in place of being generated."""
         self.asked = prepared.asked
@@ -70,7 +61,6 @@ class TextSequence:
         """How far it has come in the grammar that it is bound to; ``None`` where it is free."""
         self.steps: list[StepRecord] | None = [] if self.request.records else None
         self.member_seconds: dict[str, float] = dict.fromkeys(cursors, 0.0)
-        self.prompt_tokens = {name: len(cursor.ids) for name, cursor in cursors.items() if cursor.late is None}
         self.part: Part = "reasoning" if prepared.begins_inside else "answer"
         """What is being written."""
         self.openings = frozenset[str]()
@@ -81,7 +71,6 @@ class TextSequence:
         """Whether those who are there gave no mass to what its grammar allows, so that it needs those who are away."""
         self.blind = frozenset[str]()
         """The members of a mixture that gave no mass to what its grammar allows here: others are drawn."""
-        self.reasoned = 0  # pieces of reasoning
         self._since_mark = 0  # bytes
         limits, inside = self.request.limits, prepared.begins_inside
         self._text = Detokenizer(limits.stop, stripped=inside, marked=marked, keeps_stop=limits.keep_stop)
@@ -95,8 +84,7 @@ class TextSequence:
         twin = copy.copy(self)
         twin.cursors = cursors
         twin.seed = self.seed if seed is None else seed
-        twin.counts = self.counts.copy()
-        twin.degraded, twin.unasked = self.degraded.copy(), self.unasked.copy()
+        twin._count_apart_from(self)
         twin.history = copy.deepcopy(self.history)
         twin.parse = None if self.parse is None else self.parse.copy()
         twin.steps = None if self.steps is None else list(self.steps)
@@ -111,11 +99,6 @@ class TextSequence:
         for name, value in vars(other).items():
             setattr(self, name, value)
         self._began = began
-
-    @property
-    def written(self) -> int:
-        """How many pieces follow those that it was given to begin with."""
-        return self.pieces - self.begun
 
     @property
     def room(self) -> int:
@@ -217,19 +200,7 @@ class TextSequence:
             data=data,
             reasoning=None if self._reasoning is None else decode_text(self._reasoning.data),
             finish_reason=self.finish,
-            usage=Usage(
-                prompt_tokens=self.prompt_tokens,
-                pieces=self.written,
-                ensembled=self.ensembled,
-                blocks=self.blocks,
-                drafted=self.drafted,
-                accepted=self.accepted,
-                reasoning=self.reasoned,
-                uncertain=self.uncertain,
-                degraded=dict(self.degraded) or None,
-                unasked=dict(self.unasked) or None,
-                parted=self.parted,
-            ),
+            usage=self.usage,
             seconds=Seconds(
                 total=self._ended - self._began,
                 first_piece=(self._first_piece or self._ended) - self._began,
@@ -293,45 +264,3 @@ def close_sequence(sequence: TextSequence, members: Sequence[Member], *, for_goo
         for member in members:
             if member.name in sequence.cursors:
                 closing.callback(member.close, sequence.cursors[member.name], for_good=for_good)
-
-
-class SequenceGroup:
-    """The sequences of one request: the first reads the prompt, the others are copies of it with further seeds."""
-
-    def __init__(self, first: TextSequence, n: int, slots_of_each: int = 1) -> None:
-        """Of ``n`` sequences each may take so many slots of each member."""
-        self.n = n
-        self._slots_of_each = slots_of_each
-        self.sequences = [first]
-        """Those that were asked for, in the order of their seeds; more come once the prompt has been read."""
-        self.awaited: set[str] = set()
-        """The members that have to read on in it (`Prefill`) before steps advance it."""
-        self._open = [first]
-
-    @property
-    def open(self) -> list[TextSequence]:
-        """The sequences that members read and that hold slots."""
-        return self._open
-
-    @property
-    def slots(self) -> int:
-        """How many slots it may still take of each member."""
-        return (len(self._open) + self.n - len(self.sequences)) * self._slots_of_each
-
-    @property
-    def is_finished(self) -> bool:
-        return len(self.sequences) == self.n and all(sequence.finish is not None for sequence in self.sequences)
-
-    def fork(self, members: Sequence[Member]) -> None:
-        """Add the sequences that are missing, as copies of the first, whose prompt has been read. They have slots."""
-        first = self.sequences[0]
-        while len(self.sequences) < self.n:
-            twin = copy_sequence(first, members, (first.seed + len(self.sequences)) % SEEDS)
-            self.sequences.append(twin)
-            self._open.append(twin)
-
-    def take_ended(self) -> list[TextSequence]:
-        """Return the sequences that have ended and still have slots; they no longer count as open."""
-        ended = [sequence for sequence in self._open if sequence.finish is not None]
-        self._open = [sequence for sequence in self._open if sequence.finish is None]
-        return ended

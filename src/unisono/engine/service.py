@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from unisono.engine.engine import Engine, close_engines, no_room
+from unisono.engine.group import SequenceGroup
 from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest, Wrote
 from unisono.engine.scheduler import RequestId, Scheduler
-from unisono.engine.sequence import SequenceGroup
 from unisono.errors import CapacityError, RequestTimeout, SpecError, nearest, shown
 
 _Groups = dict[SequenceGroup, RequestId]

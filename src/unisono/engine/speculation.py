@@ -12,14 +12,15 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from unisono.config.method import AUTO, NGRAM
+from unisono.config.speculation import AUTO, NGRAM
 from unisono.engine.certifier import Certifier
 from unisono.engine.draft_length import DraftLengthController, Outlook, Work
 from unisono.engine.gating import read_gates
 from unisono.engine.member import Member
 from unisono.engine.ngram import LONGEST
+from unisono.engine.passes import MemberBatch
 from unisono.engine.prefill import Prefill
-from unisono.engine.runner import MemberBatch, Runner, by_model
+from unisono.engine.runner import Runner, by_model
 from unisono.engine.sampler import Sampler
 from unisono.engine.step_state import StepState
 from unisono.vocab.union import UnionVocabulary

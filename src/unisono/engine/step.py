@@ -12,11 +12,12 @@ from unisono.engine.certifier import Certifier
 from unisono.engine.choice import Choice
 from unisono.engine.foresight import Foresight
 from unisono.engine.gating import run_leads
+from unisono.engine.group import SequenceGroup
 from unisono.engine.member import Member
 from unisono.engine.prefill import Prefill
 from unisono.engine.runner import Runner
 from unisono.engine.sampler import Distributions, Sampler, is_blind
-from unisono.engine.sequence import SequenceGroup, TextSequence, close_sequence, copy_sequence
+from unisono.engine.sequence import TextSequence, close_sequence, copy_sequence
 from unisono.engine.speculation import Speculator
 from unisono.engine.step_state import StepState
 from unisono.engine.trace import record, record_told, record_unfolded

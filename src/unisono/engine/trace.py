@@ -8,8 +8,9 @@ from array_api_compat import array_namespace
 from unisono.engine.choice import Choice
 from unisono.engine.sampler import Distributions
 from unisono.engine.step_state import StepState
-from unisono.fusion.bounds import NOTHING, FoldedTop, Voter
+from unisono.fusion.bounds import NOTHING, Voter
 from unisono.fusion.fold import Array, bring
+from unisono.fusion.fold_top import FoldedTop
 from unisono.fusion.trace_measures import columns_of_mass, entropy, variation
 from unisono.fusion.unfolded import Unfolded
 from unisono.records import DraftRecord, Standing, StepRecord, TopPieces

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.fusion.bounds import FoldedTop, Masses, Voter
+from unisono.fusion.bounds import Voter
+from unisono.fusion.fold_top import FoldedTop, Masses
 
 
 def complete(voters: Sequence[Voter], weights: Sequence[float]) -> list[NDArray[np.float32]]:

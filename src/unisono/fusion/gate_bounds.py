@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unisono.fusion.bounds import CLOSER, NOTHING, FoldedTop, Kinds, column_bounds
+from unisono.fusion.bounds import CLOSER, NOTHING, Kinds, column_bounds
+from unisono.fusion.fold_top import FoldedTop
 
 
 class ScoreBounds(NamedTuple):

@@ -12,7 +12,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.fusion.bounds import CLOSER, Certificate, FoldedTop, Masses, Reshaping
+from unisono.fusion.bounds import CLOSER, Certificate, Reshaping
+from unisono.fusion.fold_top import FoldedTop, Masses
 
 Asked = TypeVar("Asked")
 

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from unisono.backends.endpoint.caller import Answer, Caller
+from unisono.backends.endpoint.caller import Answer, Caller, EndpointRequest
 from unisono.backends.endpoint.direct import Late, Refused
 from unisono.backends.endpoint.worker import ADVANCE
 from unisono.config.ray import RaySource
@@ -61,21 +61,13 @@ class ActorCaller(Caller):
         self._away = None
         return fault
 
-    async def attempt_once(
-        self,
-        method: str,
-        path: str,
-        content: bytes | None,
-        headers: Mapping[str, str],
-        limit: int,
-        accepted: tuple[int, ...],
-    ) -> Answer | tuple[MemberUnavailable, float | None]:
+    async def attempt_once(self, request: EndpointRequest) -> Answer | tuple[MemberUnavailable, float | None]:
         began, actor = time.monotonic(), self.present()
         try:
-            reply = await cluster.call(actor, path, content or b"")
+            reply = await cluster.call(actor, request.path, request.content or b"")
         except Exception as error:
             raise self.without(error, began) from error
-        return self.judge(path, Answer(reply.status, headers_of(reply), reply.content), accepted)
+        return self.judge(request, Answer(reply.status, headers_of(reply), reply.content))
 
     def present(self) -> Any:
         """The actor. Raises a `MemberUnavailable` while it is away."""

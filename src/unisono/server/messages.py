@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from unisono.chat.messages import RESERVED, Message, checked_messages, read_arguments
+from unisono.chat.json_values import read_arguments
+from unisono.chat.messages import RESERVED, Message, checked_messages
 from unisono.errors import SpecError, nearest, shown
 from unisono.server.errors import Refusal, invalid, refusal_of
 from unisono.server.field_tables import OF_MESSAGES

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unisono.chat.messages import SWITCHES, TEMPLATE_VARIABLES, Prompt
+from unisono.chat.messages import Prompt
+from unisono.chat.template_variables import SWITCHES, TEMPLATE_VARIABLES
 from unisono.chat.thinking import EFFORT, THINKING
 from unisono.config.constraint import Constraint
 from unisono.engine.beginning import Beginning

@@ -175,17 +175,12 @@ class Answer:
 
     def report(self, index: int, generation: Generation, steps: Sequence[StepRecord] | None = None) -> TextReport:
         """What a finished choice has beyond OpenAI's fields. In a stream, its steps were sent before."""
-        seconds = generation.seconds
         return TextReport(
             index=index,
             finish=generation.finish_reason,
             **({} if generation.seed is None else {"seed": generation.seed}),
             usage=generation.usage.to_json(),
-            seconds={
-                "total": round(seconds.total, 6),
-                "first_piece": round(seconds.first_piece, 6),
-                "members": {name: round(value, 6) for name, value in seconds.members.items()},
-            },
+            seconds=generation.seconds.to_json(),
             trace=[step.to_json() for step in steps] if self.trace_wanted and steps is not None else None,
         )
 

@@ -144,25 +144,37 @@ def read_calling(
         names = _allowed_names(choice["allowed_tools"]["tools"], offered)
         choice = choice["allowed_tools"]["mode"]
     if choice in (None, "auto"):
-        field = _restricting(offered, several=several) if names is None else "tool_choice"
-        if field is None and (form.begin_token is not None or set(engine.union.marks) & set(OF_CALLS)):
-            field = "tools"  # no text that reads like the token is to begin a call, and no mark where the lead has none
-        if answer is not None and answer.kind == REGEX:
-            words = "is a regular expression beside tools: give a JSON schema, or tool_choice none"
-            raise invalid("response_format", f"response_format {words}")
-        if answer is not None:
-            kept = [_without_formats(tool) for tool in offered]
-            calling = _restricted(form, kept, "response_format", names, answer=answer, several=several)
-        elif field is not None:
-            kept = [_loosened(tool) for tool in offered]
-            calling = _restricted(form, kept, field, names, free=True, several=several)
-        else:
-            calling = Calling(offered, form, None)
+        calling = _free(form, offered, names, engine, answer, several=several)
         return replace(calling, tools=offered, as_function=old)
     chosen = None if choice == "required" else choice["function"]["name"]  # type: ignore[index]
     told = offered if strict else tuple(_without_formats(tool, DEFINED_FORMATS) for tool in offered)
     calling = _restricted(form, told, "tool_choice", names, chosen=chosen, several=several and chosen is None)
     return replace(calling, tools=offered, as_function=old)
+
+
+def _free(
+    form: CallForm,
+    offered: tuple[Tool, ...],
+    names: Sequence[str] | None,
+    engine: Engine,
+    answer: Constraint | None,
+    *,
+    several: bool,
+) -> Calling:
+    """The tools of an answer that may call them or not, of which only those of some ``names`` can be called."""
+    field = _restricting(offered, several=several) if names is None else "tool_choice"
+    if field is None and (form.begin_token is not None or set(engine.union.marks) & set(OF_CALLS)):
+        field = "tools"  # no text that reads like the token is to begin a call, and no mark where the lead has none
+    if answer is not None and answer.kind == REGEX:
+        words = "is a regular expression beside tools: give a JSON schema, or tool_choice none"
+        raise invalid("response_format", f"response_format {words}")
+    if answer is not None:
+        kept = [_without_formats(tool) for tool in offered]
+        return _restricted(form, kept, "response_format", names, answer=answer, several=several)
+    if field is not None:
+        kept = [_loosened(tool) for tool in offered]
+        return _restricted(form, kept, field, names, free=True, several=several)
+    return Calling(offered, form, None)
 
 
 def check_begun(begin: Beginning | None, calling: Calling | None) -> None:

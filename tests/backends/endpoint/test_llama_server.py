@@ -22,7 +22,8 @@ from unisono.backends.endpoint.rows import Row, top_rows
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.errors import MemberUnavailable, ModelUnsupported, SpecError
-from unisono.fusion.bounds import Whole, certify, fold_top, kinds_of, plan_top
+from unisono.fusion.bounds import Whole, certify, kinds_of
+from unisono.fusion.fold_top import fold_top, plan_top
 from unisono.testing import ContractCase, check_backend_contract, fake_member
 
 TEXTS = tuple(tuple((7 * n + 3 * size) % 250 for n in range(size)) for size in (9, 14, 21))

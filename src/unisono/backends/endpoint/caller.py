@@ -50,6 +50,20 @@ class Answer:
     content: Buffer
 
 
+@dataclass(frozen=True, slots=True)
+class EndpointRequest:
+    """A request, as it is sent."""
+
+    method: str
+    path: str
+    content: bytes | None
+    headers: Mapping[str, str]
+    limit: int
+    """Bytes of the longest answer that is read."""
+    accepted: tuple[int, ...]
+    """Statuses of answers that are no failures."""
+
+
 class Caller(ABC):
     """Asks one address for one member."""
 
@@ -172,13 +186,14 @@ class Caller(ABC):
 
         It may have been ``answered`` once already.
         """
+        request = EndpointRequest(method, path, content, headers or {}, limit, accepted)
         loop = asyncio.get_running_loop()
         deadline = _deadline.get(loop.time() + self.timeout)
         for attempt in range(self._retries + 1):
             if answered is not None and attempt == 0:
-                failure = self.judge(path, answered, accepted)
+                failure = self.judge(request, answered)
             else:
-                failure = await self.attempt_once(method, path, content, headers or {}, limit, accepted)
+                failure = await self.attempt_once(request)
             if isinstance(failure, Answer):
                 return failure
             lost, wait = failure
@@ -189,28 +204,18 @@ class Caller(ABC):
         raise AssertionError("a request ends with its last attempt")
 
     @abstractmethod
-    async def attempt_once(
-        self,
-        method: str,
-        path: str,
-        content: bytes | None,
-        headers: Mapping[str, str],
-        limit: int,
-        accepted: tuple[int, ...],
-    ) -> Answer | tuple[MemberUnavailable, float | None]:
+    async def attempt_once(self, request: EndpointRequest) -> Answer | tuple[MemberUnavailable, float | None]:
         """The answer, or why there is none and after how many seconds to try again. Raises what is not worth it."""
         ...
 
-    def judge(
-        self, path: str, answer: Answer, accepted: tuple[int, ...]
-    ) -> Answer | tuple[MemberUnavailable, float | None]:
+    def judge(self, request: EndpointRequest, answer: Answer) -> Answer | tuple[MemberUnavailable, float | None]:
         """What an answer is worth: the same as of `attempt_once`."""
         self.hear()
         status = answer.status
-        if status in accepted:
+        if status in request.accepted:
             return answer
         wait = _retry_after(answer.headers.get("retry-after"))
-        words = f"it answers {status} at {path}: {self._quoted(answer.content)}"
+        words = f"it answers {status} at {request.path}: {self._quoted(answer.content)}"
         if status in (401, 403):
             words += "; " + ("the key is not accepted" if self._key else "it wants a key: name its api_key_env")
         if status not in _BUSY:

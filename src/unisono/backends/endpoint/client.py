@@ -11,11 +11,10 @@ import contextlib
 import os
 import time
 import weakref
-from collections.abc import Mapping
 
 import httpx2
 
-from unisono.backends.endpoint.caller import Answer, Caller
+from unisono.backends.endpoint.caller import Answer, Caller, EndpointRequest
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.errors import MemberUnavailable, SpecError
 
@@ -37,15 +36,7 @@ class Client(Caller):
         """The header that shows its key."""
         return {"authorization": f"Bearer {self._key}"} if self._key else {}
 
-    async def attempt_once(
-        self,
-        method: str,
-        path: str,
-        content: bytes | None,
-        headers: Mapping[str, str],
-        limit: int,
-        accepted: tuple[int, ...],
-    ) -> Answer | tuple[MemberUnavailable, float | None]:
+    async def attempt_once(self, request: EndpointRequest) -> Answer | tuple[MemberUnavailable, float | None]:
         own, began = self.authorization, time.monotonic()
         try:
             pool = _pool()
@@ -54,16 +45,16 @@ class Client(Caller):
             raise self.failed(f"{words}: look at HTTP_PROXY, ALL_PROXY and SSL_CERT_FILE of the environment") from error
         try:
             async with pool.stream(
-                method, self.address + path, content=content, headers={**headers, **own}
+                request.method, self.address + request.path, content=request.content, headers={**request.headers, **own}
             ) as response:
-                body = await self._read(response, limit)
+                body = await self._read(response, request.limit)
         except httpx2.TransportError as error:
-            reason = f"the connection fails at {path} ({_words(error)})"
+            reason = f"the connection fails at {request.path} ({_words(error)})"
             self.lose(reason, began)
             return self.unreached(reason), None
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
-            raise self.failed(f"{path} cannot be asked ({_words(error)})") from error
-        return self.judge(path, Answer(response.status_code, response.headers, body), accepted)
+            raise self.failed(f"{request.path} cannot be asked ({_words(error)})") from error
+        return self.judge(request, Answer(response.status_code, response.headers, body))
 
     async def _read(self, response: httpx2.Response, limit: int) -> bytes:
         body = bytearray()

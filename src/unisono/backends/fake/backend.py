@@ -13,19 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from unisono.backends.base import (
-    Backend,
-    BackendFacts,
-    Feed,
-    LoadRequest,
-    ModelFacts,
-    Progress,
-    Slot,
-    Truncation,
-    check_feeds,
-    check_ids,
-    check_rewind,
-)
+from unisono.backends.base import Backend, BackendFacts, Feed, LoadRequest, ModelFacts, Progress, Slot, Truncation
+from unisono.backends.feed_checks import check_feeds, check_ids, check_rewind
 from unisono.backends.truncated import TruncatedBackend
 from unisono.errors import MemberUnavailable, ModelNotFound, SpecError, nearest
 from unisono.vocab.pieces import token_bytes

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from unisono.backends.base import Feed, Slot, check_feeds, check_ids
+from unisono.backends.base import Feed, Slot
+from unisono.backends.feed_checks import check_feeds, check_ids
 from unisono.backends.llamacpp.model import FloatRows, LlamaCppBackend
 from unisono.errors import ModelError, ModelUnsupported
 

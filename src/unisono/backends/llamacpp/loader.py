@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import llama_cpp
-import llama_cpp.llama_cpp as library
-
 from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
-from unisono.backends.gguf import GgufFile, read_table
+from unisono.backends.gguf import GgufFile
 from unisono.backends.gguf_parts import check_layers, read_gguf, unsupported
 from unisono.backends.gguf_stated import unread_by_llamacpp
+from unisono.backends.gguf_table import read_table
 from unisono.backends.llamacpp import log
 from unisono.backends.llamacpp.adapter_file import check_adapter
 from unisono.backends.llamacpp.adapters import AdaptedLlamaCppBackend, load_adapter
@@ -31,6 +25,7 @@ from unisono.backends.llamacpp.facts import (
     state_bytes,
     trained_context,
 )
+from unisono.backends.llamacpp.library import VERSION, library, load_model, set_where_known
 from unisono.backends.llamacpp.model import LlamaCppBackend, Loaded, output_rows
 from unisono.backends.llamacpp.state_model import StateLlamaCppBackend
 from unisono.backends.llamacpp.tokenizer import LlamaCppTokenizer
@@ -46,15 +41,6 @@ DEFAULT_CONTEXT = 4096
 """Tokens per slot by default. A cache for the full trained context can need more memory than the weights."""
 
 _CACHE_STEP = 256  # llama.cpp makes a slot's cache of a multiple of this many tokens
-
-
-@library.llama_log_callback  # type: ignore[untyped-decorator]
-def _keep_log(level: int, text: bytes, _: object) -> None:
-    log.keep(level, text.decode("utf-8", "replace"))
-
-
-library.llama_log_set(_keep_log, ctypes.c_void_p(0))
-library.llama_backend_init()
 
 
 class LlamaCppLoader:
@@ -129,11 +115,11 @@ class LlamaCppLoader:
             file = self._file
             table = read_table(file)  # first: some vocabularies that it refuses end the process in llama.cpp
             if self._request.source.sha256 is None:  # the models of the demo are known to load
-                check_survives(library, llama_cpp.__version__, file)
+                check_survives(library, VERSION, file)
             params = library.llama_model_default_params()
             params.vocab_only = True
             with log.heard(self._vocabulary_notices):
-                model = _load(file, params)
+                model = load_model(file, params)
             try:
                 _refuse_other_memories(model, file)
                 if self._request.adapters and _has_state(model):
@@ -174,14 +160,14 @@ class LlamaCppLoader:
         if device.index is not None:
             params.split_mode, params.main_gpu = library.LLAMA_SPLIT_MODE_NONE, device.index
         if options.mmap is not None:
-            _set(params, "use_mmap", options.mmap)
-            _set(params, "load_mode", int(options.mmap))
+            set_where_known(params, "use_mmap", options.mmap)
+            set_where_known(params, "load_mode", int(options.mmap))
         # Builds with AMX kernels were seen to end the process in the first decode. In the sources of
         # llama.cpp (ggml-cpu/amx/amx.cpp, ggml-cpu/traits.cpp) a kernel of AMX runs only for a tensor
         # that lies in AMX's own "extra" buffer type, so without extra buffer types none ever runs.
         if b"AMX" in library.llama_print_system_info():
             params.use_extra_bufts = False
-        return _load(self._file, params, report)
+        return load_model(self._file, params, report)
 
     @cached_property
     def _adapter_doubts(self) -> list[str]:
@@ -199,7 +185,7 @@ class LlamaCppLoader:
         params.n_ctx = -(-context // _CACHE_STEP) * _CACHE_STEP * request.slots
         params.n_seq_max = request.slots
         params.n_batch = params.n_ubatch = options.batch_tokens
-        _set(params, "n_outputs_max", output_rows(rows, request.slots, options.batch_tokens))
+        set_where_known(params, "n_outputs_max", output_rows(rows, request.slots, options.batch_tokens))
         params.n_threads = params.n_threads_batch = self._threads
         params.flash_attn_type = -1 if options.flash_attention == "auto" else int(options.flash_attention)
         params.type_k = params.type_v = CACHE_TYPES[options.cache_dtype][0]
@@ -252,62 +238,11 @@ def _tokenizer_of(path: Path, table: TokenTable, known_as: bytes) -> LlamaCppTok
         raise ModelError(f"{path} is another file than when it was loaded", hint="restart what has loaded it")
     params = library.llama_model_default_params()
     params.vocab_only = True
-    return LlamaCppTokenizer(library, _load(file, params), table)
+    return LlamaCppTokenizer(library, load_model(file, params), table)
 
 
 _NO_DEVICES = (ctypes.c_void_p * 1)(None)
 """An empty list of GPUs. Without it, a build with GPU support offloads work on its own."""
-
-
-def _load(file: GgufFile, params: Any, report: Callable[[float], None] | None = None) -> int:
-    """Load a model. Ctrl-C, or an exception in ``report``, aborts the load."""
-    failures: list[BaseException] = []
-
-    @library.llama_progress_callback  # type: ignore[untyped-decorator]
-    def on_progress(done: float, _: object) -> bool:
-        try:
-            if report is not None:
-                report(done)
-        except BaseException as error:  # must not leave a C callback, where it would be printed and lost
-            failures.append(error)
-        return not failures and not interrupts
-
-    params.progress_callback = on_progress
-    log.clear()
-    with _held_interrupts() as interrupts:
-        model: int | None = library.llama_model_load_from_file(os.fsencode(file.path), params)
-    if model and (failures or interrupts):
-        library.llama_model_free(model)
-    if failures:
-        raise failures[0]
-    if interrupts:
-        raise KeyboardInterrupt
-    if not model:
-        raise log.load_error(file)
-    return model
-
-
-@contextlib.contextmanager
-def _held_interrupts() -> Iterator[list[int]]:
-    """Record Ctrl-C instead of raising it: an exception raised inside a C callback would be lost."""
-    seen: list[int] = []
-    in_main = threading.current_thread() is threading.main_thread()
-    previous = signal.getsignal(signal.SIGINT) if in_main else None
-    if not callable(previous):  # another thread, or Ctrl-C is ignored or not Python's to handle
-        yield seen
-        return
-
-    def note(number: int, _: FrameType | None) -> None:
-        seen.append(number)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield seen
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if seen:
-        with contextlib.suppress(KeyboardInterrupt):  # raised by the caller, when all is freed
-            previous(signal.SIGINT, None)
 
 
 def _has_state(model: int) -> bool:
@@ -331,8 +266,3 @@ def _weight_format(file: GgufFile) -> str:
     number = file.number("general.file_type")
     name = None if number is None else library.llama_ftype_name(number)
     return name.decode() if name else "unknown"
-
-
-def _set(params: Any, name: str, value: object) -> None:
-    if any(field[0] == name for field in params._fields_):
-        setattr(params, name, value)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from unisono.backends.base import BackendFacts, Feed, Slot, check_feeds, check_rewind
+from unisono.backends.base import BackendFacts, Feed, Slot
+from unisono.backends.feed_checks import check_feeds, check_rewind
 from unisono.errors import DeviceError, ModelError
 
 FloatRows = np.ndarray[Any, np.dtype[np.float32]]

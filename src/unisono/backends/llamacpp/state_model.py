@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from unisono.backends.base import Feed, Slot, check_feeds, check_ids, check_rewind
+from unisono.backends.base import Feed, Slot
+from unisono.backends.feed_checks import check_feeds, check_ids, check_rewind
 from unisono.backends.llamacpp.model import FloatRows, LlamaCppBackend
 from unisono.backends.seams import LONG, Memory
 from unisono.errors import ModelError

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unisono.backends.base import Array, BackendFacts, Feed, Slot, check_feeds, check_ids, check_rewind
+from unisono.backends.base import Array, BackendFacts, Feed, Slot
+from unisono.backends.feed_checks import check_feeds, check_ids, check_rewind
 from unisono.backends.transformers.adapters import Adapters
 from unisono.backends.transformers.key_value_cache import Pass, RowPool, plan_passes
 from unisono.backends.transformers.torch_runtime import RowForward

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from unisono.backends.base import ModelSource, Progress
-from unisono.backends.gguf import GgufFile, read_table
+from unisono.backends.gguf import GgufFile
 from unisono.backends.gguf_parts import check_layers, read_gguf, refuse_other_kinds_of_model
+from unisono.backends.gguf_table import read_table
 from unisono.backends.transformers.failures import LLAMACPP_HINT
 from unisono.backends.transformers.gguf_config import check_stated
 from unisono.backends.transformers.tokenizer import JsonTokenizer

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unisono.backends.base import Array, BackendFacts, Feed, Slot, check_feeds, check_ids, check_rewind
+from unisono.backends.base import Array, BackendFacts, Feed, Slot
+from unisono.backends.feed_checks import check_feeds, check_ids, check_rewind
 from unisono.backends.seams import INSIDE, LONG, Memory
 from unisono.backends.transformers.backend import Part, RowBackend
 from unisono.backends.transformers.key_value_cache import RowPool

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unisono.backends import weight_files
+from unisono.backends import file_kinds, weight_files
 from unisono.backends.base import LoadRequest
 from unisono.backends.notices import Notices
 from unisono.backends.weight_files import INDEX, WEIGHTS, check_safetensors, check_shards, named
@@ -92,7 +92,7 @@ def check_weights(request: LoadRequest, allow_pickle: bool) -> Shapes:
 def _chosen(folder: Path) -> Path | None:
     """The safetensors file, or the index of several, that transformers reads; ``None`` where there is none."""
     config = folder / "config.json"
-    name = weight_files.check_json(config).get(NAMES_ITS_FILE) if config.is_file() else None
+    name = file_kinds.check_json(config).get(NAMES_ITS_FILE) if config.is_file() else None
     if name is None:
         return next((folder / name for name in (WEIGHTS, INDEX) if (folder / name).is_file()), None)
     if not isinstance(name, str) or not name.endswith((".safetensors", ".safetensors.index.json")):
@@ -116,10 +116,10 @@ def _pickles(folder: Path) -> set[str]:
 
 def _check_pickles(folder: Path) -> None:
     if (folder / PICKLE).is_file():
-        weight_files.refuse_other_kinds(folder / PICKLE, "pickle")
+        file_kinds.refuse_other_kinds(folder / PICKLE, "pickle")
         return
     for file in weight_files.shards(folder / PICKLE_INDEX):
-        weight_files.refuse_other_kinds(file, "pickle")
+        file_kinds.refuse_other_kinds(file, "pickle")
 
 
 def check_rows(folder: Path, expected: Mapping[str, int], who: str) -> None:
@@ -202,7 +202,7 @@ def fewer_than_told(folder: Path, config: Any) -> list[str]:
     index, files = folder / INDEX, read_files(folder)
     if getattr(config, "quantization_config", None) is not None or not index.is_file() or _chosen(folder) != index:
         return []
-    told = weight_files.check_json(index).get("metadata")
+    told = file_kinds.check_json(index).get("metadata")
     numbers = told if isinstance(told, Mapping) else {}
     held = sum(math.prod(shape) for file in files for shape in weight_files.shapes(file).values())
     sizes = {"total_parameters": [held], "total_size": [held, 2 * held, 4 * held, sum(f.stat().st_size for f in files)]}
@@ -236,7 +236,7 @@ def twice(folder: Path) -> list[str]:
 
 def adapter_alone(folder: Path, who: str) -> ModelUnsupported:
     try:
-        base = weight_files.check_json(folder / ADAPTER).get("base_model_name_or_path") or "another model"
+        base = file_kinds.check_json(folder / ADAPTER).get("base_model_name_or_path") or "another model"
     except ModelError:
         base = "another model"
     return ModelUnsupported(f"{who}{folder} holds an adapter of {base}, and no model", hint=_BESIDE)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.backends.base import BackendFacts, Feed, Slot, check_feeds, check_ids, check_rewind
+from unisono.backends.base import BackendFacts, Feed, Slot
+from unisono.backends.feed_checks import check_feeds, check_ids, check_rewind
 from unisono.backends.vllm.core import Chunk, Core
 from unisono.errors import ModelError
 
