@@ -176,44 +176,85 @@ def train(flags: argparse.Namespace, member: PreparedMember, examples: Sequence[
     lora = peft.LoraConfig(r=flags.rank, lora_alpha=2 * flags.rank, target_modules=TARGETS, task_type="CAUSAL_LM")
     model: Any = peft.get_peft_model(base, lora)
     model.peft_config["default"].base_model_name_or_path = member.spec.model
-    before = loss_of(model, tested, flags)
-    steps, ended, last = learn(flags, name, model, learned, numbers)
+    best = Best(model, tested, flags)
+    steps, ended, last = learn(flags, name, model, learned, numbers, best)
+    try:
+        best.look()
+        best.restore()
+        words = held_out_words(best.losses, len(tested))
+    except KeyboardInterrupt:  # it is trained
+        words = "the answers held out are not measured, and what was learned last is kept"
     folder = flags.out / name
     model.save_pretrained(folder, save_embedding_layers=False)
     CONSOLE.print(
         f"{name}: {steps} steps on {len(learned)} answers, {ended}; the last losses {last:.3f}; saved as {folder}"
     )
-    try:
-        CONSOLE.print(f"{name}: {held_out_words(before, loss_of(model, tested, flags), len(tested))}")
-    except KeyboardInterrupt:  # it is trained and saved
-        CONSOLE.print(f"{name}: the answers held out are not measured")
+    CONSOLE.print(f"{name}: {words}")
 
 
-def held_out_words(before: float, after: float, count: int) -> str:
+class Best:
+    """The adapter as it was when answers held out were likeliest: more training makes a small model learn by heart."""
+
+    def __init__(self, model: Any, tested: Sequence[Example], flags: argparse.Namespace) -> None:
+        self._model, self._tested, self._flags = model, tested, flags
+        self._values: list[Any] = []
+        self.losses: list[float] = []
+        """Before training, and after each pass; the last one after the time."""
+        self.look()
+
+    def look(self) -> None:
+        """Measure the answers held out, and keep the adapter if they are likelier than ever."""
+        loss = loss_of(self._model, self._tested, self._flags)
+        if not self.losses or not loss >= min(self.losses):  # without answers, it is no number: the last one is kept
+            self._values = [each.detach().clone() for each in self._parameters()]
+        self.losses.append(loss)
+
+    def restore(self) -> None:
+        with torch.no_grad():
+            for each, value in zip(self._parameters(), self._values, strict=True):
+                each.copy_(value)
+
+    def _parameters(self) -> list[Any]:
+        return [each for each in self._model.parameters() if each.requires_grad]
+
+
+def held_out_words(losses: Sequence[float], count: int) -> str:
     if not count:
         return f"no answers held out: fewer than {math.ceil(1 / HELD_OUT)} are too few to measure"
-    return f"of {count} answers held out {before:.3f} nats an id before, {after:.3f} after"
+    before, *after = losses
+    passes = ", ".join(f"{loss:.3f}" for loss in after)
+    found = f"of {count} answers held out {before:.3f} nats an id before, after each pass {passes}"
+    if not after or min(after) >= before:
+        return f"{found}: none is better, and the adapter changes nothing; a smaller --rate may help"
+    return f"{found}; the best of these is kept"
 
 
 def learn(
-    flags: argparse.Namespace, name: str, model: Any, examples: Sequence[Example], numbers: random.Random
+    flags: argparse.Namespace, name: str, model: Any, examples: Sequence[Example], numbers: random.Random, best: Best
 ) -> tuple[int, str, float]:
-    """Train until the time, or the passes over all answers, are over. Returns steps, why, and the last loss."""
+    """Train until the time, or the passes over all answers, are over. Returns steps, why, and the last loss.
+
+    After each pass but the last, the best adapter is looked for.
+    """
     parameters = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=flags.rate, weight_decay=0.0)
     a_pass = math.ceil(len(examples) / flags.batch)
     total, began, losses = a_pass * flags.epochs, time.monotonic(), [math.inf]
+    taken, ended = total, f"{flags.epochs} passes"
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn())
-    model.train()
     with Progress(*columns, console=CONSOLE) as bar:
         task = bar.add_task(name, total=1.0, loss="")
         try:
             for step in range(total):
                 if step % a_pass == 0:
+                    if step:
+                        best.look()
+                    model.train()
                     batches = in_batches(numbers.sample(list(examples), len(examples)), flags.batch, numbers)
                 done = max(step / total, (time.monotonic() - began) / (60 * flags.minutes))
                 if done >= 1:
-                    return step, f"{flags.minutes:g} minutes", mean(losses)
+                    taken, ended = step, f"{flags.minutes:g} minutes"
+                    break
                 for group in optimizer.param_groups:
                     group["lr"] = flags.rate * min(1.0, (step + 1) / 20) * (1 - done)
                 loss, count = summed_loss(model, batches[step % a_pass], flags.device)
@@ -224,8 +265,8 @@ def learn(
                 losses = [*(each for each in losses[-19:] if each < math.inf), float(loss.detach()) / count]
                 bar.update(task, completed=done, loss=f"loss {mean(losses):.3f}")
         except KeyboardInterrupt:
-            return step, "stopped", mean(losses)
-    return total, f"{flags.epochs} passes", mean(losses)
+            taken, ended = step, "stopped"
+    return taken, ended, mean(losses)
 
 
 def in_batches(examples: list[Example], size: int, numbers: random.Random) -> list[list[Example]]:

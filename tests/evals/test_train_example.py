@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import random
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,8 +89,11 @@ def test_members_that_are_trained_are_in_the_file_though_the_next_is_stopped(
 
 
 def test_an_adapter_s_loss_of_no_answers_is_none(train: Any) -> None:
-    assert "nan" not in train.held_out_words(float("nan"), float("nan"), 0)
-    assert "of 12 answers" in train.held_out_words(2.0, 1.0, 12)
+    assert "nan" not in train.held_out_words([float("nan"), float("nan")], 0)
+    assert (
+        train.held_out_words([2.0, 1.0, 1.5], 12)
+    ) == "of 12 answers held out 2.000 nats an id before, after each pass 1.000, 1.500; the best of these is kept"
+    assert "changes nothing" in train.held_out_words([2.0, 2.1], 12)
 
 
 def test_the_ensemble_itself_is_not_overwritten(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,3 +124,43 @@ def test_answers_of_a_file_are_trained_on_and_no_task_is_named(
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--limit", "3"])
     with pytest.raises(SystemExit, match="--limit given with --prompts"):
         train.main()
+
+
+@pytest.mark.parametrize(
+    ("losses", "kept"),
+    [([3.0, 1.0, 2.0], 1.0), ([1.0, 2.0, 3.0], 0.0), ([3.0, 2.0, 1.0], 2.0), ([float("nan")] * 3, 2.0)],
+)
+def test_the_adapter_of_the_best_pass_is_kept(
+    train: Any, monkeypatch: pytest.MonkeyPatch, losses: list[float], kept: float
+) -> None:
+    import torch
+
+    model, coming = torch.nn.Linear(1, 1, bias=False), iter(losses)
+    monkeypatch.setattr(train, "loss_of", lambda *given: next(coming))
+    with torch.no_grad():
+        model.weight.fill_(0.0)
+        best = train.Best(model, [], argparse.Namespace())
+        for value in (1.0, 2.0):
+            model.weight.fill_(value)
+            best.look()
+    best.restore()
+    assert float(model.weight.detach()) == kept
+
+
+def test_more_passes_than_help_are_taken_back(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of one number: training pulls it to 1, and what is held out likes it best on the way there."""
+    import torch
+
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    monkeypatch.setattr(train, "summed_loss", lambda model, batch, device: (((model.weight - 1) ** 2).sum(), 1))
+    monkeypatch.setattr(train, "loss_of", lambda model, tested, flags: abs(float(model.weight.detach()) - 0.4))
+    flags = argparse.Namespace(rate=0.05, batch=1, epochs=12, minutes=1, device="cpu")
+    best = train.Best(model, [], flags)
+    steps, ended, _ = train.learn(flags, "one", model, [train.Example([1], 1)] * 5, random.Random(0), best)
+    best.look()
+    best.restore()
+    assert (steps, ended) == (60, "12 passes")
+    assert len(best.losses) == 13
+    assert min(best.losses) < best.losses[-1]
+    assert abs(float(model.weight.detach()) - 0.4) == min(best.losses)
