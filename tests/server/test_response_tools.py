@@ -31,6 +31,7 @@ SEARCH = {"type": "web_search", "external_web_access": True}
 LARK = {"type": "grammar", "syntax": "lark", "definition": "start: /a/"}
 SOME = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "crm__plan"}, SEARCH]}
 FOUND = {"type": "allowed_tools", "mode": "auto", "tools": [SEARCH]}
+NAMED = {"type": "function", "function": {"name": "plan", "when": "now"}}
 TOOLS = {"members": [{"name": "a", "model": "fake:a", "chat_template": TAGGED}]}
 
 
@@ -123,12 +124,16 @@ def test_what_a_custom_tool_is_given_is_read_as_far_as_it_was_written(arguments:
         ({"tools": [SEARCH]}, "tools[0].type"),
         ({"tools": [PLAN, SEARCH], "tool_choice": {"type": "web_search"}}, "tool_choice.type"),
         ({"tools": [PLAN, SEARCH], "tool_choice": FOUND}, "tool_choice.tools[0].type"),
+        ({"tools": [PLAN], "tool_choice": NAMED}, "tool_choice.function.when"),
+        ({"tools": [CRM, SEARCH], "tool_choice": {**SOME, "mode": "maybe"}}, "tool_choice.allowed_tools.mode"),
+        ({"tools": [CRM], "tool_choice": SOME}, "tool_choice.tools[1].type"),
         ({"tools": [{"type": "wizardry"}]}, "tools[0].type"),
         ({"tools": [{**CRM, "tools": None}]}, "tools[0].tools"),
         ({"tools": [{**CRM, "name": ""}]}, "tools[0].name"),
         ({"tools": [{**CRM, "tools": [SEARCH]}]}, "tools[0].tools[0].type"),
         ({"tools": [{**WORD, "format": LARK}]}, "tools[0].format.syntax"),
         ({"tools": [{**WORD, "format": "text"}]}, "tools[0].format"),
+        ({"tools": [PLAN, {**WORD, "format": {**LARK, "syntax": "regex", "definition": "("}}]}, "tools[1].format"),
         ({"tools": [CRM, CRM]}, "tools"),
         ({"input": [{"type": "custom_tool_call", "call_id": "c", "name": "say"}]}, "input[0].input"),
         ({"input": "the cat " * 4000}, "input"),

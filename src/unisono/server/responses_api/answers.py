@@ -54,7 +54,7 @@ class ResponseAnswer(Answer):
             async for body in super().bodies(engine, handle):
                 yield body
         except Refusal as refusal:
-            raise renamed(refusal, self._own.offered.paths) from None
+            raise renamed(refusal, self._own.offered) from None
 
     def framed(self, body: bytes) -> bytes:
         """An event; its type, which is its first value, is its name."""

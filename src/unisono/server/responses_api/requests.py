@@ -31,7 +31,6 @@ RENAMED = (
     (re.compile(r"(?<![.\w])max_tokens\b"), "max_output_tokens"),
 )
 """What errors of a chat call fields that have another name here."""
-TOOL = re.compile(r"(?<![.\w])tools\[(\d+)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def read_response(
         chat = read_record(ChatRequest, wanted, {}, strict=limits.strict)
         call = read_chat(chat, service, limits, names)
     except Refusal as refusal:
-        raise renamed(refusal, offered.paths) from None
+        raise renamed(refusal, offered) from None
     if limits.strict:  # which takes no such key of a client's
         call = _with_thoughts(call, read.thoughts)
     prompt = call.first.prompt
@@ -87,7 +86,7 @@ def read_response(
     continued = text_of(last.get("content")) if prompt.continue_final_message else None
     call = replace(
         call,
-        constraint_field=_in_responses(call.constraint_field, offered.paths),
+        constraint_field=_in_responses(call.constraint_field, offered),
         left_out=offered.left_out,
     )
     known = {key.name: getattr(call, key.name) for key in fields(call)}
@@ -170,18 +169,18 @@ def _dumped(value: Any, leave_out: Sequence[str] = ()) -> Any:
     return {name: each for name, each in value.model_dump(exclude_none=True).items() if name not in leave_out}
 
 
-def renamed(refusal: Refusal, tools: Sequence[str]) -> Refusal:
-    """A refusal of a chat in the words of responses; ``tools`` says where a chat's are in the request."""
-    refusal.message = _in_responses(refusal.message, tools)
+def renamed(refusal: Refusal, offered: Offered) -> Refusal:
+    """A refusal of a chat in the words of responses."""
+    refusal.message = _in_responses(refusal.message, offered)
     if refusal.param is not None:
-        refusal.param = _in_responses(refusal.param, tools)
+        refusal.param = _in_responses(refusal.param, offered)
     if refusal.param == "messages":
         refusal.param = "input"
     return refusal
 
 
-def _in_responses(words: str, tools: Sequence[str]) -> str:
+def _in_responses(words: str, offered: Offered) -> str:
     """Words in which fields have a chat's names, with those of a response."""
     for pattern, name in RENAMED:
         words = pattern.sub(name, words)
-    return TOOL.sub(lambda found: tools[int(found[1])] if int(found[1]) < len(tools) else found[0], words)
+    return offered.in_request(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +19,10 @@ ELSEWHERE = (
 )
 """Types of tools that OpenAI's server runs, or that its models know without a definition."""
 FUNCTION, CUSTOM, NAMESPACE = KINDS = ("function", "custom", "namespace")
+ALLOWED = "allowed_tools"
 INPUT = "input"
 """The argument of a function that stands for a tool which takes text."""
+TOOL = re.compile(r"(?<![.\w])tools\[(\d+)\](\.strict)?")
 Json = dict[str, Any]
 
 
@@ -74,6 +77,17 @@ class Offered:
 
     def call(self, name: str) -> CallName:
         return self.calls.get(name, CallName(name))
+
+    def in_request(self, words: str) -> str:
+        """Words that name functions of the chat by their numbers, with where the request has their tools."""
+        return TOOL.sub(self._placed, words)
+
+    def _placed(self, found: re.Match[str]) -> str:
+        number, strict = int(found[1]), found[2] or ""
+        if number >= len(self.paths):
+            return found[0]
+        is_custom = [*self.calls.values()][number].is_custom if len(self.calls) == len(self.paths) else False
+        return self.paths[number] + (".format" if is_custom and strict else strict)
 
 
 def read_offered(tools: Sequence[Any] | None, choice: Any, *, strict: bool = False) -> Offered:
@@ -207,28 +221,41 @@ def _told(tool: Json) -> Json:
     return {key: tool[key] for key in ("type", "name", "description", "format") if tool.get(key) is not None}
 
 
-def _chat_choice(given: Any, calls: Mapping[str, CallName], left_out: set[str]) -> Any:
+def _chat_choice(given: Any, calls: Mapping[str, CallName], left_out: set[str], path: str = "tool_choice") -> Any:
     """A choice in a chat's form, and by the names of its functions."""
     if not isinstance(given, dict):
         return given
     kind = given.get("type")
     if kind in ELSEWHERE:
-        raise _not_run("tool_choice.type", str(kind))
+        raise _not_run(f"{path}.type", str(kind))
     if kind in (FUNCTION, CUSTOM):
         inside = given.get(kind, given)
         name = inside.get("name") if isinstance(inside, dict) else None
-        if isinstance(name, str) and set(given) <= {"type", "name", "namespace", kind}:
+        if isinstance(name, str) and not _more(given, kind, "name", "namespace"):
             return {"type": FUNCTION, FUNCTION: {"name": _called(name, inside.get("namespace"), calls)}}
-    if kind == "allowed_tools":
+    if kind == ALLOWED:
         among = given.get(kind, given)
         tools = among.get("tools") if isinstance(among, dict) else None
-        if isinstance(tools, list) and set(given) <= {"type", "mode", "tools", kind}:
-            kept = [each for each in tools if not (isinstance(each, dict) and each.get("type") in left_out)]
-            if tools and not kept:
-                raise _not_run("tool_choice.tools[0].type", tools[0]["type"])
-            named = [_chat_choice(each, calls, left_out) for each in kept]
-            return {"type": kind, kind: {"mode": among.get("mode"), "tools": named}}
+        if isinstance(tools, list) and not _more(given, kind, "mode", "tools"):
+            is_left_out = [isinstance(each, dict) and each.get("type") in left_out for each in tools]
+            if tools and all(is_left_out):
+                raise _not_run(f"{path}.tools[0].type", tools[0]["type"])
+            named = [
+                _chat_choice(each, calls, left_out, f"{path}.tools[{number}]")
+                for number, (each, out) in enumerate(zip(tools, is_left_out, strict=True))
+                if not out
+            ]
+            rest = {key: value for key, value in among.items() if key != "type"}
+            return {"type": kind, kind: {**rest, "tools": named}}
     return given
+
+
+def _more(given: Json, kind: str, *known: str) -> set[str]:
+    """The keys of a choice, or of what stands in it by its type, that nobody knows: one that has any is refused."""
+    inside = given.get(kind)
+    if isinstance(inside, dict):
+        return (given.keys() - {"type", kind}) | (inside.keys() - {*known})
+    return given.keys() - {"type", *known}
 
 
 def _called(name: str, namespace: Any, calls: Mapping[str, CallName]) -> str:
