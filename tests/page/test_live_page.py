@@ -66,6 +66,23 @@ def test_a_message_is_answered_as_by_the_api_and_every_piece_shows_its_votes(ser
     assert pane.locator(".where").text_content() == "piece 12 of 12, duo"
 
 
+def test_the_browser_is_done_with_the_request_of_an_answer_that_is_written(server: Process, page: Any) -> None:
+    begin(page, server.url)
+    ended: list[str] = []
+    for event in (
+        "requestfinished",
+        "requestfailed",
+    ):  # which Chromium says where the end is read before it knows of it
+        page.on(event, lambda request: ended.append(request.url))
+    send(page, "Hello")
+    written(page)
+    for _ in range(100):
+        if any("completions" in url for url in ended):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(ended)
+
+
 def test_members_alone_stand_beside_the_ensemble_and_the_piece_is_marked_at_which_they_part(
     server: Process, page: Any
 ) -> None:
