@@ -66,6 +66,23 @@ def test_a_message_is_answered_as_by_the_api_and_every_piece_shows_its_votes(ser
     assert pane.locator(".where").text_content() == "piece 12 of 12, duo"
 
 
+def test_the_browser_is_done_with_the_request_of_an_answer_that_is_written(server: Process, page: Any) -> None:
+    begin(page, server.url)
+    ended: list[str] = []
+    for event in (
+        "requestfinished",
+        "requestfailed",
+    ):  # which Chromium says where the end is read before it knows of it
+        page.on(event, lambda request: ended.append(request.url))
+    send(page, "Hello")
+    written(page)
+    for _ in range(100):
+        if any("completions" in url for url in ended):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(ended)
+
+
 def test_members_alone_stand_beside_the_ensemble_and_the_piece_is_marked_at_which_they_part(
     server: Process, page: Any
 ) -> None:
@@ -74,7 +91,7 @@ def test_members_alone_stand_beside_the_ensemble_and_the_piece_is_marked_at_whic
     written(page)
     page.get_by_text("Beside each member alone").click()
     texts = written(page, 3)
-    assert page.locator(".answer h3").all_text_contents() == ["duo", "a alone", "b alone"]
+    assert page.locator(".answer h2").all_text_contents() == ["duo", "a alone", "b alone"]
     parts = page.locator(".parting").text_content()
     first, *others = [shown(texts.nth(place)) for place in range(3)]
     assert all(("parts from duo" in parts) == (other != first) for other in others)
@@ -91,13 +108,13 @@ def test_again_with_another_gate_shows_what_it_changes(server: Process, page: An
     page.locator("#controls [name=threshold]").fill("2")
     page.get_by_text("Again with these settings").click()
     texts = written(page, 2)
-    assert page.locator(".answer h3").all_text_contents() == ["duo", "again: duo, gate first:2"]
+    assert page.locator(".answer h2").all_text_contents() == ["duo", "again: duo, gate first:2"]
     assert texts.nth(1).locator(".is-shut").count() == 10
     page.locator("#controls [name=gate]").select_option("always")
     page.locator("#controls [name='weight:a']").fill("0.9")
     page.locator("#controls [name='weight:b']").fill("0.1")
     page.get_by_text("Again with these settings").click()
-    page.locator(".answer h3").get_by_text("weights a=0.9 b=0.1").wait_for()
+    page.locator(".answer h2").get_by_text("weights a=0.9 b=0.1").wait_for()
     written(page, 2)
     texts.nth(1).locator(".piece").first.hover()
     assert page.locator("#pane h3").nth(1).text_content() == "a, weight 0.90"
@@ -125,12 +142,12 @@ def test_an_answer_goes_on_from_any_piece_and_from_the_chosen_one_as_it_did(serv
     words = page.locator(".columns section").first.locator("button.chosen .words").text_content()
     page.locator(".columns section").first.locator("button.chosen").click()
     written(page, 2)
-    assert page.locator(".answer h3").nth(1).text_content() == f"on from {words}, piece 5"
+    assert page.locator(".answer h2").nth(1).text_content() == f"on from {words}, piece 5"
     assert page.locator(".parting").text_content() == f"on from {words}, piece 5 is as duo."
     first, again = (shown(page.locator(".answer .text").nth(place)) for place in range(2))
     assert again == first
     page.locator(".columns section").first.locator("button:not(.chosen)").first.click()
-    page.locator(".answer h3").nth(1).get_by_text("at piece 5").wait_for()
+    page.locator(".answer h2").nth(1).get_by_text("at piece 5").wait_for()
     other = shown(written(page, 2).nth(1))
     assert other[:4] == first[:4]
     assert page.locator(".answer").nth(1).locator(".is-taken").count() == 1

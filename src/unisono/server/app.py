@@ -46,6 +46,8 @@ from unisono.server.web import ClientDisconnect, CORSMiddleware, FastAPI, Reques
 
 CLAMPED = "x-unisono-clamped"
 """The header that says which limit was too high, and what it became."""
+LEFT_OUT = "x-unisono-left-out"
+"""The header that lists the types of tools that members are not offered."""
 T = TypeVar("T")
 
 
@@ -109,7 +111,7 @@ def make_app(
         allow_methods=("GET", "POST", "DELETE"),
         allow_headers=("*",),
         allow_private_network=True,  # a browser asks for it where this server is in a private network
-        expose_headers=("x-request-id", CLAMPED, DEGRADED, "retry-after"),
+        expose_headers=("x-request-id", CLAMPED, LEFT_OUT, DEGRADED, "retry-after"),
     )
 
 
@@ -162,7 +164,9 @@ class _Routes:
                 check_sampling(body, endpoint.fields, method.sampling)
             if engine.service.engines[wanted.model].union.marks:
                 check_reasoning(body, endpoint.fields)
-            answer, headers = endpoint.answer(call), {} if call.clamped is None else {CLAMPED: call.clamped}
+            answer = endpoint.answer(call)
+            told = {CLAMPED: call.clamped, LEFT_OUT: ", ".join(call.left_out)}
+            headers = {name: words for name, words in told.items() if words}
             log.model = wanted.model
             left.callback(self._note, log, handle, answer)
             bodies = answer.bodies(engine, handle)

@@ -28,7 +28,7 @@ from unisono.records import Limits
 from unisono.server import readiness
 from unisono.server.constraint import said_of
 from unisono.server.errors import OVERLOADED, Refusal, began_too_late, not_ready, refusal_of, shutting_down
-from unisono.server.limits import CHARACTERS, ServerLimits
+from unisono.server.limits import CHARACTERS, TOO_LONG, ServerLimits
 from unisono.server.long_prompts import SHORT, WAITING, LongPrompts
 from unisono.server.request_handle import RequestHandle
 from unisono.server.telemetry import Metrics, say, where
@@ -174,7 +174,10 @@ class AsyncEngine:
             raise began_too_late() from None
         except Exception as error:
             param = blamed(error, requests[0], sampling_field)
-            raise refusal_of(error, param=param, retry_after=self.retry_after) from error
+            refusal = refusal_of(error, param=param, retry_after=self.retry_after)
+            if refusal.code == TOO_LONG and refusal.param == "prompt" and requests[0].prompt.messages is not None:
+                refusal.param = "messages"
+            raise refusal from error
 
     async def _prepare(self, request: GenerationRequest, constraint_field: str) -> PreparedRequest:
         try:

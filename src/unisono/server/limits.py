@@ -10,6 +10,8 @@ from unisono.server.errors import Refusal
 
 CHARACTERS = 16
 """The most characters that a token of a prompt stands for, on average."""
+TOO_LONG = "context_length_exceeded"
+"""The code of refusals of what is too long to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +65,15 @@ class ServerLimits:
                 raise SpecError(f"the limit {limit.name} is {shown(value)}", hint=f"give {fitting}")
 
     def too_long(self, what: str, characters: int) -> Refusal:
-        """The refusal of a text that is too long to be tokenised."""
+        """The refusal of a field's text that is too long to be tokenised."""
         words = f"the {what} has {characters} characters, and this server takes {CHARACTERS * self.prompt} at most"
-        return Refusal(400, words, code="context_length_exceeded")
+        return Refusal(400, words, param=what, code=TOO_LONG)
 
     def check_tokens(self, member: str, length: int) -> None:
         """Raise a `Refusal` where a member's prompt is too long."""
         if length > self.prompt:
             words = f"the prompt has {length} tokens for member {member!r}, and this server takes {self.prompt} at most"
-            raise Refusal(400, words, code="context_length_exceeded")
+            raise Refusal(400, words, param="prompt", code=TOO_LONG)
 
 
 MOST_CONNECTIONS = 1024

@@ -64,6 +64,8 @@ class ApiCall:
     """The field that says how pieces are chosen, by its old name where that is used."""
     clamped: str | None = None
     """The limit that was clamped, and to what."""
+    left_out: Sequence[str] = ()
+    """The types of tools that no member is offered."""
     shows_reasoning: bool = True
     """Whether the answer tells what was reasoned."""
 

@@ -47,9 +47,9 @@ class TokenRoutes:
         with engine.call():
             wanted, its_engine = await self._wanted(request, TokenizeRequest, OF_TOKENS)
             prompt = prompt_of(wanted, its_engine, strict=engine.limits.strict)
-            if (size := size_of(prompt)) > CHARACTERS * engine.limits.prompt:
-                raise engine.limits.too_long("prompt", size)
             param = "prompt" if prompt.messages is None else "messages"
+            if (size := size_of(prompt)) > CHARACTERS * engine.limits.prompt:
+                raise engine.limits.too_long(param, size)
             reading = engine.read_in_time(param, size, tokenize, wanted, its_engine, prompt)
             return json_answer((await unless_left(request, reading)).model_dump_json())
 

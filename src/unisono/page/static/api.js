@@ -52,15 +52,14 @@ export async function* stream(request, signal) {
   let isDone = false;
   try {
     for await (const data of events(answer.body)) {
-      if (data === "[DONE]") {
-        isDone = true;
-        break;
-      }
+      isDone ||= data === "[DONE]"; // what is left is the end: a browser keeps a request until all of its answer is read
+      if (isDone) continue;
       const chunk = JSON.parse(data);
       if (chunk.error) throw new Problem(`The server could not go on: ${chunk.error.message}`);
       for (const report of chunk.unisono?.choices ?? []) yield { steps: report.trace ?? [], report };
     }
   } catch (error) {
+    if (isDone) return;
     if (error instanceof Problem || error.name === "AbortError") throw error;
     throw new Problem("The connection to the server was lost.");
   }

@@ -7,7 +7,7 @@ const LINES = [["is-drafted", "drafted"], ["is-redrafted", "drafted otherwise"]]
 
 export function showLegend(by, about) {
   numberMembers(about);
-  byId("legend").replaceChildren(...entries(by, about).map(([classes, words]) => make("li", {}, make("span", { className: `sample ${classes}`, text: "abc" }), ` ${words}`)));
+  byId("colours").replaceChildren(...entries(by, about).map(([classes, words]) => make("li", {}, make("span", { className: `sample ${classes}`, text: "abc" }), ` ${words}`)));
 }
 
 function entries(by, about) {

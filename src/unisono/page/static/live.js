@@ -122,7 +122,7 @@ export class Live {
       return undefined;
     }
     const { messages } = turn.chosen;
-    const { max_tokens, temperature, seed } = turn.chosen.settings;
+    const { max_tokens, temperature, seed = turn.chosen.seed } = turn.chosen.settings; // drawn alike, members part by what they say
     const added = alone.map((model) => turn.add(new Variant({ model: model.id, settings: { max_tokens, temperature, seed }, messages, name: `${model.id.split("/")[1]} alone` }), { beside: true }));
     return this.#write(turn, added);
   }

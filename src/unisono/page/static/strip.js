@@ -13,7 +13,7 @@ const KINDS = {
 export class Strip {
   #variant;
   #canvas = make("canvas", { height: HEIGHT, "aria-hidden": "true" }); // the slider says the same
-  #words = make("output", {});
+  #words = make("output", { "aria-live": "off" }); // the slider says it, and not each time that a piece is written
   #swatches = ["calm", "warm", "line"].map((name) => make("i", { className: `swatch ${name}` }));
   #range = make("input", { type: "range", step: "any", min: 0, className: "threshold" });
 

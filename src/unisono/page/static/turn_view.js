@@ -78,7 +78,7 @@ export class TurnView {
     text.recolour(this.#colour);
     const strip = new Strip(variant, { choose: (place) => text.select(place, { scroll: true }) });
     const foot = make("p", { className: "foot", dir: "auto" });
-    const name = make("h3", { text: variant.name, dir: "auto" });
+    const name = make("h2", { text: variant.name, dir: "auto" });
     const element = make("section", { className: "answer" }, name, text.element, foot, strip.element);
     element.setAttribute("aria-label", variant.name);
     return { element, text, strip, foot };

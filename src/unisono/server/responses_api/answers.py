@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import secrets
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, cast
 
-from unisono.chat.tool_parser import Content
+from unisono.chat.tool_parser import Content, FoundCall
 from unisono.engine.request import Ended, Wrote
 from unisono.records import Finish, Generation, StepRecord
+from unisono.server.async_engine import AsyncEngine
 from unisono.server.errors import Refusal
 from unisono.server.logprobs import Held, Offsets, chat_logprobs
 from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import ApiCall
 from unisono.server.responses import REASONS, Answer
-from unisono.server.responses_api.requests import ResponseCall
+from unisono.server.responses_api.requests import ResponseCall, renamed
 from unisono.server.responses_api.store import ResponseStore, Stored, packed
+from unisono.server.responses_api.tools import told_choice
 from unisono.server.schemas import Report
 from unisono.server.tools import CallReader
 
@@ -46,6 +48,13 @@ class ResponseAnswer(Answer):
         self._released: deque[tuple[int, int, Json]] = deque()
         """Log-probabilities that no event has told yet, by where the characters of their pieces begin and end."""
         self._offsets = Offsets(pending=call.pending)
+
+    async def bodies(self, engine: AsyncEngine, handle: RequestHandle) -> AsyncIterator[bytes]:
+        try:
+            async for body in super().bodies(engine, handle):
+                yield body
+        except Refusal as refusal:
+            raise renamed(refusal, self._own.offered) from None
 
     def framed(self, body: bytes) -> bytes:
         """An event; its type, which is its first value, is its name."""
@@ -155,8 +164,8 @@ class ResponseAnswer(Answer):
             "store": self._stores,
             "temperature": asked.temperature,
             "text": {"format": (None if text is None else text.format) or {"type": "text"}},
-            "tool_choice": _told_choice(asked.tool_choice),
-            "tools": [_told_tool(tool) for tool in asked.tools or ()],
+            "tool_choice": told_choice(asked.tool_choice),
+            "tools": [*self._own.offered.told],
             "top_logprobs": asked.top_logprobs,
             "top_p": asked.top_p,
             "truncation": "disabled",
@@ -180,17 +189,19 @@ class ResponseAnswer(Answer):
                 yield from self._content(part)
                 continue
             _, identity, call = part
-            if self._is_open:
-                yield from self._close()
-            made = {"type": "function_call", "id": _id("fc"), "call_id": identity, "name": call.name}
-            self._output.append({**made, "arguments": "", "status": "in_progress"})
-            yield self._item("response.output_item.added")
-            yield self._within("response.function_call_arguments.delta", delta=call.arguments)
-            more = {"arguments": call.arguments, "name": call.name}
-            yield self._within("response.function_call_arguments.done", **more)
-            status = "incomplete" if call.is_cut else "completed"
-            self._output[-1] |= {"arguments": call.arguments, "status": status}
-            yield self._item("response.output_item.done")
+            yield from self._called(identity, call)
+
+    def _called(self, identity: str, call: FoundCall) -> Iterator[bytes]:
+        if self._is_open:
+            yield from self._close()
+        own = self._own.offered.call(call.name)
+        given = own.given(call.arguments)
+        self._output.append({**own.item(identity, secrets.token_hex(24)), own.key: "", "status": "in_progress"})
+        yield self._item("response.output_item.added")
+        yield self._within(f"{own.event}.delta", delta=given)
+        yield self._within(f"{own.event}.done", **{own.key: given}, **({} if own.is_custom else own.own))
+        self._output[-1] |= {own.key: given, "status": "incomplete" if call.is_cut else "completed"}
+        yield self._item("response.output_item.done")
 
     def _content(self, content: Content) -> Iterator[bytes]:
         yield from self._open("message")
@@ -271,21 +282,6 @@ def _without_logprobs(item: Json) -> Json:
 
 def _id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(24)}"
-
-
-def _told_tool(given: Json) -> Json:
-    """A function as OpenAI's types read it: with its parameters, and whether these are strict."""
-    function = given.get("function", given)
-    told = {key: function.get(key) for key in ("name", "description", "parameters", "strict")}
-    return {"type": "function", **told}
-
-
-def _told_choice(given: str | Json | None) -> str | Json:
-    """A choice in the form of responses; the body has it in that of chats."""
-    if not isinstance(given, dict):
-        return given or "auto"
-    kind = str(given.get("type"))
-    return {"type": kind, **(given.get(kind) or {})}
 
 
 def _dumped(value: Any) -> bytes:

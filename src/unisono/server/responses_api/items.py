@@ -8,10 +8,12 @@ from typing import Any
 from unisono.errors import shown
 from unisono.server.errors import Refusal, invalid
 from unisono.server.fields import unsupported
+from unisono.server.responses_api.tools import INPUT, arguments_of, flat
 
 OWN = ("type", "id", "status", "phase")
 """Keys of an item that say nothing to a model."""
-KINDS = ("message", "function_call", "function_call_output", "reasoning")
+CALLS, OUTPUTS = ("function_call", "custom_tool_call"), ("function_call_output", "custom_tool_call_output")
+KINDS = ("message", *CALLS, *OUTPUTS, "reasoning")
 TEXTS = ("input_text", "output_text", "text")
 """The types of parts that are text."""
 Named = tuple[str, Any]
@@ -38,9 +40,9 @@ class Conversation:
         kind = _kind_of(name, item)
         if kind == "reasoning":
             self._thought, self._answers = "\n".join(filter(None, (self._thought, _thought_of(item)))), False
-        elif kind == "function_call":
+        elif kind in CALLS:
             self._call(name, _call_of(name, item))
-        elif kind == "function_call_output":
+        elif kind in OUTPUTS:
             output = item.get("output")
             if not isinstance(output, str | list):
                 raise invalid(f"{name}.output", f"{name}.output is {shown(output)}: give text, or a list of parts")
@@ -120,7 +122,9 @@ def _part(given: Any) -> Any:
 
 
 def _call_of(name: str, item: Mapping[str, Any]) -> dict[str, Any]:
-    function = {key: _text(name, item, key, empty=key == "arguments") for key in ("name", "arguments")}
+    custom = item["type"] == "custom_tool_call"
+    called, given = _text(name, item, "name"), _text(name, item, INPUT if custom else "arguments", empty=True)
+    function = {"name": flat(called, item.get("namespace")), "arguments": arguments_of(given) if custom else given}
     return {"id": _text(name, item, "call_id"), "type": "function", "function": function}
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
+from unisono.server.responses_api.items import OUTPUTS
 from unisono.server.schemas import GenerationFields, ReasoningOptions, Record, Report, ResponseIncludable
 
 LOGPROBS = "message.output_text.logprobs"
@@ -28,12 +29,18 @@ _ITEMS = {
                 "type": "object",
                 "required": ["type", "call_id", "name", "arguments"],
                 "properties": {"type": {"const": "function_call"}, "call_id": _CALL_ID, "name": _TEXT}
-                | {"arguments": _TEXT},
+                | {"arguments": _TEXT, "namespace": _TEXT},
+            },
+            {
+                "type": "object",
+                "required": ["type", "call_id", "name", "input"],
+                "properties": {"type": {"const": "custom_tool_call"}, "call_id": _CALL_ID, "name": _TEXT}
+                | {"input": _TEXT, "namespace": _TEXT},
             },
             {
                 "type": "object",
                 "required": ["type", "call_id", "output"],
-                "properties": {"type": {"const": "function_call_output"}, "call_id": _CALL_ID, "output": _CONTENT},
+                "properties": {"type": {"enum": [*OUTPUTS]}, "call_id": _CALL_ID, "output": _CONTENT},
             },
             {"type": "object", "required": ["type"], "properties": {"type": {"const": "reasoning"}}},
         ]
@@ -80,7 +87,7 @@ class ResponseRequest(GenerationFields):
     """The same as ``max_tokens``."""
     text: TextOptions | None = None
     tools: list[Any] | None = None
-    """Functions."""
+    """Functions, namespaces of them, and custom tools; others are run by no one here."""
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     reasoning: ResponseReasoning | None = None
