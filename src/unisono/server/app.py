@@ -16,7 +16,7 @@ from unisono.engine.trace_head import about
 from unisono.page.files import HEADERS, START, page_files
 from unisono.server import gac
 from unisono.server.async_engine import AsyncEngine
-from unisono.server.body import read_body, read_record, with_model
+from unisono.server.body import read_body, read_record, spread, with_model
 from unisono.server.errors import Refusal, refusal_of_status
 from unisono.server.event_stream import SLACK, EventStream, events_of
 from unisono.server.field_tables import OF_CHATS, OF_COMPLETIONS, OF_RESPONSES
@@ -46,6 +46,8 @@ from unisono.server.web import ClientDisconnect, CORSMiddleware, FastAPI, Reques
 
 CLAMPED = "x-unisono-clamped"
 """The header that says which limit was too high, and what it became."""
+LEFT_OUT = "x-unisono-left-out"
+"""The header that says which tools of a response's request no model was told of, by their types."""
 T = TypeVar("T")
 
 
@@ -109,7 +111,7 @@ def make_app(
         allow_methods=("GET", "POST", "DELETE"),
         allow_headers=("*",),
         allow_private_network=True,  # a browser asks for it where this server is in a private network
-        expose_headers=("x-request-id", CLAMPED, DEGRADED, "retry-after"),
+        expose_headers=("x-request-id", CLAMPED, LEFT_OUT, DEGRADED, "retry-after"),
     )
 
 
@@ -151,7 +153,7 @@ class _Routes:
         with contextlib.ExitStack() as left:
             handle = left.enter_context(engine.call())
             body = await read_body(request.headers, request.stream(), engine.limits)
-            body = body if engine.limits.strict else with_model(body, engine.service.models)
+            body = body if engine.limits.strict else with_model(spread(body), engine.service.models)
             wanted = read_record(endpoint.record, body, endpoint.fields, strict=engine.limits.strict)
             log.facts |= {"stream": bool(wanted.stream), "user": cut(wanted.user)}
             log.facts["safety_identifier"] = cut(wanted.safety_identifier)
@@ -162,7 +164,8 @@ class _Routes:
                 check_sampling(body, endpoint.fields, method.sampling)
             if engine.service.engines[wanted.model].union.marks:
                 check_reasoning(body, endpoint.fields)
-            answer, headers = endpoint.answer(call), {} if call.clamped is None else {CLAMPED: call.clamped}
+            said = {CLAMPED: call.clamped, LEFT_OUT: call.left_out}
+            answer, headers = endpoint.answer(call), {name: each for name, each in said.items() if each is not None}
             log.model = wanted.model
             left.callback(self._note, log, handle, answer)
             bodies = answer.bodies(engine, handle)

@@ -24,6 +24,7 @@ from unisono.server.fields import Field, contradiction, unsupported
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.messages import continuing, read_messages
 from unisono.server.method import check_stop_ids, read_method, read_weights
+from unisono.server.prompt_cut import PromptCut, read_cuts
 from unisono.server.prompt_logprobs import PromptLogprobs
 from unisono.server.reasoning import effort_of, reasoned_as, shows_reasoning, tells_templates
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields
@@ -63,6 +64,10 @@ class ApiCall:
     """The field that says how pieces are chosen, by its old name where that is used."""
     clamped: str | None = None
     """The limit that was clamped, and to what."""
+    cuts: tuple[PromptCut, ...] = ()
+    """How long the prompt may be."""
+    left_out: str | None = None
+    """The types of the tools that no model here can call, and was told of."""
     shows_reasoning: bool = True
     """Whether the answer tells what was reasoned."""
 
@@ -278,6 +283,7 @@ def _call(
         sampling_field="unisono.sampling" if extension is None or extension.draw is None else "unisono.draw",
         constraint_field=constraint_field,
         clamped=clamped,
+        cuts=read_cuts(request),
         shows_reasoning=shows_reasoning(request),
     )
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-from unisono.chat.tool_parser import Content
+from unisono.chat.tool_parser import Content, FoundCall
 from unisono.engine.request import Ended, Wrote
 from unisono.records import Finish, Generation, StepRecord
 from unisono.server.errors import Refusal
@@ -23,6 +23,11 @@ from unisono.server.tools import CallReader
 
 Json = dict[str, Any]
 EVENT = b"event: %b\ndata: %b\n\n"
+GIVEN = {
+    "function_call": ("arguments", "fc", "function_call_arguments"),
+    "custom_tool_call": ("input", "ctc", "custom_tool_call_input"),
+}
+"""By the type of a call's item, its key of what is given, the beginning of its id, and the name of its events."""
 
 
 class ResponseAnswer(Answer):
@@ -140,7 +145,7 @@ class ResponseAnswer(Answer):
         return {
             "id": self.id,
             "object": "response",
-            "created_at": float(self.created),
+            "created_at": self.created,
             "status": status,
             "model": asked.model,
             "output": self._output if status != "in_progress" else [],
@@ -156,7 +161,7 @@ class ResponseAnswer(Answer):
             "temperature": asked.temperature,
             "text": {"format": (None if text is None else text.format) or {"type": "text"}},
             "tool_choice": _told_choice(asked.tool_choice),
-            "tools": [_told_tool(tool) for tool in asked.tools or ()],
+            "tools": list(self._own.offered.told),
             "top_logprobs": asked.top_logprobs,
             "top_p": asked.top_p,
             "truncation": "disabled",
@@ -182,15 +187,20 @@ class ResponseAnswer(Answer):
             _, identity, call = part
             if self._is_open:
                 yield from self._close()
-            made = {"type": "function_call", "id": _id("fc"), "call_id": identity, "name": call.name}
-            self._output.append({**made, "arguments": "", "status": "in_progress"})
-            yield self._item("response.output_item.added")
-            yield self._within("response.function_call_arguments.delta", delta=call.arguments)
-            more = {"arguments": call.arguments, "name": call.name}
-            yield self._within("response.function_call_arguments.done", **more)
-            status = "incomplete" if call.is_cut else "completed"
-            self._output[-1] |= {"arguments": call.arguments, "status": status}
-            yield self._item("response.output_item.done")
+            yield from self._called(identity, call)
+
+    def _called(self, identity: str, call: FoundCall) -> Iterator[bytes]:
+        """Add the item of a call, which is complete."""
+        said = self._own.offered.item(call.name, call.arguments)
+        given, prefix, events = GIVEN[said["type"]]
+        made = {"id": _id(prefix), "call_id": identity, **said}
+        self._output.append({**made, given: "", "status": "in_progress"})
+        yield self._item("response.output_item.added")
+        yield self._within(f"response.{events}.delta", delta=said[given])
+        name = {"name": said["name"]} if given == "arguments" else {}
+        yield self._within(f"response.{events}.done", **{given: said[given]}, **name)
+        self._output[-1] |= {given: said[given], "status": "incomplete" if call.is_cut else "completed"}
+        yield self._item("response.output_item.done")
 
     def _content(self, content: Content) -> Iterator[bytes]:
         yield from self._open("message")
@@ -273,19 +283,12 @@ def _id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(24)}"
 
 
-def _told_tool(given: Json) -> Json:
-    """A function as OpenAI's types read it: with its parameters, and whether these are strict."""
-    function = given.get("function", given)
-    told = {key: function.get(key) for key in ("name", "description", "parameters", "strict")}
-    return {"type": "function", **told}
-
-
 def _told_choice(given: str | Json | None) -> str | Json:
     """A choice in the form of responses; the body has it in that of chats."""
     if not isinstance(given, dict):
         return given or "auto"
-    kind = str(given.get("type"))
-    return {"type": kind, **(given.get(kind) or {})}
+    kind = given.get("type")
+    return {**{key: value for key, value in given.items() if key != kind}, **(given.get(str(kind)) or {})}
 
 
 def _dumped(value: Any) -> bytes:

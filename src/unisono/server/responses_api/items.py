@@ -8,10 +8,14 @@ from typing import Any
 from unisono.errors import shown
 from unisono.server.errors import Refusal, invalid
 from unisono.server.fields import unsupported
+from unisono.server.messages import plain_content
+from unisono.server.responses_api.offered_tools import INPUT, arguments_of, joined
 
 OWN = ("type", "id", "status", "phase")
 """Keys of an item that say nothing to a model."""
-KINDS = ("message", "function_call", "function_call_output", "reasoning")
+CALLS = ("function_call", "custom_tool_call")
+RESULTS = ("function_call_output", "custom_tool_call_output")
+KINDS = ("message", *CALLS, *RESULTS, "reasoning")
 TEXTS = ("input_text", "output_text", "text")
 """The types of parts that are text."""
 Named = tuple[str, Any]
@@ -25,11 +29,11 @@ class Conversation:
     calls. What was reasoned belongs to what follows, or, where that is no answer, to one that is empty.
     """
 
-    def __init__(self, instructions: str | None) -> None:
+    def __init__(self, instructions: str | None, *, strict: bool = False) -> None:
         self.messages: list[Named] = []
         self.thoughts: dict[int, str] = {}
         """What was reasoned before a message, by its place."""
-        self._thought, self._answers = "", False
+        self._thought, self._answers, self._strict = "", False, strict
         if instructions:
             self.messages.append(("instructions", {"role": "system", "content": instructions}))
 
@@ -38,10 +42,10 @@ class Conversation:
         kind = _kind_of(name, item)
         if kind == "reasoning":
             self._thought, self._answers = "\n".join(filter(None, (self._thought, _thought_of(item)))), False
-        elif kind == "function_call":
+        elif kind in CALLS:
             self._call(name, _call_of(name, item))
-        elif kind == "function_call_output":
-            output = item.get("output")
+        elif kind in RESULTS:
+            output = item.get("output") if self._strict else plain_content("tool", item.get("output"))
             if not isinstance(output, str | list):
                 raise invalid(f"{name}.output", f"{name}.output is {shown(output)}: give text, or a list of parts")
             called = _text(name, item, "call_id")
@@ -120,7 +124,10 @@ def _part(given: Any) -> Any:
 
 
 def _call_of(name: str, item: Mapping[str, Any]) -> dict[str, Any]:
-    function = {key: _text(name, item, key, empty=key == "arguments") for key in ("name", "arguments")}
+    called = joined(item.get("namespace"), _text(name, item, "name"))
+    is_custom = item.get("type") == "custom_tool_call"
+    given = _text(name, item, INPUT if is_custom else "arguments", empty=True)
+    function = {"name": called, "arguments": arguments_of(given) if is_custom else given}
     return {"id": _text(name, item, "call_id"), "type": "function", "function": function}
 
 

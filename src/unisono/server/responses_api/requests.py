@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
 from unisono.chat.messages import Message
 from unisono.engine.service import Service
-from unisono.errors import shown
 from unisono.server.body import read_record
 from unisono.server.errors import Refusal, invalid
 from unisono.server.fields import unsupported
@@ -17,6 +16,7 @@ from unisono.server.limits import ServerLimits
 from unisono.server.reasoning import REASONING as THOUGHT
 from unisono.server.requests import ApiCall, engine_of, read_chat
 from unisono.server.responses_api.items import Conversation, text_of
+from unisono.server.responses_api.offered_tools import OfferedTools, read_choice, read_tools
 from unisono.server.responses_api.schemas import ResponseRequest
 from unisono.server.responses_api.store import ResponseStore
 from unisono.server.schemas import ChatRequest, GenerationFields
@@ -31,6 +31,8 @@ RENAMED = (
     (re.compile(r"(?<![.\w])max_tokens\b"), "max_output_tokens"),
 )
 """What errors of a chat call fields that have another name here."""
+TOOL = re.compile(r"(?<![.\w])tools\[(\d+)\]")
+"""A function of a chat, of which there are others than tools of the response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class ResponseCall(ApiCall):
     """The text of the last item, where that is continued."""
     own: Sequence[Any] = ()
     """Its own input items, with those that they refer to."""
+    offered: OfferedTools = field(default_factory=OfferedTools)
 
 
 def read_response(
@@ -61,30 +64,31 @@ def read_response(
         raise invalid("top_logprobs", words)
     own = store.resolve(own_items(request), owner, limits.body)
     items = _items(request, own, limits, store, owner)
-    read = Conversation(request.instructions)
+    read = Conversation(request.instructions, strict=limits.strict)
     for name, item in items:
         read.add(name, item)
     if not read.messages or read.messages[-1][0] == "instructions":
         raise Refusal(400, "input is missing: give a question", param="input", code="missing_field")
-    _check_tools(request)
+    offered = read_tools(request.tools, strict=limits.strict)
     names, given = [name for name, _ in read.messages], [message for _, message in read.messages]
     if not limits.strict:
         for place, thought in read.thoughts.items():
             given[place].setdefault(THOUGHT, thought)
-    wanted = _chat_fields(request, given)
+    wanted = _chat_fields(request, given, offered)
     try:
         chat = read_record(ChatRequest, wanted, {}, strict=limits.strict)
         call = read_chat(chat, service, limits, names)
     except Refusal as refusal:
-        raise _renamed(refusal) from None
+        raise _renamed(refusal, offered) from None
     if limits.strict:  # which takes no such key of a client's
         call = _with_thoughts(call, read.thoughts)
     prompt = call.first.prompt
     last: Any = next((item for _, item in reversed(items) if item.get("type") != "reasoning"), {})
     continued = text_of(last.get("content")) if prompt.continue_final_message else None
-    call = replace(call, constraint_field=_in_responses(call.constraint_field))
+    left_out = ", ".join(offered.left_out) or None
+    call = replace(call, constraint_field=_in_responses(call.constraint_field, offered), left_out=left_out)
     known = {key.name: getattr(call, key.name) for key in fields(call)}
-    return ResponseCall(**known, asked=request, owner=owner, continued=continued, own=own)
+    return ResponseCall(**known, asked=request, owner=owner, continued=continued, own=own, offered=offered)
 
 
 def _with_thoughts(call: ApiCall, thoughts: Mapping[int, str]) -> ApiCall:
@@ -120,16 +124,7 @@ def own_items(request: ResponseRequest) -> Sequence[Any]:
     return request.input or []
 
 
-def _check_tools(request: ResponseRequest) -> None:
-    for number, tool in enumerate(request.tools or ()):
-        kind = tool.get("type", "function") if isinstance(tool, dict) else None
-        if kind is None:
-            raise invalid(f"tools[{number}]", f"tools[{number}] is {shown(tool)}: write an object")
-        if kind != "function":
-            raise unsupported(f"tools[{number}].type", kind, "functions can be called, and the client calls them")
-
-
-def _chat_fields(request: ResponseRequest, messages: list[Any]) -> dict[str, Any]:
+def _chat_fields(request: ResponseRequest, messages: list[Any], offered: OfferedTools) -> dict[str, Any]:
     """A chat's fields that ask for the same."""
     shared = [name for name in GenerationFields.model_fields if name not in NOT_OF_CHATS]
     text = request.text
@@ -138,8 +133,8 @@ def _chat_fields(request: ResponseRequest, messages: list[Any]) -> dict[str, Any
         "messages": messages,
         "max_tokens": _most(request),
         "response_format": None if text is None else _chat_format(text.format),
-        "tools": [_chat_tool(tool) for tool in request.tools or ()] or None,
-        "tool_choice": _chat_choice(request.tool_choice),
+        "tools": list(offered.functions) or None,
+        "tool_choice": read_choice(request.tool_choice, offered),
         "parallel_tool_calls": request.parallel_tool_calls,
         "logprobs": True if request.likeliest is not None else None,
         "top_logprobs": request.likeliest,
@@ -157,24 +152,6 @@ def _chat_format(given: Any) -> Any:
     return {"type": "json_schema", "json_schema": {key: value for key, value in given.items() if key != "type"}}
 
 
-def _chat_tool(given: Any) -> Any:
-    """A function whose name stands beside its type, as chats have it."""
-    if given.get("type") != "function" or "function" in given:
-        return given
-    return {"type": "function", "function": {key: value for key, value in given.items() if key != "type"}}
-
-
-def _chat_choice(given: Any) -> Any:
-    """The same of a choice of tools."""
-    if not isinstance(given, dict):
-        return given
-    if given.keys() == {"type", "name"} and given["type"] == "function":
-        return {"type": "function", "function": {"name": given["name"]}}
-    if given.keys() == {"type", "mode", "tools"} and given["type"] == "allowed_tools":
-        return {"type": "allowed_tools", "allowed_tools": {"mode": given["mode"], "tools": given["tools"]}}
-    return given
-
-
 def _most(request: ResponseRequest) -> int | None:
     given = {name: getattr(request, name) for name in ("max_output_tokens", "max_tokens", "max_completion_tokens")}
     values = {name: value for name, value in given.items() if value is not None}
@@ -190,18 +167,19 @@ def _dumped(value: Any, leave_out: Sequence[str] = ()) -> Any:
     return {name: each for name, each in value.model_dump(exclude_none=True).items() if name not in leave_out}
 
 
-def _renamed(refusal: Refusal) -> Refusal:
+def _renamed(refusal: Refusal, offered: OfferedTools) -> Refusal:
     """A refusal of a chat in the words of responses."""
-    refusal.message = _in_responses(refusal.message)
+    refusal.message = _in_responses(refusal.message, offered)
     if refusal.param is not None:
-        refusal.param = _in_responses(refusal.param)
+        refusal.param = _in_responses(refusal.param, offered)
     if refusal.param == "messages":
         refusal.param = "input"
     return refusal
 
 
-def _in_responses(words: str) -> str:
+def _in_responses(words: str, offered: OfferedTools) -> str:
     """Words in which fields have a chat's names, with those of a response."""
     for pattern, name in RENAMED:
         words = pattern.sub(name, words)
-    return words
+    paths = offered.paths
+    return TOOL.sub(lambda found: paths[int(found[1])] if int(found[1]) < len(paths) else found[0], words)

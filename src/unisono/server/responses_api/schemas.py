@@ -80,7 +80,7 @@ class ResponseRequest(GenerationFields):
     """The same as ``max_tokens``."""
     text: TextOptions | None = None
     tools: list[Any] | None = None
-    """Functions."""
+    """Functions, custom tools, and namespaces of these."""
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     reasoning: ResponseReasoning | None = None
@@ -98,7 +98,8 @@ class ResponseAnswerRecord(BaseModel):
 
     id: str
     object: Literal["response"]
-    created_at: float
+    created_at: int
+    """Whole, as OpenAI's: .NET and Rust read no other number."""
     status: Literal["completed", "incomplete", "in_progress", "failed"]
     model: str
     output: Objects
