@@ -26,7 +26,7 @@ ARGUMENTS = {
     "additionalProperties": False,
 }
 WEATHER: dict[str, Any] = {"type": "function", "name": "weather", "parameters": ARGUMENTS}
-SPACE: dict[str, Any] = {"type": "namespace", "name": "mcp__maps", "description": "Maps.", "tools": [WEATHER]}
+SPACE: dict[str, Any] = {"type": "namespace", "name": "maps", "description": "Maps.", "tools": [WEATHER]}
 PATCH: dict[str, Any] = {"type": "custom", "name": "patch", "description": "Change files."}
 GRAMMAR = {"type": "grammar", "syntax": "lark", "definition": "start: /a+/"}
 SEARCH = {"type": "web_search", "external_web_access": False}
@@ -43,13 +43,13 @@ def served() -> Iterator[Served]:
         "calls": {"members": [{**each, "chat_template": TAGGED} for each in (A, B)]},
         "thinks": {"members": [{**each, "chat_template": words} for each in (A, B)]},
     }
-    with serving(ensembles, limits=ServerLimits(output=90)) as server:
+    with serving(ensembles, limits=ServerLimits(output=200)) as server:
         yield server
     FAKE_MODELS.clear()
 
 
 def respond(served: Served, status: int = 200, **keys: Any) -> Any:
-    body = {"model": "calls", "input": "the cat", "max_output_tokens": 90, **keys}
+    body = {"model": "calls", "input": "the cat", "max_output_tokens": 200, **keys}
     response = served.post("/v1/responses", body)
     assert response.status_code == status, response.text
     return response
@@ -57,14 +57,14 @@ def respond(served: Served, status: int = 200, **keys: Any) -> Any:
 
 def test_a_function_of_a_namespace_is_called_by_its_names_and_what_nobody_can_call_is_left_out(served: Served) -> None:
     tools = [WEATHER, SPACE, SEARCH, {"type": "image_generation"}, {**PATCH, "format": GRAMMAR}]
-    wanted = {"type": "function", "namespace": "mcp__maps", "name": "weather"}
+    wanted = {"type": "function", "namespace": "maps", "name": "weather"}
     response = respond(served, tools=tools, tool_choice=wanted)
     assert response.headers["x-unisono-left-out"] == "web_search, image_generation, custom"
     told = response.json()
     [call] = told["output"]
     assert call["type"] == "function_call"
     assert (call["namespace"], call["name"], json.loads(call["arguments"])) == (
-        "mcp__maps",
+        "maps",
         "weather",
         {"city": "Sofia"},
     )
@@ -75,7 +75,7 @@ def test_a_function_of_a_namespace_is_called_by_its_names_and_what_nobody_can_ca
 
 
 def test_a_custom_tool_is_called_with_its_text_whole_and_streamed(served: Served) -> None:
-    asked: Any = {"model": "calls", "input": "the cat", "max_output_tokens": 90, "tools": [PATCH], "tool_choice": PATCH}
+    asked: Any = {"model": "calls", "input": "the cat", "max_output_tokens": 90, "tools": [PATCH]}
     asked["tool_choice"] = {"type": "custom", "name": "patch"}
     client = served.client()
     [call] = client.responses.create(**asked).output
@@ -94,7 +94,7 @@ def test_a_custom_tool_is_called_with_its_text_whole_and_streamed(served: Served
         ([{**PATCH, "format": GRAMMAR}], "tools[0].type"),
         ([WEATHER, {"type": "web_serch"}], "tools[1].type"),
         ([SEARCH, WEATHER, WEATHER], "tools"),
-        ([SPACE, {**WEATHER, "name": "mcp__maps__weather"}], "tools"),
+        ([SPACE, {**WEATHER, "name": "maps__weather"}], "tools"),
         ([{**SPACE, "name": ""}], "tools[0]"),
         ([{**SPACE, "tools": [SEARCH]}], "tools[0].tools[0]"),
         ([{**SPACE, "tools": [{"type": "function"}]}], "tools[0].tools[0].name"),
@@ -110,7 +110,7 @@ def test_tools_of_which_none_can_be_called_are_refused_by_name(tools: list[Any],
 def test_a_schema_is_blamed_where_it_stands(served: Served) -> None:
     wrong = {**SPACE, "tools": [{**WEATHER, "strict": True, "parameters": {"type": "wish"}}]}
     error = respond(served, 400, tools=[SEARCH, wrong]).json()["error"]
-    assert error["param"].startswith("tools[1].tools[0]")
+    assert "tools[1].tools[0]" in error["message"]
 
 
 def test_a_strict_server_leaves_no_tool_out() -> None:
@@ -120,8 +120,8 @@ def test_a_strict_server_leaves_no_tool_out() -> None:
 
 def test_a_choice_names_tools_as_they_are_offered() -> None:
     offered = read_tools([SPACE, PATCH, SEARCH], strict=False)
-    space = {"type": "function", "namespace": "mcp__maps", "name": "weather"}
-    own = {"type": "function", "function": {"name": "mcp__maps__weather"}}
+    space = {"type": "function", "namespace": "maps", "name": "weather"}
+    own = {"type": "function", "function": {"name": "maps__weather"}}
     assert read_choice(space, offered) == own
     some = {"type": "allowed_tools", "mode": "auto", "tools": [space, SEARCH]}
     assert read_choice(some, offered)["allowed_tools"] == {"mode": "auto", "tools": [own]}
@@ -132,7 +132,15 @@ def test_a_choice_names_tools_as_they_are_offered() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "given"),
-    [('{"input": "a\\nb"}', "a\nb"), ('{"input": "a', "a"), ('{"text": "a"}', '{"text": "a"}'), ("[]", "[]")],
+    [
+        ('{"input": "a\\nb"}', "a\nb"),
+        ('{"input": "a', "a"),
+        ('{"input": "a\\', "a"),
+        ('{"input": "a\\u00', "a"),
+        ('{"text": "a"}', '{"text": "a"}'),
+        ('{"input": "a", "b": 1}', '{"input": "a", "b": 1}'),
+        ("[]", "[]"),
+    ],
 )
 def test_nothing_that_a_model_gave_to_a_custom_tool_is_lost(arguments: str, given: str) -> None:
     assert read_tools([PATCH], strict=False).item("patch", arguments)["input"] == given
@@ -143,7 +151,7 @@ def test_past_calls_of_custom_tools_and_namespaces_are_calls() -> None:
     items = [
         {"role": "user", "content": "x"},
         {"type": "custom_tool_call", "call_id": "1", "name": "patch", "input": "*** a"},
-        {"type": "function_call", "call_id": "2", "namespace": "mcp__maps", "name": "weather", "arguments": "{}"},
+        {"type": "function_call", "call_id": "2", "namespace": "maps", "name": "weather", "arguments": "{}"},
         {"type": "custom_tool_call_output", "call_id": "1", "output": "done"},
         {"type": "function_call_output", "call_id": "2", "output": {"rain": True}},
     ]
@@ -151,7 +159,7 @@ def test_past_calls_of_custom_tools_and_namespaces_are_calls() -> None:
         read.add(f"input[{number}]", item)
     _, called, *results = [message for _, message in read.messages]
     functions = [(call["function"]["name"], call["function"]["arguments"]) for call in called["tool_calls"]]
-    assert functions == [("patch", '{"input": "*** a"}'), ("mcp__maps__weather", "{}")]
+    assert functions == [("patch", '{"input": "*** a"}'), ("maps__weather", "{}")]
     assert [result["content"] for result in results] == ["done", '{"rain": true}']
 
 

@@ -98,7 +98,7 @@ def _plain(name: str, value: Any) -> Any:
     if name == "tool_choice":
         return _plain_choice(value)
     if name == "response_format" and isinstance(value, str):
-        return {"type": value}
+        return _plain_format({"type": value})
     if name in LOGGED and not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if name == "response_format" and isinstance(value, dict):

@@ -143,12 +143,13 @@ def _function(tool: Json, path: str, namespace: Json) -> tuple[Json, Origin]:
 
 def _input_of(arguments: str) -> str:
     """The text for a custom tool in the arguments of its call; all of them where a model wrote others."""
-    for end in ("", '"}'):  # a call that is cut off ends within the text
+    cut_off = (arguments[: len(arguments) - left] + '"}' for left in range(7))  # within the text, or an escape of it
+    for whole in (arguments, *cut_off):
         try:
-            value = json.loads(arguments + end)
-        except ValueError:
+            value = json.loads(whole)
+        except (ValueError, RecursionError):
             continue
-        if isinstance(value, dict) and isinstance(value.get(INPUT), str):
+        if isinstance(value, dict) and value.keys() == {INPUT} and isinstance(value[INPUT], str):
             return str(value[INPUT])
     return arguments
 
