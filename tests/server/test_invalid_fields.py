@@ -119,11 +119,11 @@ def test_whole_numbers_with_a_point_are_whole_numbers() -> None:
     assert read.unisono.max_pieces == 4
 
 
-def test_a_result_that_is_an_object_is_named_and_the_way_out() -> None:
+def test_a_strict_server_names_a_result_that_is_an_object_and_the_way_out() -> None:
     calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     asked = [*SAY, {"role": "assistant", "content": None, "tool_calls": calls}]
     with pytest.raises(Refusal) as refused:
-        read_messages([*asked, {"role": "tool", "tool_call_id": "1", "content": {"rain": True}}])
+        read_messages([*asked, {"role": "tool", "tool_call_id": "1", "content": {"rain": True}}], strict=True)
     assert refused.value.param == "messages[2].content"
     assert refused.value.message.startswith(
         'messages[2].content is {"rain": true}: it must be text, such as the object as JSON'

@@ -192,7 +192,6 @@ def test_an_interrupted_client_may_go_on_without_results() -> None:
             [calling(call("t1")), blocks("user", result("t1", [{"type": "image", "source": {}}]))],
             "messages[2].content[0].content[0].type",
         ),
-        ([calling(call("t1")), blocks("user", result("t1", 5))], "messages[2].content[0].content"),
         ([blocks("assistant", {"type": "server_tool_use", "id": "x"})], "messages[1].content[0].type"),
         ([answer(0.5)], "messages[1].tool_call_id"),
     ],

@@ -67,6 +67,13 @@ SCHEMA = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": [
             {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": json.dumps(SCHEMA)}}},
             {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}},
         ),
+        ({"response_format": {"type": "json"}}, {"response_format": {"type": "json_object"}}),
+        ({"response_format": "json"}, {"response_format": {"type": "json_object"}}),
+        (
+            {"max_tokens": "256", "temperature": "0.7", "top_k": "-1", "stream": "false", "stop": "5", "user": "7"},
+            {"max_tokens": 256, "temperature": 0.7, "top_k": -1, "stream": False, "stop": "5", "user": "7"},
+        ),
+        ({"temperature": "hot", "n": "1e3", "stream": "yes"}, {"temperature": "hot", "n": "1e3", "stream": "yes"}),
         ({"thinking": True}, {"thinking": {"type": "enabled"}}),
         ({"thinking": False}, {"thinking": {"type": "disabled"}}),
         ({"regex": "", "guided_regex": "", "json_schema": "", "guided_json": "", "previous_response_id": ""}, {}),

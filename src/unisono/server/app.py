@@ -16,7 +16,7 @@ from unisono.engine.trace_head import about
 from unisono.page.files import HEADERS, START, page_files
 from unisono.server import gac
 from unisono.server.async_engine import AsyncEngine
-from unisono.server.body import read_body, read_record, with_model
+from unisono.server.body import read_body, read_record, spread, with_model
 from unisono.server.errors import Refusal, refusal_of_status
 from unisono.server.event_stream import SLACK, EventStream, events_of
 from unisono.server.field_tables import OF_CHATS, OF_COMPLETIONS, OF_RESPONSES
@@ -153,7 +153,7 @@ class _Routes:
         with contextlib.ExitStack() as left:
             handle = left.enter_context(engine.call())
             body = await read_body(request.headers, request.stream(), engine.limits)
-            body = body if engine.limits.strict else with_model(body, engine.service.models)
+            body = body if engine.limits.strict else with_model(spread(body), engine.service.models)
             wanted = read_record(endpoint.record, body, endpoint.fields, strict=engine.limits.strict)
             log.facts |= {"stream": bool(wanted.stream), "user": cut(wanted.user)}
             log.facts["safety_identifier"] = cut(wanted.safety_identifier)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ from unisono.server.constraint import said_of
 from unisono.server.errors import OVERLOADED, Refusal, began_too_late, not_ready, refusal_of, shutting_down
 from unisono.server.limits import CHARACTERS, TOO_LONG, ServerLimits
 from unisono.server.long_prompts import SHORT, WAITING, LongPrompts
+from unisono.server.prompt_cut import PromptCut
 from unisono.server.request_handle import RequestHandle
 from unisono.server.telemetry import Metrics, say, where
 from unisono.server.workbench import Workbench
@@ -152,6 +154,7 @@ class AsyncEngine:
         requests: Sequence[GenerationRequest],
         constraint_field: str = "unisono.constraint",
         sampling_field: str = "unisono.sampling",
+        cuts: Sequence[PromptCut] = (),
     ) -> None:
         """Prepare and queue the requests of a call, one per prompt. Raises a `Refusal`."""
         handle.requests = requests
@@ -169,6 +172,9 @@ class AsyncEngine:
                     if (characters := sum(map(len, texts))) > CHARACTERS * self.limits.prompt:
                         raise self.limits.too_long("prompt", characters)
                 handle.prepared = [await self._prepare(request, constraint_field) for request in requests]
+                for cut, prepared in itertools.product(cuts, handle.prepared):
+                    for name, ids in prepared.ids.items():
+                        cut.check(name, len(ids))
                 await self.thread.submit(handle.prepared, partial(self._queued, handle), self.limits.timeout)
         except TimeoutError:
             raise began_too_late() from None

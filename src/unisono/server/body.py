@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from unisono.config.compact import unique_keys
 from unisono.errors import shown
 from unisono.server.errors import Refusal
-from unisono.server.fields import NAMES_OF_ONE, Field, is_off, read_fields
+from unisono.server.fields import NAMES_OF_ONE, Field, contradiction, is_off, read_fields, same
 from unisono.server.functions import FUNCTIONS, with_tools
 from unisono.server.invalid_fields import explained
 from unisono.server.limits import ServerLimits
@@ -31,6 +31,8 @@ R = TypeVar("R", bound=Record)
 JSON = "application/json"
 CHARSET = re.compile(r"""charset\s*=\s*["']?([^"';\s]+)""", re.IGNORECASE)
 DEEP = "it is nested too deeply"
+HOLDERS = ("extra_body", "options")
+"""Fields whose keys are fields: of clients that send openai's ``extra_body`` as it is, and Ollama's."""
 ASKED = {
     "messages": ("ChatRequest", "/v1/chat/completions"),
     "prompt": ("CompletionRequest", "/v1/completions"),
@@ -138,6 +140,21 @@ def read_record(record: type[R], body: Mapping[str, Any], table: Mapping[str, Fi
     except ValidationError as error:
         known = [*record.model_fields, *(name for names in NAMES_OF_ONE for name in names), *table]
         raise explained(error, given, known) from None
+
+
+def spread(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A body with what it holds in `HOLDERS` at the top level. Raises a `Refusal` where that says something else."""
+    plain = dict(body)
+    for holder in HOLDERS:
+        held = plain.get(holder)
+        if not isinstance(held, dict):
+            continue
+        del plain[holder]
+        for name, value in held.items():
+            if value is not None and plain.get(name) is not None and not same(plain[name], value):
+                raise contradiction(f"{holder}.{name}", value, name, plain[name])
+            plain.setdefault(name, value)
+    return plain
 
 
 def with_model(body: dict[str, Any], models: Sequence[str]) -> dict[str, Any]:

@@ -55,7 +55,6 @@ _TEMPLATES = "conversations are written by each member's own template: to change
 _BEAM = 'for a beam search, use unisono.sampling: "beam_width:4"'
 _OF_BEAM = 'of a beam search, unisono.sampling says all: "beam_width:4 length_penalty:0.6"'
 _WHOLE = "prompts are read whole, or refused: shorten it"
-_THINKING = "what a template reads of this, give in chat_template_kwargs; or use reasoning_effort or enable_thinking"
 _MARKS = "reasoning ends with the mark of each member's own template"
 _CLIENT = "it is a client's own option, or names a conversation"
 _TOLD = "for more about an answer, use logprobs, or unisono.trace"
@@ -68,6 +67,7 @@ _SEARCH = "nothing is searched for"
 _ADAPTERS = "adapters are part of a member, in the file"
 _BANNED = "use logit_bias, or unisono.sampling with a bias"
 _PARTS = "answers have all their fields"
+_LOADED = "models are loaded as the file says"
 
 _WITHOUT_EFFECT: dict[str, Field] = {
     **_harmless("prompt_cache_key prompt_cache_options prompt_cache_retention cache_prompt cache_salt", _CACHED),
@@ -88,13 +88,15 @@ _WITHOUT_EFFECT: dict[str, Field] = {
     **_harmless("api_key api_base base_url api_version custom_llm_provider", _CLIENT),
     **_harmless("background_tasks model_item variables", _CLIENT),  # Open WebUI
     **_harmless("client_metadata", _CLIENT),  # Codex
+    **_harmless("api_type api_server legacy_api", _CLIENT, False),  # SillyTavern
+    **_harmless("num_gpu main_gpu num_thread num_batch low_vram f16_kv use_mmap use_mlock numa vocab_only", _LOADED),
     **_harmless("max_tool_calls", "no tool is run here"),  # the Responses API's, of tools that its server runs
     **_harmless("disable_tool_validation", "calls in messages are read as they are"),  # Groq
     **_harmless("provider route models", "the request's model answers, here"),
     **_harmless("usage include_usage", "usage is told anyway; in a stream, with stream_options"),
     # The size of a context, and what to do where it is too small: what does not fit is refused.
     **_harmless("num_ctx max_context_length n_discard truncation_side", _WHOLE),
-    **_harmless("n_keep", _WHOLE, 0, -1),
+    **_harmless("n_keep num_keep", _WHOLE, 0, -1),
     **_harmless("context_length_exceeded_behavior context_overflow_policy contextOverflowPolicy", _WHOLE),
     **_harmless("timings_per_token perf_metrics_in_response", "seconds stand under unisono, at the end", False),
     **_harmless("verbose", "a request is not repeated; what was done stands under unisono", False),
@@ -105,12 +107,14 @@ _WITHOUT_EFFECT: dict[str, Field] = {
     **_harmless("stream_reasoning", "reasoning streams as it is written", True),  # SGLang
     **_harmless("spaces_between_special_tokens", _TEXTS, True),
     **_harmless("draft_model num_draft_tokens prompt_lookup_num_tokens ngram_corpus_id", _DRAFTS),
+    **_harmless("draft_num_predict speculative_ngram", _DRAFTS, False),
     **_harmless("speculative.n_max speculative.n_min speculative.p_min speculative.type", _DRAFTS),
     **_harmless("mm_processor_kwargs media_io_kwargs images_config", _PICTURES),
     **_harmless("max_dynamic_patch min_dynamic_patch use_audio_in_video vl_high_resolution_images", _PICTURES),
     # Parameters of what is refused below: alone they change nothing.
     **_harmless("mirostat_tau mirostat_eta xtc_threshold dynatemp_exponent smoothing_curve adaptive_decay", _UNPICKED),
     **_harmless("dynatemp_low dynatemp_high", _UNPICKED),
+    **_harmless("rep_pen_slope", _ALL, 1),  # of rep_pen_range
     **_harmless("dry_base dry_allowed_length dry_penalty_last_n dry_sequence_breakers", _PENALTY),
     **_harmless("grammar_lazy grammar_type grammar_triggers preserved_tokens", _GIVEN_GRAMMAR),
     **_harmless("custom_params", "it is of a custom_logit_processor"),  # SGLang
@@ -134,6 +138,7 @@ SHARED: dict[str, Field] = {
     **_refused("mirostat mirostat_mode xtc_probability dynatemp_range top_a", _UNPICKED, at_most=0),
     **_refused("epsilon_cutoff eta_cutoff smoothing_factor penalty_alpha", _UNPICKED, at_most=0),
     **_refused("top_n_sigma nsigma", _UNPICKED, at_most=0),
+    **_refused("skew", _UNPICKED, 0),
     **_refused("adaptive_target", _UNPICKED, at_most=-1e-9),
     **_refused("tfs_z tfs", _UNPICKED, 1),
     **_refused("min_keep", _UNPICKED, at_most=1),
@@ -142,8 +147,9 @@ SHARED: dict[str, Field] = {
     **_refused("dry_multiplier no_repeat_ngram_size", _PENALTY, at_most=0),
     **_refused("encoder_repetition_penalty", _PENALTY, 1),
     **_refused("repeat_last_n", _ALL, -1, of_penalties=True),
-    **_refused("penalize_nl", _ALL, True, of_penalties=True),
+    **_refused("penalize_nl penalize_newline", _ALL, True, of_penalties=True),
     **_refused("repetition_penalty_range rep_pen_range repetition_context_size", _ALL, at_most=0, of_penalties=True),
+    **_refused("repetition_decay", _ALL, at_most=0, of_penalties=True),
     **_refused("repetition_detection", "a text ends at END, at a stop string, or at max_tokens"),
     **_refused("guided_whitespace_pattern", "the whitespace of JSON is settled: leave it out", only_with=_JSON),
     **_refused("use_beam_search", _BEAM, False),
@@ -151,8 +157,9 @@ SHARED: dict[str, Field] = {
     **_refused("early_stopping", _OF_BEAM, False, of_beams=True),
     **_refused("length_penalty", _OF_BEAM, 1, of_beams=True),
     # Other servers' names of what has a name here, and their values that turn it off.
-    **_refused("extra_body", "openai's clients write what it holds at the top level: do so"),
-    **_refused("options params", "write what it holds at the top level, by the names that are honoured here"),
+    # Of these two, what they hold is read as if it stood at the top level: see `body.spread`.
+    **_refused("extra_body options", "write what it holds at the top level"),
+    **_refused("params", "write what it holds at the top level, by the names that are honoured here"),
     **_refused("format", "use response_format"),
     **_refused("max_length", "it counts the prompt, too: use max_tokens"),
     **_refused("min_length", "it counts the prompt, too: use min_tokens", 0),
@@ -162,9 +169,7 @@ SHARED: dict[str, Field] = {
     **_refused("guidance_scale", "members are combined, not contrasted with a prompt", 1),
     **_refused("negative_prompt", "members are combined, not contrasted with a prompt"),
     **_refused("custom_token_bans banned_tokens banned_strings", "use logit_bias"),
-    **_refused("transforms truncate prompt_truncate_len", _WHOLE),
-    # Neutral is what a context holds in vLLM and textgen: what does not fit is refused.
-    **_refused("truncate_prompt_tokens truncation_length", _WHOLE, 0, -1),
+    **_harmless("transforms", _WHOLE),  # OpenRouter's way to shorten what does not fit
     **_harmless("truncation", _WHOLE, "disabled"),  # or "auto": the same
     **_refused("incremental_output", "a stream has what is new", True, only_with=("stream",)),  # DashScope
     **_refused("plugins guardrails", "there are none"),
@@ -212,7 +217,6 @@ OF_CHATS: dict[str, Field] = {
     **_harmless("tool_stream", "a call is sent when it is complete", False),
     **_harmless("verbosity", "models write as much as they do", "medium"),
     **_harmless("prediction", "to draft, use unisono.speculate"),
-    **_refused("think", _THINKING),
     **_refused("audio", "answers are text"),
     **_refused("modalities", "answers are text", ["text"]),
     **_refused("safe_prompt", "write it into a message: no text is put before those of a request", False),

@@ -71,6 +71,8 @@ def _read_message(given: Any, name: str, strict: bool) -> Message:
         words = f"{name}.role is {shown(role)}{near}; known: {', '.join(ROLES)}"
         raise Refusal(400, words, param=f"{name}.role", code="invalid_value")
     message, extra = _split(given, name, strict)
+    if not strict and "content" in message:
+        message["content"] = plain_content(role, message["content"])
     _check_forms(message, name)
     if role == "assistant" and not strict:
         _take_thoughts(message, extra)
@@ -78,7 +80,7 @@ def _read_message(given: Any, name: str, strict: bool) -> Message:
         parts = [part if strict else _said(part) for part in message["content"]]
         texts = (_read_part(part, f"{name}.content[{number}]", strict) for number, part in enumerate(parts))
         message["content"] = "".join(texts)
-    empty = role == "tool" or (role in SYSTEM and "content" in message)
+    empty = role == "tool" or (role in (*SYSTEM, "user") and "content" in message)
     if not strict and empty and message.get("content") is None:
         message["content"] = ""
     called = message.pop("name", None) if role == "tool" else None
@@ -90,7 +92,7 @@ def _read_message(given: Any, name: str, strict: bool) -> Message:
     except ValidationError as error:
         raise explained(error, message, list(KEYS), name, 1) from None
     if message.get("content") is None and not message.get("tool_calls"):
-        if strict or role != "assistant" or ("content" not in message and not extra):
+        if strict or role != "assistant":
             raise Refusal(400, f"{name}.content is missing", param=f"{name}.content", code="missing_field")
         message["content"] = ""  # an answer that was empty
     if called not in (None, ""):
@@ -100,6 +102,22 @@ def _read_message(given: Any, name: str, strict: bool) -> Message:
     keys = {key: message[key] for key in KEYS if message.get(key) is not None}
     further = {"extra": extra} if extra else {}
     return cast(Message, {"role": "system" if role in SYSTEM else role, **keys, **further})
+
+
+def plain_content(role: str, given: Any) -> Any:
+    """A message's content as text or parts: one part alone, and a tool's result that is a value of JSON."""
+    if _is_part(given):
+        return [given]
+    if role != "tool" or given is None or isinstance(given, str):
+        return given
+    if isinstance(given, list) and all(part is None or isinstance(part, str) or _is_part(part) for part in given):
+        return given
+    return json.dumps(given, ensure_ascii=False)
+
+
+def _is_part(given: Any) -> bool:
+    """Whether a value is a part of a content: it has a type, or nothing but text."""
+    return isinstance(given, dict) and (isinstance(given.get("type"), str) or given.keys() == {"text"})
 
 
 def _check_forms(message: dict[str, Any], name: str) -> None:
@@ -194,8 +212,10 @@ def _thought_of(given: Any) -> str:
 
 def _said(part: Any) -> Any:
     """A part of a message's content, where a string, what other APIs call text, and a refusal are text."""
-    if isinstance(part, str):
-        return {"type": "text", "text": part}
+    if part is None or isinstance(part, str):
+        return {"type": "text", "text": part or ""}
+    if isinstance(part, dict) and part.get("type") in (None, "text") and "text" in part:
+        return {**part, "type": "text", "text": "" if part["text"] is None else part["text"]}
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "refusal":
         return {"type": "text", "text": part.get("refusal")}

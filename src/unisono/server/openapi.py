@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from unisono.server.body import only_ensemble
+from unisono.server.body import HOLDERS, only_ensemble
 from unisono.server.field_tables import OF_CHATS, OF_COMPLETIONS, OF_RESPONSES, OF_TOKENS
 from unisono.server.fields import NAMES_OF_ONE, OFF, Field
 from unisono.server.gac import GENERATE, STATUS, GacError, GacRequest, GacResponse, GacStatus
@@ -160,6 +160,9 @@ def _schemas(models: tuple[str, ...], *, gac: bool, strict: bool) -> Json:
         properties = schemas[record.__name__]["properties"]
         for name in LENIENT.keys() & record.model_fields.keys():
             properties[name] = {**properties[name], "anyOf": [*properties[name]["anyOf"], LENIENT[name]]}
+        for name in HOLDERS:
+            kinds = [*properties[name]["anyOf"], {"type": "object"}]
+            properties[name] = {"description": "What it holds is read as if it stood at the top level.", "anyOf": kinds}
     if only_ensemble(models) is not None and not strict:
         for record in generating:
             schemas[record.__name__]["required"].remove("model")

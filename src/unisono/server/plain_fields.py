@@ -6,6 +6,7 @@ Whole numbers with a point, what is empty for what is absent, and the forms of o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from unisono.errors import nearest, shown
 from unisono.server.errors import Refusal, invalid
 from unisono.server.fields import contradiction
 from unisono.server.values import is_deeper
+from unisono.user_files import short_float
 
 TOOL_KEYS = ("name", "description", "parameters", "strict")
 """The keys of a tool's function."""
@@ -41,6 +43,15 @@ LOGGED = ("user", "safety_identifier")
 """Fields that only the log has."""
 COUNTED = ("prompt", "stop_token_ids", "unisono", "stream_options", "reasoning", "thinking")
 """Fields within which there are whole numbers."""
+NUMBERS = (
+    *("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict", "num_predict"),
+    *("temperature", "top_p", "top_k", "min_p", "typical_p", "n", "seed", "presence_penalty", "frequency_penalty"),
+    *("repetition_penalty", "repeat_penalty", "min_tokens", "top_logprobs", "truncation_length"),
+)
+"""Fields that are a number, which settings in text and PHP make a text of."""
+SWITCHES = ("stream", "echo", "logprobs", "parallel_tool_calls", "ignore_eos")
+"""Fields that are true or false."""
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
 FORBIDDEN = -100.0
 """The bias of what is not to be chosen, as in OpenAI's API."""
 
@@ -67,6 +78,8 @@ def _whole(value: Any, levels: int = 2) -> Any:
 
 def _plain(name: str, value: Any) -> Any:
     """A field's value as it was meant where clients write it in another way."""
+    if isinstance(value, str):
+        value = _unquoted(name, value)
     if isinstance(value, float) or name in COUNTED:
         value = _whole(value)
     if (value == [] and name in OBJECTS) or (value == "" and name in (*EMPTY, *LOGGED)):
@@ -85,12 +98,18 @@ def _plain(name: str, value: Any) -> Any:
     if name == "tool_choice":
         return _plain_choice(value)
     if name == "response_format" and isinstance(value, str):
-        return {"type": value}
+        return _plain_format({"type": value})
     if name in LOGGED and not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if name == "response_format" and isinstance(value, dict):
         return _plain_format(value)
     return value
+
+
+def _unquoted(name: str, text: str) -> Any:
+    """A number, or what is true or false, that is written as text."""
+    is_known = (name in NUMBERS and NUMBER.fullmatch(text)) or (name in SWITCHES and text in ("true", "false"))
+    return json.loads(text, parse_float=short_float) if is_known else text
 
 
 def _plain_bias(given: Any) -> Any:
@@ -117,6 +136,8 @@ def _plain_format(given: dict[str, Any]) -> dict[str, Any] | None:
     if plain.get("type") == "regex" and "regex" not in plain:
         found = next((key for key in ("value", "pattern") if key in plain), None)  # TGI's form
         plain = plain if found is None else {"type": "regex", "regex": plain[found]}
+    if plain == {"type": "json"}:
+        return {"type": "json_object"}
     if plain.get("type") in ("json", "json_object") and isinstance(plain.get("value"), dict) and len(plain) == 2:
         plain = {"type": "json_schema", "schema": plain["value"]}  # TGI's form
     if plain.get("type") == "json_schema" and "json_schema" not in plain and "schema" in plain:

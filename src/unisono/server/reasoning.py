@@ -73,9 +73,12 @@ def effort_of(request: ChatRequest) -> str | None:
     """How much a call wants members to reason, in words that templates read. Raises a `Refusal`."""
     effort, options = request.reasoning_effort, request.reasoning
     its_effort = None if options is None else options.effort
-    if effort is not None and its_effort not in (None, effort):
-        raise contradiction(EFFORT, effort, "reasoning.effort", its_effort)
-    return effort or its_effort
+    given = {EFFORT: effort, "reasoning.effort": its_effort, "think": request.think}
+    efforts = [(name, value) for name, value in given.items() if isinstance(value, str)]
+    for name, value in efforts[1:]:
+        if value != efforts[0][1]:
+            raise contradiction(*efforts[0], name, value)
+    return efforts[0][1] if efforts else None
 
 
 def tells_templates(request: ChatRequest) -> Wish | None:
@@ -92,6 +95,8 @@ def _wishes(request: GenerationFields) -> Iterator[Wish]:
         yield _whether(name, value, thinks)
     for name, value, thinks in asked(request.chat_template_kwargs):
         yield _whether(f"{VARIABLES}.{name}", value, thinks)
+    if (think := request.think) is not None:
+        yield _whether("think", think, think if isinstance(think, bool) else think not in NO_EFFORT)
     if (options := request.reasoning) is not None:
         if options.effort is not None:
             yield _whether("reasoning.effort", options.effort, options.effort not in NO_EFFORT)

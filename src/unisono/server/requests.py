@@ -25,6 +25,7 @@ from unisono.server.fields import Field, contradiction, unsupported
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.messages import continuing, read_messages
 from unisono.server.method import check_stop_ids, read_method, read_weights
+from unisono.server.prompt_cut import PromptCut, read_cuts
 from unisono.server.prompt_logprobs import PromptLogprobs
 from unisono.server.reasoning import effort_of, reasoned_as, shows_reasoning, tells_templates
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields
@@ -66,6 +67,8 @@ class ApiCall:
     """The limit that was clamped, and to what."""
     left_out: Sequence[str] = ()
     """The types of tools that no member is offered."""
+    cuts: tuple[PromptCut, ...] = ()
+    """How long the prompt may be."""
     shows_reasoning: bool = True
     """Whether the answer tells what was reasoned."""
 
@@ -281,6 +284,7 @@ def _call(
         sampling_field="unisono.sampling" if extension is None or extension.draw is None else "unisono.draw",
         constraint_field=constraint_field,
         clamped=clamped,
+        cuts=read_cuts(request),
         shows_reasoning=shows_reasoning(request),
     )
 

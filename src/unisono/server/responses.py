@@ -76,7 +76,7 @@ class Answer:
         """Queue the call; yield the chunks of a stream, or the whole answer. Raises a `Refusal`."""
         call = self.call
         requests = (*call.requests, *call.scored)
-        await engine.begin(handle, requests, call.constraint_field, call.sampling_field)
+        await engine.begin(handle, requests, call.constraint_field, call.sampling_field, call.cuts)
         if call.counts_on:
             read = [{name: len(ids) for name, ids in each.ids.items()} for each in handle.prepared]
             self._read = [*map(self._lead_s, read)]

@@ -29,7 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 STRICT = ConfigDict(extra="forbid", strict=True)
-MOST_STOPS = 16
+MOST_STOPS = 64
 
 ROLES: dict[str, TypeAdapter[Any]] = {
     "system": TypeAdapter(list[chat.ChatCompletionSystemMessageParam], config=STRICT),
@@ -170,7 +170,7 @@ class GenerationFields(Record):
     )
     safety_identifier: Logged = None
     """Written to the log."""
-    seed: Annotated[int | None, Field(ge=-(2**63), lt=2**64)] = _named("seed", "random_seed")
+    seed: Annotated[int | None, Field(ge=-(2**63), lt=2**64)] = _named("seed", "random_seed", "sampler_seed")
     stop: Stop | None = _named("stop", "stop_sequences", "stopping_strings")
     """Empty strings have no effect."""
     stop_token_ids: TokenIds | None = None
@@ -186,6 +186,12 @@ class GenerationFields(Record):
     top_k: Annotated[int | None, Field(ge=-1, le=2**31)] = None
     """0 and -1 stand for all."""
     top_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    truncate_prompt_tokens: Annotated[int | None, Field(ge=-1)] = _named(
+        "truncate_prompt_tokens", "truncate", "prompt_truncate_len"
+    )
+    """Other servers cut a longer prompt; it is refused here. 0 and -1 stand for no number."""
+    truncation_length: Annotated[int | None, Field(ge=-1)] = None
+    """textgen's: the same, of a prompt with the text that follows."""
     truncated_sampling: bool | None = None
     typical_p: Annotated[float | None, Field(gt=0, le=1)] = _named("typical_p", "typical", "typ_p")
     user: Logged = None
@@ -245,6 +251,8 @@ class ChatRequest(GenerationFields):
     reasoning_effort: Effort | None = None
     """A variable of the members' chat templates, too. ``none`` lets no member reason."""
     reasoning: ReasoningOptions | None = None
+    think: bool | Effort | None = None
+    """Ollama's: ``enable_thinking``, or ``reasoning_effort``."""
     thinking: ThinkingOptions | None = None
 
 

@@ -149,7 +149,7 @@ class ResponseAnswer(Answer):
         return {
             "id": self.id,
             "object": "response",
-            "created_at": float(self.created),
+            "created_at": self.created,
             "status": status,
             "model": asked.model,
             "output": self._output if status != "in_progress" else [],

@@ -8,6 +8,7 @@ from typing import Any
 from unisono.errors import shown
 from unisono.server.errors import Refusal, invalid
 from unisono.server.fields import unsupported
+from unisono.server.messages import plain_content
 from unisono.server.responses_api.tools import INPUT, arguments_of, flat
 
 OWN = ("type", "id", "status", "phase")
@@ -27,11 +28,11 @@ class Conversation:
     calls. What was reasoned belongs to what follows, or, where that is no answer, to one that is empty.
     """
 
-    def __init__(self, instructions: str | None) -> None:
+    def __init__(self, instructions: str | None, *, strict: bool = False) -> None:
         self.messages: list[Named] = []
         self.thoughts: dict[int, str] = {}
         """What was reasoned before a message, by its place."""
-        self._thought, self._answers = "", False
+        self._thought, self._answers, self._strict = "", False, strict
         if instructions:
             self.messages.append(("instructions", {"role": "system", "content": instructions}))
 
@@ -43,7 +44,7 @@ class Conversation:
         elif kind in CALLS:
             self._call(name, _call_of(name, item))
         elif kind in OUTPUTS:
-            output = item.get("output")
+            output = item.get("output") if self._strict else plain_content("tool", item.get("output"))
             if not isinstance(output, str | list):
                 raise invalid(f"{name}.output", f"{name}.output is {shown(output)}: give text, or a list of parts")
             called = _text(name, item, "call_id")

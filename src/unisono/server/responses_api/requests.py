@@ -63,7 +63,7 @@ def read_response(
         raise invalid("top_logprobs", words)
     own = store.resolve(own_items(request), owner, limits.body)
     items = _items(request, own, limits, store, owner)
-    read = Conversation(request.instructions)
+    read = Conversation(request.instructions, strict=limits.strict)
     for name, item in items:
         read.add(name, item)
     if not read.messages or read.messages[-1][0] == "instructions":

@@ -105,7 +105,8 @@ class ResponseAnswerRecord(BaseModel):
 
     id: str
     object: Literal["response"]
-    created_at: float
+    created_at: int
+    """Whole, as OpenAI's: .NET and Rust read no other number."""
     status: Literal["completed", "incomplete", "in_progress", "failed"]
     model: str
     output: Objects

@@ -93,32 +93,32 @@ class Offered:
 def read_offered(tools: Sequence[Any] | None, choice: Any, *, strict: bool = False) -> Offered:
     """Read a response's tools, and what is to be called of them.
 
-    Tools that would be run elsewhere are left out beside others, unless ``strict``. Raises a `Refusal` where nothing
-    else is there, or one of them is to be called.
+    Tools that would be run elsewhere, and custom ones whose grammar no member can follow within the JSON of a call, are
+    left out beside others, unless ``strict``. Raises a `Refusal` where nothing else is there, or one of them is to be
+    called.
     """
     functions: list[tuple[str, CallName, Json]] = []
     told, left_out = [], []
     for number, tool in enumerate(tools or ()):
         path = f"tools[{number}]"
         kind = _kind_of(path, tool, (*KINDS, *ELSEWHERE))
-        if kind in ELSEWHERE:
+        if (refusal := _not_offered(path, kind, tool)) is not None:
             if strict:
-                raise _not_run(f"{path}.type", kind)
-            left_out.append((path, kind))
+                raise refusal
+            left_out.append((kind, refusal))
             continue
         functions += _of_namespace(path, tool) if kind == NAMESPACE else [_function(path, tool)]
         told.append(_told(tool))
     calls = {flat(call.name, call.namespace): call for _, call, _ in functions}
     if left_out and not functions and choice != "none":
-        path, kind = left_out[0]
-        raise _not_run(f"{path}.type", kind)
+        raise left_out[0][1]
     return Offered(
         [function for _, _, function in functions],
         [path for path, _, _ in functions],
         calls,
-        _chat_choice(choice, calls, {kind for _, kind in left_out}),
+        _chat_choice(choice, calls, {kind for kind, _ in left_out if kind in ELSEWHERE}),
         told,
-        [*dict.fromkeys(kind for _, kind in left_out)],
+        [*dict.fromkeys(kind for kind, _ in left_out)],
     )
 
 
@@ -151,6 +151,15 @@ def _kind_of(path: str, tool: Any, known: Sequence[str]) -> str:
         near = nearest(kind, known) if isinstance(kind, str) else ""
         raise unsupported(f"{path}.type", kind, f"known are {', '.join(KINDS)}{near}")
     return str(kind)
+
+
+def _not_offered(path: str, kind: str, tool: Json) -> Refusal | None:
+    """Why a tool cannot be offered to members, if it cannot."""
+    form = tool.get("format") if kind == CUSTOM else None
+    if isinstance(form, dict) and form.get("type") == "grammar" and form.get("syntax") != "regex":
+        words = "a grammar of the syntax regex is followed: leave the format out, or offer a function"
+        return unsupported(f"{path}.format.syntax", form.get("syntax"), words)
+    return _not_run(f"{path}.type", kind) if kind in ELSEWHERE else None
 
 
 def _not_run(param: str, kind: str) -> Refusal:
@@ -199,9 +208,8 @@ def _of_custom(path: str, tool: Json) -> Json:
     text: Json = {"type": "string"}
     if kind == "grammar" and form.get("syntax") == "regex" and isinstance(form.get("definition"), str):
         text["pattern"] = f"^(?:{form['definition']})$"
-    elif kind == "grammar":
-        words = "a grammar of the syntax regex is followed: leave the format out, or offer a function"
-        raise unsupported(f"{path}.format.syntax", form.get("syntax"), words)
+    elif (refusal := _not_offered(path, CUSTOM, tool)) is not None:  # in a namespace, of which no part is left out
+        raise refusal
     elif kind != "text":
         raise invalid(f"{path}.format", f"{path}.format is {shown(form)}: its type is text or grammar")
     schema = {"type": "object", "properties": {INPUT: text}, "required": [INPUT], "additionalProperties": False}
@@ -267,12 +275,12 @@ def _called(name: str, namespace: Any, calls: Mapping[str, CallName]) -> str:
 
 
 def _input_of(arguments: str) -> str:
-    """The text that is the argument of a function, as far as it was written."""
+    """The text that is the argument of a function, as far as it was written; other arguments are told whole."""
     try:
         given = json.loads(arguments)
     except ValueError:
         given = {INPUT: _begun(arguments)}
-    text = given.get(INPUT) if isinstance(given, dict) else None
+    text = given[INPUT] if isinstance(given, dict) and given.keys() == {INPUT} else None
     return text if isinstance(text, str) else arguments
 
 
