@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from unisono.backends.base import LoadRequest, ModelSource
-from unisono.backends.gguf import read_table
 from unisono.backends.gguf_parts import read_gguf
+from unisono.backends.gguf_tokens import read_table
 from unisono.build import prepare
 from unisono.chat.messages import Message, Prompt, Tool
 from unisono.config.ensemble import load_spec
