@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from support.tiny_gguf import tiny_tensors, write_tiny
 from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.bounded_files import check_values
-from unisono.backends.gguf import read_table
 from unisono.backends.gguf_parts import check_layers, read_gguf
+from unisono.backends.gguf_tokens import read_table
 from unisono.backends.model_facts import (
     CONFIG,
     GGUF,
