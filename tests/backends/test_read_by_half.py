@@ -65,7 +65,7 @@ def test_only_scales_of_weights_count(name: str, scales: bool) -> None:
         ({"forced_bos_token_id": 0}, "forced_bos_token_id 0"),
         ({"stop_strings": ["END"]}, 'stop_strings ["END"]'),
         ({"guidance_scale": 1.5, "token_healing": True}, "guidance_scale 1.5, token_healing true"),
-        ({"dola_layers": "high"}, 'dola_layers "high"'),
+        ({"dola_layers": "high"}, "dola_layers 'high'"),
     ],
 )
 def test_what_a_generation_config_asks_for_in_vain_is_told(stated: dict[str, Any], told: str) -> None:
