@@ -17,7 +17,8 @@ from support.adversarial import ADVERSARIAL
 from support.tiny_models import byte_tokenizer, save_tiny
 from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.registry import BACKENDS, installed, make_loader
-from unisono.backends.transformers.tokenizer import default_template, json_scheme, opening_of, read_tokenizer
+from unisono.backends.transformers.json_scheme import json_scheme
+from unisono.backends.transformers.tokenizer import default_template, opening_of, read_tokenizer
 from unisono.config.demo import demo_path
 from unisono.errors import ModelUnsupported
 from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET, end_ids, read_vocabulary
@@ -91,6 +92,20 @@ def test_the_leading_space_and_bos_belong_to_a_prompt_only(prefix: str) -> None:
         ({"model": {"type": "WordLevel", "vocab": {"a": 0}}}, "WordLevel"),
         ({"model": {"type": "BPE", "vocab": {"a": 0}, "end_of_word_suffix": "</w>"}}, "</w>"),
         ({"model": {"type": "BPE", "vocab": {"a": 0}}}, "without a byte alphabet"),
+        (
+            {
+                "model": {"type": "BPE", "vocab": {"a": 0}, "byte_fallback": True},
+                "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u0120"},
+            },
+            "writes spaces as '\u0120' and not as '\u2581'",
+        ),
+        (
+            {
+                "model": {"type": "Unigram", "vocab": [["a", 0.0]]},
+                "pre_tokenizer": {"type": "Metaspace", "replacement": "_", "prepend_scheme": "first"},
+            },
+            "writes spaces as '_' and not as",
+        ),
     ],
 )
 def test_a_tokenizer_that_loses_spaces_is_refused_with_the_reason(content: dict[str, Any], words: str) -> None:

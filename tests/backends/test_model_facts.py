@@ -22,7 +22,7 @@ from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.bounded_files import check_values
 from unisono.backends.file_kinds import check_json
 from unisono.backends.gguf_parts import check_layers, read_gguf
-from unisono.backends.gguf_table import read_table
+from unisono.backends.gguf_tokens import read_table
 from unisono.backends.model_facts import (
     CONFIG,
     GGUF,

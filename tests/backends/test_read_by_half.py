@@ -64,6 +64,8 @@ def test_only_scales_of_weights_count(name: str, scales: bool) -> None:
         ({"no_repeat_ngram_size": 3, "num_beams": 4}, "num_beams 4, no_repeat_ngram_size 3"),
         ({"forced_bos_token_id": 0}, "forced_bos_token_id 0"),
         ({"stop_strings": ["END"]}, 'stop_strings ["END"]'),
+        ({"guidance_scale": 1.5, "token_healing": True}, "guidance_scale 1.5, token_healing true"),
+        ({"dola_layers": "high"}, "dola_layers 'high'"),
     ],
 )
 def test_what_a_generation_config_asks_for_in_vain_is_told(stated: dict[str, Any], told: str) -> None:
@@ -75,6 +77,7 @@ def test_what_a_generation_config_asks_for_in_vain_is_told(stated: dict[str, Any
     [
         {},
         {"temperature": 0.7, "top_p": 0.8, "do_sample": True, "max_length": 99},
+        {"guidance_scale": 1.0, "token_healing": False, "watermarking_config": None},
         {"repetition_penalty": 1.0, "num_beams": 1, "suppress_tokens": None, "bad_words_ids": [], "min_length": 0},
     ],
 )
@@ -103,3 +106,28 @@ def test_it_is_told_of_a_model_once(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 257, "repetition_penalty": 1.05}))
     [warning] = facts_of(tmp_path).warnings
     assert "repetition_penalty 1.05" in warning
+
+
+def test_how_its_author_ran_a_model_is_no_part_of_it(tmp_path: Path) -> None:
+    """Kernels that are not here, and what is returned in which form."""
+    config = json.loads((save_tiny(tmp_path, "llama") / "config.json").read_text())
+    habits = {"_attn_implementation": "flash_attention_2", "return_dict": False, "use_cache": False}
+    (tmp_path / "config.json").write_text(json.dumps(config | habits))
+    with Ensemble.load({"members": [{"name": "m", "model": str(tmp_path), "backend": "transformers"}]}) as ensemble:
+        assert ensemble.generate("Hello", max_new_tokens=2).text
+
+
+@pytest.mark.parametrize("named", [{"architectures": ["LlamaForCausalLMEagle3"]}, {"draft_vocab_size": 100}], ids=str)
+def test_what_drafts_for_another_model_is_refused_as_that(tmp_path: Path, named: dict[str, Any]) -> None:
+    config = json.loads((save_tiny(tmp_path, "llama") / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | named))
+    with pytest.raises(ModelUnsupported, match="which drafts tokens for another model"):
+        facts_of(tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model."])
+def test_names_that_a_wrapper_wrote_are_named(tmp_path: Path, prefix: str) -> None:
+    file = save_tiny(tmp_path, "llama") / "model.safetensors"
+    save_file({prefix + name: weight for name, weight in load_file(file).items()}, file, metadata={"format": "pt"})
+    [warning] = facts_of(tmp_path).warnings
+    assert f"its files hold them with '{prefix}' before their names" in warning

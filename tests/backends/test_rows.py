@@ -11,7 +11,7 @@ import pytest
 
 from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.gguf_parts import read_gguf
-from unisono.backends.gguf_table import read_table
+from unisono.backends.gguf_tokens import read_table
 from unisono.backends.registry import make_loader
 from unisono.chat.messages import Message
 from unisono.ensemble import Ensemble
@@ -105,6 +105,7 @@ def test_special_ids_that_name_no_token_are_none(tmp_path: Path, token: int) -> 
     gguf = pytest.importorskip("gguf")
     writer = gguf.GGUFWriter(tmp_path / "v.gguf", "llama")
     writer.add_tokenizer_model("gpt2")
+    writer.add_token_merges(["a b"])
     writer.add_token_list([*map(str, range(260)), "<s>", "</s>"])
     writer.add_token_types([1] * 260 + [3, 3])
     for name in ("bos", "eos", "eot", "padding"):

@@ -12,7 +12,7 @@ import pytest
 
 from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.gguf_parts import read_gguf
-from unisono.backends.gguf_table import read_table
+from unisono.backends.gguf_tokens import read_table
 from unisono.build import prepare
 from unisono.chat.messages import Message, Prompt, Tool
 from unisono.config.ensemble import load_spec

@@ -18,7 +18,10 @@ from unisono.chat.template_faults import template_faults
 from unisono.config.ensemble import load_spec
 from unisono.errors import PromptError
 
-EACH = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+EACH = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 ASKED: list[Message] = [Message(role="system", content="Be brief."), Message(role="user", content="Hi")]
 FAULTY = {
     "": [],
@@ -39,6 +42,19 @@ FAULTY = {
         "leaves the first answer out of a conversation of two turns"
     ],
 }
+UNOPENED = {
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}": "<|assistant|>",
+    "{% for m in messages %}{{ m.role[:1] }}: {{ m.content }}. {% endfor %}": "a: ",
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>": None,
+    "{% for m in messages %}{{ '[/' if m.role == 'user' else ' ' }}{{ m.content }}{% endfor %}": None,
+    EACH: None,
+}
+
+
+@pytest.mark.parametrize(("source", "before"), UNOPENED.items(), ids=map(str, range(len(UNOPENED))))
+def test_a_template_that_opens_no_answer_is_found(source: str, before: str | None) -> None:
+    found = [fault for fault in template_faults(ChatTemplate(source, {})) if "ignores add_generation_prompt" in fault]
+    assert [before is not None and before.strip() in fault for fault in found] == [True] * (before is not None)
 
 
 @pytest.mark.parametrize(("source", "faults"), FAULTY.items(), ids=map(str, range(len(FAULTY))))

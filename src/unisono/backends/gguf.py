@@ -1,4 +1,4 @@
-"""Reads the head of a GGUF file: metadata and tensors. `gguf_parts` joins a model's parts, `gguf_table` has tokens.
+"""Reads the head of a GGUF file: metadata and tensors. `gguf_parts` joins a model's parts, `gguf_tokens` has tokens.
 
 ``gguf.GGUFReader`` takes 15 seconds for 262,144 token texts, this 0.07. The format:
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.

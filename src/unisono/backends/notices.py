@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from unisono.backends.gguf import GgufFile
 from unisono.backends.gguf_optional import perhaps_lacking
 from unisono.backends.gguf_parts import fewer_than_labelled, unlike_others
+from unisono.backends.gguf_tokens import token_warnings
 from unisono.backends.weight_files import named
 
 LONGEST = 300
@@ -79,6 +80,7 @@ def gguf_warnings(file: GgufFile) -> list[str]:
             "its file names no pre-tokenizer (tokenizer.ggml.pre), so text is probably split otherwise than in its "
             "training: convert the model again with a newer converter"
         )
+    found += token_warnings(file)
     if TEMPLATE in file.metadata and file.text(TEMPLATE) is None:
         found.append(f"its file has a chat template that is no text ({TEMPLATE}), and is not used")
     if lacking := unlike_others(file):

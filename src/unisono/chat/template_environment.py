@@ -21,7 +21,7 @@ def make_environment() -> BoundedEnvironment:
     environment.bound("tojson", _to_json)
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _time
-    environment.globals["dict"] = lambda *args, **entries: dict(*args, **entries)
+    environment.globals["dict"] = _Dict()
     environment.globals["namespace"] = _Namespace
     return environment
 
@@ -33,7 +33,18 @@ class _GenerationTag(Extension):
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
         next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body)  # what is set inside ends with it, as in transformers
+
+
+class _Dict:
+    """Python's ``dict``, as far as templates have it."""
+
+    def __call__(self, *args: Any, **entries: Any) -> dict[Any, Any]:
+        return dict(*args, **entries)
+
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*args)
 
 
 class _Namespace(jinja2.utils.Namespace):
@@ -56,8 +67,14 @@ def _refuse_underscore(name: str) -> None:
         raise jinja2.exceptions.SecurityError(f"a chat template may not set the attribute {name!r}")
 
 
-def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: Any = None,
+    separators: Any = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _time(pattern: str) -> str:

@@ -1,4 +1,4 @@
-"""What a chat template does not do that chats need: answer a question, read a system message, go on after an answer.
+"""What a chat template does not do that chats need: open an answer, read a system message, go on after an answer.
 
 It is found by rendering short conversations, so that `doctor` and loading can say it before anybody asks.
 """
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from unisono.chat.messages import Message, Tool
 from unisono.chat.template import WORDS, ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import PROBE_TOOLS, QUESTION, REPLY
+from unisono.errors import shown
 
 FIRST, LAST = "Probe question.", "Probe follows."
 
@@ -37,7 +38,24 @@ def template_faults(template: ChatTemplate) -> tuple[str, ...]:
         what for what, text in (("question", FIRST), ("answer", REPLY)) if not _writes(template, turns, text)
     ]:
         found.append(f"leaves the first {' and '.join(lost)} out of a conversation of two turns")
+    if unopened := _unopened(template):
+        found.append(
+            f"writes {shown(unopened)} before answers, and not where one is asked for (it ignores "
+            "add_generation_prompt): members would have to write it, and control tokens they cannot"
+        )
     return tuple(found)
+
+
+def _unopened(template: ChatTemplate) -> str:
+    """What a template writes between a question and an answer, and not at the end of a prompt, asked for or not."""
+    try:
+        asked, prompt = (template.probe([QUESTION], add_generation_prompt=add) for add in (False, True))
+        answered = [QUESTION, Message(role="assistant", content=REPLY)]
+        whole = template.probe(answered, add_generation_prompt=False)
+    except TemplateFailure:
+        return ""
+    between, found, _ = whole.removeprefix(prompt).partition(REPLY)
+    return between if found and asked == prompt and whole.startswith(prompt) and between.strip() else ""
 
 
 @functools.lru_cache(64)

@@ -13,7 +13,7 @@ from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progres
 from unisono.backends.gguf import GgufFile
 from unisono.backends.gguf_parts import check_layers, read_gguf, unsupported
 from unisono.backends.gguf_stated import unread_by_llamacpp
-from unisono.backends.gguf_table import read_table
+from unisono.backends.gguf_tokens import read_table
 from unisono.backends.llamacpp import log
 from unisono.backends.llamacpp.adapter_file import check_adapter
 from unisono.backends.llamacpp.adapters import AdaptedLlamaCppBackend, load_adapter

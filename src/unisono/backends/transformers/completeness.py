@@ -58,6 +58,12 @@ def check_loaded(model: Any, told: Mapping[str, Any], left_out: Unreported, who:
                 hint="its config.json has no quantization_config of a method that this transformers knows: take the "
                 "model in another number format",
             )
+        if prefix := _wrapping(missing, report.get("unexpected_keys") or ()):
+            raise ModelUnsupported(
+                f"{who} lacks {named(missing)}; its files hold them with {prefix!r} before their names, as a program "
+                "saves them that wraps the model",
+                hint="save the model without what wraps it, or take that from the names in its files",
+            )
         raise ModelCorrupt(
             f"{who} lacks {named(missing)}; they would be random",
             hint="download or convert the model again, all its files",
@@ -72,6 +78,16 @@ def check_loaded(model: Any, told: Mapping[str, Any], left_out: Unreported, who:
             hint="its config.json needs its quantization_config; or take the model in another number format",
         )
     return unread(unknown) + _unknown(parameters, model, left_out)
+
+
+def _wrapping(missing: Iterable[str], unexpected: Iterable[str]) -> str:
+    """What stands before the names of all missing weights in the files; empty where there is no such thing.
+
+    torch's parallel and compiled modules write it, and PEFT.
+    """
+    lacking = sorted(missing)
+    found = (name.removesuffix(lacking[0]) for name in unexpected if name.endswith(f".{lacking[0]}"))
+    return next((prefix for prefix in found if {prefix + name for name in lacking} <= {*unexpected}), "")
 
 
 def _unknown(parameters: Iterable[str], model: Any, left_out: Unreported) -> list[str]:

@@ -19,7 +19,7 @@ import numpy as np
 from unisono.backends.base import ModelSource, Progress
 from unisono.backends.gguf import GgufFile
 from unisono.backends.gguf_parts import check_layers, read_gguf, refuse_other_kinds_of_model
-from unisono.backends.gguf_table import read_table
+from unisono.backends.gguf_tokens import read_table
 from unisono.backends.transformers.failures import LLAMACPP_HINT
 from unisono.backends.transformers.gguf_config import check_stated
 from unisono.backends.transformers.tokenizer import JsonTokenizer
@@ -29,11 +29,12 @@ from unisono.errors import ModelCorrupt, ModelUnsupported
 from unisono.user_files import open_plain
 from unisono.vocab.tokenizer import TokenTable
 
-FORMAT = 5
+FORMAT = 6
 """Increment when the result of a conversion changes, or how it is kept.
 
 Those of format 1 were not checked for missing weights, those of format 2 had not all that the file says of positions,
-those of format 3 had no seal, those of format 4 lacked numbers of the file.
+those of format 3 had no seal, those of format 4 lacked numbers of the file, those of format 5 took control tokens for
+text where the file did.
 """
 CONTENT = "content.json"
 ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}

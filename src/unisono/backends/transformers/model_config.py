@@ -23,6 +23,8 @@ HYBRID = ("hybrid", "hybrid_sliding")
 SLIDING = ("sliding_attention", "hybrid_sliding")
 FORGETFUL = ("moe", "mlp")
 """Layers that remember nothing."""
+DRAFTING = ("Eagle", "EAGLE", "Medusa", "Speculator", "DFlash")
+"""Parts of the names of architectures that are no model by themselves."""
 LANGUAGE_HEADS = ("CausalLM", "LMHead", "ConditionalGeneration")
 SPLITS = (
     "its tokenizer_config.json says split_special_tokens, with which transformers reads the control tokens of its chat "
@@ -34,8 +36,13 @@ RESHAPING: Mapping[str, tuple[object, ...]] = {
     "stop_strings": (None, [], ""),
     **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias"), (None, [], {})),
     **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"), (None,)),
+    "guidance_scale": (None, 1),
+    "token_healing": (None, False),
+    **dict.fromkeys(("watermarking_config", "dola_layers", "force_words_ids", "constraints"), (None, {}, [])),
 }
 """Keys of `generation_config.json` that change greedy texts, and the values that do not."""
+PLAIN_ATTENTION = ("eager", "sdpa")
+"""What computes attention wherever torch runs, with any mask."""
 DEFAULT_CONTEXT = 4096
 """For models without a limit (ALiBi and the like)."""
 
@@ -46,6 +53,17 @@ def without_useless_padding(config: Any) -> None:
     rows, padding = getattr(text, "vocab_size", None), getattr(text, "pad_token_id", None)
     if isinstance(rows, int) and isinstance(padding, int) and not -rows <= padding < rows:
         text.pad_token_id = None
+
+
+def without_habits(config: Any, attention: str | None) -> None:
+    """Take out of a configuration how its author ran the model: what is returned, and kernels that are not here.
+
+    ``attention`` is what the member asks for. Which kernel computes it changes nothing in an attention.
+    """
+    for part in (config, config.get_text_config(decoder=True)):
+        part.return_dict = True
+        if attention is None and getattr(part, "_attn_implementation", None) not in (None, *PLAIN_ATTENTION):
+            part._attn_implementation = None
 
 
 def not_applied(stated: Mapping[str, Any]) -> str:
@@ -117,6 +135,7 @@ def check_weight_shapes(model: Any, folder: Path, who: str) -> None:
 
 def check_language_model(config: Any, model_class: Any, who: str) -> None:
     """Raise a `ModelUnsupported` unless the model generates token by token and its memory can be kept."""
+    _check_no_draft(config, who)
     hint = "use a decoder-only language model (one of transformers' …ForCausalLM)"
     kind = getattr(config, "model_type", "unknown")
     if getattr(config, "is_encoder_decoder", False):
@@ -136,6 +155,18 @@ def check_language_model(config: Any, model_class: Any, who: str) -> None:
         raise ModelUnsupported(
             f"{who} has layers ({', '.join(sorted(odd))}) whose memory of a text can neither be rewound nor kept",
             hint="use a model whose layers have full or sliding-window attention, or states in transformers' cache",
+        )
+
+
+def _check_no_draft(config: Any, who: str) -> None:
+    """Raise a `ModelUnsupported` for what only drafts tokens of another model, from that model's hidden states."""
+    names = list(map(str, getattr(config, "architectures", None) or ()))
+    named = next((name for name in names if any(word in name for word in DRAFTING)), None)
+    if named is not None or getattr(config, "draft_vocab_size", None) is not None:
+        raise ModelUnsupported(
+            f"{who} is a {named or 'model with a draft_vocab_size'}, which drafts tokens for another model and reads "
+            "that model's hidden states",
+            hint="give the model that it drafts for; drafts of unisono are asked for by `speculate`",
         )
 
 

@@ -78,6 +78,7 @@ class ModelFiles:
         with self.errors_told():
             model_config.check_made_of(config, self.request, self.who)
         model_config.without_useless_padding(config)
+        model_config.without_habits(config, self.options.attention)
         if not self._runs_its_code(config):
             known = library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
             with self.errors_told():

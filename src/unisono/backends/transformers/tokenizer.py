@@ -11,11 +11,12 @@ from typing import Any
 import tokenizers
 
 from unisono.backends.model_facts import check_ids
+from unisono.backends.transformers.json_scheme import json_scheme
 from unisono.backends.transformers.native_tokenizer import read_native
-from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported, PromptError, shown
+from unisono.errors import ModelCorrupt, ModelError, PromptError, shown
 from unisono.vocab.pieces import BYTE_TOKEN
 from unisono.vocab.spelling import encode_plain
-from unisono.vocab.tokenizer import Kind, Scheme, Tokenizer, TokenTable
+from unisono.vocab.tokenizer import Kind, Tokenizer, TokenTable
 
 EXACT_NORMALIZERS = frozenset({"ByteLevel"})
 """Lossless normalizers. Replacing a space by ``▁`` is also allowed."""
@@ -155,30 +156,6 @@ def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], **fa
     return TokenTable(scheme=scheme, family=family, texts=tuple(texts), kinds=tuple(kinds), **facts)
 
 
-def json_scheme(content: Mapping[str, Any]) -> tuple[Scheme, str]:
-    """The scheme and family of a `tokenizer.json`. Raises a `ModelUnsupported` if its tokens do not spell bytes."""
-    model = content.get("model") or {}
-    kind = model.get("type") or ("BPE" if "merges" in model else "unknown")
-    marked = model.get("end_of_word_suffix") or model.get("continuing_subword_prefix")
-    if kind not in ("BPE", "Unigram") or marked:
-        reason = f"BPE with word marks {marked!r}" if kind in ("BPE", "Unigram") else kind
-        raise ModelUnsupported(
-            f"its tokenizer is of the kind {reason}, which splits text into words and loses the spaces between",
-            hint="use a model with a byte-level BPE, SentencePiece or tiktoken tokenizer",
-        )
-    parts = _parts(content)
-    kinds = {part.get("type") for part in parts}
-    if "ByteLevel" in kinds:
-        return "byte-level", f"byte-level {kind}"
-    spaced = "Metaspace" in kinds or "▁" in json.dumps(parts, ensure_ascii=False)
-    if spaced or "ByteFallback" in kinds or model.get("byte_fallback"):
-        return "sentencepiece", "SentencePiece BPE" if kind == "BPE" else "Unigram"
-    raise ModelUnsupported(
-        f"its tokenizer, a {kind} without a byte alphabet or '▁', does not say how tokens spell bytes",
-        hint="use a model with a byte-level BPE, SentencePiece or tiktoken tokenizer",
-    )
-
-
 def opening_of(whole: list[int], body: list[int]) -> list[int]:
     """The ids that a tokenizer adds before a text; ``body`` is the same text without additions."""
     for start in range(len(whole) - len(body) + 1):
@@ -210,14 +187,6 @@ def is_panic(error: BaseException) -> bool:
 
 def _said(error: BaseException) -> str:
     return " ".join(str(error).split())[:WORDS]
-
-
-def _parts(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = [content.get(key) or {} for key in ("normalizer", "pre_tokenizer", "decoder")]
-    for part in found:  # which grows
-        for key in ("normalizers", "pretokenizers", "decoders"):
-            found += part.get(key) or ()
-    return [part for part in found if part.get("type") not in (None, "Sequence")]
 
 
 def _unknown_ids(model: Mapping[str, Any]) -> list[int]:
