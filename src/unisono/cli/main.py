@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from unisono.cli.console import DEBUG_KEY, say, say_error
+from unisono.cli.flags import PLAIN
 from unisono.errors import OldNameWarning, UnisonoError
 
 INTERRUPTED = 130
@@ -46,6 +47,11 @@ class Verbs(TyperGroup):
         name, found, rest = super().resolve_command(ctx, args)
         return name, found and load_verb(str(name)), rest
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Every verb with its whole help, where Typer would cut it after a line."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self.commands[name].help or "") for name in self.list_commands(ctx)])
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -59,9 +65,9 @@ app = typer.Typer(
     cls=Verbs,
     help="Several large language models, with different tokenizers, write one text together.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    **PLAIN,
 )
 for _name, _help in VERBS.items():
     app.command(_name, help=_help)(lambda: None)  # what the list of verbs shows
