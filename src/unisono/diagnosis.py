@@ -174,7 +174,7 @@ def _member_warnings(member: MemberDiagnosis, *, is_first: bool, alone: bool, lo
     if member.templates and DEFAULT not in member.templates:
         yield (
             f"{name} has the chat templates {', '.join(member.templates)} and none of them is the default: "
-            "name one in the spec (chat_template: …)"
+            "name one in the ensemble file (chat_template: …)"
         )
     if is_first:
         yield from (f"{name}: {warning}" for warning in member.facts.warnings)

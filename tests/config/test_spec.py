@@ -247,11 +247,11 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_and_an_unreadable_one_are_named(tmp_path: Path) -> None:
-    assert "there is no spec file" in problem(tmp_path / "none.yaml")
+    assert "there is no ensemble file" in problem(tmp_path / "none.yaml")
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
-    assert "cannot read the spec file" in problem(binary)
-    assert "cannot read the spec file" in problem(tmp_path)
+    assert "cannot read the ensemble file" in problem(binary)
+    assert "cannot read the ensemble file" in problem(tmp_path)
 
 
 @pytest.mark.parametrize(

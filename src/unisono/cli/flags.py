@@ -58,10 +58,10 @@ class Verb(TyperCommand):
 
     def _no_place(self, words: list[str], ctx: Any) -> SpecError:
         places = [str(each.metavar) for each in self.get_params(ctx) if each.param_type_name == "argument"]
-        quote, look = "quote a text of several words: 'Why is the sky blue?'", f"{ctx.command_path} -h lists what may"
+        verb, takes = ctx.command_path, " and ".join(places) or "flags"
         return SpecError(
-            f"{shown(' '.join(words))} cannot stand here: {ctx.command_path} takes {' and '.join(places) or 'flags'}",
-            hint=quote if "TEXT" in places else look,
+            f"{verb} takes {takes} alone: {shown(' '.join(words))} cannot stand here",
+            hint="quote a text of several words: 'Why is it?'" if "TEXT" in places else f"{verb} -h lists what can",
         )
 
 
