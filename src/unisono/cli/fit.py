@@ -120,6 +120,7 @@ def _references(flags: FitFlags) -> tuple[list[Task], list[Reference], list[Fitt
     names = task_names(flags.tasks or "")
     limit = LIMIT if flags.limit is None else flags.limit
     tasks = load_tasks(names, data=flags.data, limit=limit, last=True, shots=flags.shots, chat=flags.chat)
+    flags.say_halves(tasks, limit)
     return tasks, references_of(tasks), fitted_on(tasks)
 
 
