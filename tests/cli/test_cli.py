@@ -383,7 +383,8 @@ def test_small_slips_are_told_with_their_place_and_way_out(run: Run, duo: Path, 
 
 def test_malformed_lines_are_answered_where_they_stand(run: Run, duo: Path, tmp_path: Path) -> None:
     rows = ({"id": 1, "prompt": "Together"}, "nonsense", {"id": 3, "prompt": "Together"}, {"id": 4})
-    shown = run("run", duo, "--prompts", jsonl(tmp_path / "in.jsonl", *rows), "--max-new-tokens", 2, "-q")
+    shown = run("run", duo, "--prompts", jsonl(tmp_path / "in.jsonl", *rows), "--max-new-tokens", 2)
+    assert "4 of 4" in shown.err
     assert [(row["id"], "error" in row) for row in shown.lines()] == [(1, False), (None, True), (3, False), (4, True)]
 
 

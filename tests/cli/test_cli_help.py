@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from support.command_line import Run
+from unisono.cli.answers import ShownText
+from unisono.cli.console import Talk
 from unisono.cli.main import VERBS, load_verb
 
 OWN = sorted(set(VERBS) - {"lm-eval", "member"})
@@ -70,6 +74,27 @@ def test_words_that_a_verb_does_not_take_are_named_with_the_way_out(
     assert (shown.code, shown.out) == (2, "")
     assert problem in shown.err
     assert way_out in shown.err
+
+
+def test_what_is_logged_within_a_text_on_a_terminal_begins_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show, talk = ShownText(), Talk()
+    warning = logging.makeLogRecord({"msg": "member %r is slow", "args": ("smol",)})
+    for is_terminal, told in (
+        (False, "unisono: member 'smol' is slow\n"),
+        (True, "\nunisono: member 'smol' is slow\n"),
+    ):
+        for stream in (sys.stdout, sys.stderr):
+            monkeypatch.setattr(stream, "isatty", lambda told=is_terminal: told)
+        show("answer", "The river")
+        talk.emit(warning)
+        assert capsys.readouterr() == ("The river", told)
+        talk.emit(warning)
+        show("answer", " Nile")
+        show.end()
+        talk.emit(warning)
+        assert capsys.readouterr() == (" Nile\n", "unisono: member 'smol' is slow\n" * 2)
 
 
 def test_a_text_in_place_of_the_ensemble_is_refused_before_stdin_is_read(run: Run, duo: Path) -> None:

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from unisono.cli.console import DEBUG_KEY, say, say_error
+from unisono.cli.console import DEBUG_KEY, Talk, say, say_error
 from unisono.cli.flags import PLAIN
 from unisono.errors import OldNameWarning, UnisonoError
 
@@ -147,10 +147,8 @@ def _mend_streams() -> None:
 def _show_warnings() -> None:
     """Show our own warnings on stderr, each old name once; those of libraries are not the user's affair."""
     logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)  # "Retrying in 8s": our error says why
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("unisono: %(message)s"))
     log = logging.getLogger("unisono")
-    log.handlers[:] = [handler]
+    log.handlers[:] = [Talk()]
     show, told = warnings.showwarning, set[str]()
 
     def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

@@ -274,7 +274,9 @@ def load_spec(source: Source, *, again: bool = False) -> EnsembleSpec:
 def _validate(data: Any, source: str, places: Places, folder: Path) -> EnsembleSpec:
     if not isinstance(data, dict):
         raise SpecError(
-            f"{source}: a spec is a mapping with the key 'members', not {shown(data)}",
+            f"{source} is empty"
+            if data is None
+            else f"{source}: a spec is a mapping with the key 'members', not {shown(data)}",
             hint="begin the file with 'members:' and a list of members, each with a name and a model",
         )
     data, old_names = _renamed({key: value for key, value in data.items() if not _is_own(key)}, places)
