@@ -35,7 +35,7 @@ class Verb(TyperCommand):
             if (row := parameter.get_help_record(ctx)) is None:
                 continue
             if parameter.param_type_name == "argument":
-                sections["Arguments"].append((parameter.metavar, row[1]))
+                sections["Arguments"].append((str(parameter.metavar), row[1]))
             else:
                 sections.setdefault(getattr(parameter, "rich_help_panel", None) or "Options", []).append(row)
         for title, rows in sections.items():
