@@ -243,7 +243,7 @@ def test_members_may_share_weights_and_have_words_of_their_own() -> None:
 
 def test_what_is_no_mapping_is_refused(tmp_path: Path) -> None:
     assert "a spec is a mapping" in problem(write(tmp_path, "- just\n- a list\n"))
-    assert "spec.yaml is empty" in problem(write(tmp_path, ""))
+    assert "duo.yaml is empty" in problem(write(tmp_path, ""))
 
 
 def test_a_missing_file_and_an_unreadable_one_are_named(tmp_path: Path) -> None:
