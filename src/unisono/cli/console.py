@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unisono.errors import UnisonoError
 
@@ -70,6 +70,8 @@ def say_error(error: UnisonoError) -> None:
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 DEBUG_KEY = "UNISONO_DEBUG"
 """With this set in the environment, errors are raised with where they happened."""
+PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None}
+"""Settings of a Typer whose help is plain text: in Rich's tables, long names of flags are cut off at 80 columns."""
 WIDE = 160
 SECONDS_A_LINE = 60
 SECONDS_UNTIL_TOLD = 2

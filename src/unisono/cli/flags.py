@@ -12,14 +12,13 @@ import typer
 from typer.core import TyperCommand
 from typer.models import ParameterInfo
 
+from unisono.cli.console import PLAIN
 from unisono.config.compact import renamed
 from unisono.errors import SpecError, deprecated, shown
 
 T = TypeVar("T")
 VALUES = {int: "N", float: "NUMBER", str: "TEXT", Path: "PATH"}
 """What stands for the value of a flag in the help, where the flag gives no word of its own."""
-PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None}
-"""Settings of a Typer whose help is plain text: in Rich's tables, long names of flags are cut off at 80 columns."""
 
 
 class Verb(TyperCommand):

@@ -14,8 +14,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from unisono.cli.console import DEBUG_KEY, Talk, say, say_error
-from unisono.cli.flags import PLAIN
+from unisono.cli.console import DEBUG_KEY, PLAIN, Talk, say, say_error
 from unisono.errors import OldNameWarning, UnisonoError
 
 INTERRUPTED = 130

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unisono.cli.console import each_once, say
-from unisono.cli.flags import PLAIN, Verb, name_values, optional, takes_flags
+from unisono.cli.console import PLAIN, each_once, say
+from unisono.cli.flags import Verb, name_values, optional, takes_flags
 from unisono.errors import SpecError
 from unisono.server.limits import ServerLimits
 
