@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 
@@ -13,7 +13,7 @@ from unisono.build import Prepared
 from unisono.chat.template import DEFAULT
 from unisono.config.method import Method
 from unisono.member_diagnosis import MemberDiagnosis, diagnose_member
-from unisono.members import PreparedMember, words_beyond, words_uncased
+from unisono.members import PreparedMember, Wanted, words_beyond, words_uncased
 
 LOW_SHARE = 0.6
 """Below this share of common pieces in ordinary text, members often have to spell each other's words."""
@@ -86,6 +86,7 @@ def diagnose(prepared: Prepared, *, loaded: bool = False) -> Diagnosis:
             *_warnings(members, share, loaded),
             *_failed_checks(prepared),
             *_same_members(prepared),
+            *_models_loaded_again(prepared),
             *_memory_warning(members, memory, host),
         ),
     )
@@ -174,7 +175,7 @@ def _member_warnings(member: MemberDiagnosis, *, is_first: bool, alone: bool, lo
     if member.templates and DEFAULT not in member.templates:
         yield (
             f"{name} has the chat templates {', '.join(member.templates)} and none of them is the default: "
-            "name one in the spec (chat_template: …)"
+            "name one in the ensemble file (chat_template: …)"
         )
     if is_first:
         yield from (f"{name}: {warning}" for warning in member.facts.warnings)
@@ -218,9 +219,10 @@ def _failed_checks(prepared: Prepared) -> Iterator[str]:
 
 
 def _same_members(prepared: Prepared) -> Iterator[str]:
-    groups: dict[tuple[str | None, ...], list[str]] = {}
-    for spec in (member.spec for member in prepared.members):
-        key = spec.owner, spec.adapter, spec.chat_template, spec.system, spec.prefix
+    groups: dict[tuple[Hashable, ...], list[str]] = {}
+    for member in prepared.members:
+        spec = member.spec
+        key = _model_of(member), spec.adapter, spec.chat_template, spec.system, spec.prefix
         groups.setdefault(key, []).append(spec.name)
     for names in groups.values():
         if len(names) > 1:
@@ -228,6 +230,26 @@ def _same_members(prepared: Prepared) -> Iterator[str]:
                 f"{' and '.join(names)} are the same: give each a system, a prefix, a chat_template or an adapter of "
                 "its own, or make them one member with the sum of their weights"
             )
+
+
+def _models_loaded_again(prepared: Prepared) -> Iterator[str]:
+    """Members that name one model with the same settings, each with weights of its own."""
+    owners: dict[Hashable, dict[str, None]] = {}
+    for member in prepared.members:
+        owners.setdefault(_model_of(member), {})[member.owner.name] = None
+    for first, *others in owners.values():
+        if others:
+            yield (
+                f"{' and '.join((first, *others))} load the same model {len(others) + 1} times: write "
+                f"share_weights_with: {first} in place of the model of {' and '.join(others)}, and it is loaded once"
+            )
+
+
+def _model_of(member: PreparedMember) -> Hashable:
+    """The model of a member and how it is run; one elsewhere is known by its name alone."""
+    if member.source.kind in ("endpoint", "ray"):
+        return member.owner.name
+    return Wanted(owner=member.owner, backend=member.backend, source=member.source, slots=1).alike
 
 
 def _memory_warning(members: tuple[MemberDiagnosis, ...], needed: int, host: int | None) -> Iterator[str]:

@@ -50,7 +50,7 @@ def test_what_is_only_in_the_current_folder_is_not_taken_for_a_model_of_the_hub(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelNotFound, match="but is in the current folder") as refused:
         find_model(member(model=name), tmp_path / "specs", quiet)
-    assert "relative paths are taken from the folder of the spec" in (refused.value.hint or "")
+    assert "relative paths are taken from the folder of the ensemble file" in (refused.value.hint or "")
 
 
 def test_a_model_is_a_folder_a_file_or_a_hub_id(tmp_path: Path) -> None:

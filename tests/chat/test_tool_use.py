@@ -94,7 +94,7 @@ def test_what_a_template_would_leave_out_is_refused_by_member_and_field(
 ) -> None:
     with pytest.raises(PromptError, match=problem) as caught:
         knowing(template).encode(Prompt(messages=messages, tools=tools))
-    assert "chat_template in the spec" in str(caught.value.hint)
+    assert "chat_template in the ensemble file" in str(caught.value.hint)
 
 
 def test_a_name_is_read_where_the_template_writes_it() -> None:

@@ -159,7 +159,7 @@ def test_answers_are_not_overwritten_unless_asked(run: Run, duo: Path, tmp_path:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (("run", "none.yaml", "x"), "there is no spec file 'none.yaml'"),
+        (("run", "none.yaml", "x"), "there is no ensemble file 'none.yaml'"),
         (("run", "{duo}", "x", "--max-new-tokens", "0"), "max_new_tokens is 0"),
         (("run", "{duo}", "x", "--stop", ""), "a stop string is empty"),
         (("run", "{duo}", ""), "the prompt is empty"),
@@ -175,8 +175,8 @@ def test_answers_are_not_overwritten_unless_asked(run: Run, duo: Path, tmp_path:
         (("run", "{duo}", "--prompts", "{duo}"), "are no JSON lines: line 1: not JSON"),
         (("run", "{duo}", "--prompts", "{duo}", "--resume"), "--resume needs --out"),
         (("run", "{duo}", "--prompts", "{duo}", "--out", "f", "--resume", "--overwrite"), "contradict"),
-        (("doctor", "none.yaml"), "there is no spec file"),
-        (("bench", "none.yaml"), "there is no spec file"),
+        (("doctor", "none.yaml"), "there is no ensemble file"),
+        (("bench", "none.yaml"), "there is no ensemble file"),
     ],
 )
 def test_bad_input_is_named_and_no_traceback_is_shown(
@@ -383,7 +383,8 @@ def test_small_slips_are_told_with_their_place_and_way_out(run: Run, duo: Path, 
 
 def test_malformed_lines_are_answered_where_they_stand(run: Run, duo: Path, tmp_path: Path) -> None:
     rows = ({"id": 1, "prompt": "Together"}, "nonsense", {"id": 3, "prompt": "Together"}, {"id": 4})
-    shown = run("run", duo, "--prompts", jsonl(tmp_path / "in.jsonl", *rows), "--max-new-tokens", 2, "-q")
+    shown = run("run", duo, "--prompts", jsonl(tmp_path / "in.jsonl", *rows), "--max-new-tokens", 2)
+    assert "4 of 4" in shown.err
     assert [(row["id"], "error" in row) for row in shown.lines()] == [(1, False), (None, True), (3, False), (4, True)]
 
 

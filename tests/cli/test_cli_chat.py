@@ -44,7 +44,7 @@ def test_a_line_that_cannot_be_answered_is_said_and_stops_no_other(run: Run, pai
     shown = run("chat", pair, "-q", stdin=b"/gait always\ncaf\xe9\n/gate never\nHi\n")
     assert shown.code == 2
     assert shown.out == ANSWERS["Hi"] + "\n"
-    assert "there is no command '/gait'; did you mean 'gate'?" in shown.err
+    assert "there is no command '/gait'; did you mean '/gate'?" in shown.err
     assert "line 2 of stdin is not UTF-8" in shown.err
     assert "unknown gate 'never'" in shown.err
 

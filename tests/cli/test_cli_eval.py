@@ -93,7 +93,7 @@ def test_an_ensemble_is_asked_beside_its_members_and_its_variants(
         (("--tasks", "arc_easy", "--variant", "lead=z"), "the lead 'z' is not a member", "a, b"),
         (("--tasks", "arc_easy", "--variant", "combine=mean", "--variant", "combine=mean"), "two systems", ""),
         (("--tasks", "arc_easy", "--baseline", "majorite"), "unknown baseline 'majorite'", ""),
-        (("--tasks", "arc_easy", "--variant", "other.yaml"), "there is no spec file 'other.yaml'", ""),
+        (("--tasks", "arc_easy", "--variant", "other.yaml"), "there is no ensemble file 'other.yaml'", ""),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_a_way_out(

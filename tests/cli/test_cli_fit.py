@@ -310,12 +310,14 @@ def test_answers_that_cannot_be_fitted_on_are_named(
 
 def test_what_cannot_be_fitted_is_named(run: Run, duo: Path, answers: Path, data: Path, here: Path) -> None:
     words = ("--prompts", answers, "-q")
-    assert "neither --tasks and --prompts given" in run("fit", duo).err
-    assert "both --tasks and --prompts given" in run("fit", duo, *words, "--tasks", "piqa").err
+    assert "neither --tasks nor --prompts is given" in run("fit", duo).err
+    assert "both --tasks and --prompts are given" in run("fit", duo, *words, "--tasks", "piqa").err
     assert "--out is" in run("fit", duo, *words, "--out", duo).err
     assert "the rule 'max' cannot be fitted" in run("fit", duo, *words, "--rule", "max").err
     shown = run("fit", duo, "--tasks", "piqa", "--data", data, "--limit", 5, "--calibrate", "-q")
     assert "there are 5 reference answers" in shown.err
+    halved = run("fit", duo, "--tasks", "piqa", "--data", data).err
+    assert "piqa: 6 questions, half of those that there are\nunisono: there are 6 reference answers" in halved
     before = duo.read_text()
     duo.write_text(before + "sampling: {member_top_k: 3, member_temperature: 0.5, top_p: 0.9, temperature: 1}\n")
     assert "sampling has member_temperature, member_top_k, which is no part" in run("fit", duo, *words).err

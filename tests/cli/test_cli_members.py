@@ -139,8 +139,8 @@ def test_words_that_name_no_model_and_no_file_are_the_text(text: str) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (("run", f"{LONG}.yaml", "Hello"), "cannot read the spec file"),
-        (("run", f"mdels/{LONG}.yaml", "Hello"), "there is no spec file"),
+        (("run", f"{LONG}.yaml", "Hello"), "cannot read the ensemble file"),
+        (("run", f"mdels/{LONG}.yaml", "Hello"), "there is no ensemble file"),
         (("run", *MEMBERS, "Hello", "--save", f"{LONG}.yaml"), "cannot write"),
         (("run", "-m", f"a={LONG}", "Hello"), "cannot be looked up: "),
         (("run", "-m", f"~nobody/{LONG} x", "Hello"), "there is no model"),

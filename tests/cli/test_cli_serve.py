@@ -36,7 +36,7 @@ from unisono.server import launch
         (("duo.yaml", "--replicas", "2"), "--replicas is 2 without --ray"),
         (("duo.yaml", "--ray", "--port", "0"), "--port is 0 with --ray"),
         (("duo.yaml", "--ray", "--max-connections", "9"), "the limit connections cannot be kept with --ray"),
-        (("nowhere.yaml",), "there is no spec file"),
+        (("nowhere.yaml",), "there is no ensemble file"),
         (("lost.yaml", "--port", "0"), "there is no fake model 'lost'"),
     ],
 )

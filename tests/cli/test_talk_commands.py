@@ -88,7 +88,7 @@ def test_settings_are_shown_changed_and_taken_back(commands: Commands) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("/hlep", "did you mean 'help'"),
+        ("/hlep", "did you mean '/help'"),
         ("/", "there is no command '/'"),
         ("/usr/bin/python", "there is no command"),
         ("/gate sometimes", "unknown gate 'sometimes'"),

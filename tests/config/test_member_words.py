@@ -133,7 +133,7 @@ def test_a_wrong_path_suggests_the_files_that_are_there(tmp_path: Path, monkeypa
     ):
         with pytest.raises(SpecError) as caught:
             load_spec(path)
-        assert f"there is no spec file {path!r}; {meant}" in caught.value.message
+        assert f"there is no ensemble file {path!r}; {meant}" in caught.value.message
     with pytest.raises(SpecError) as caught:
         load_spec("samples/other.yaml")
     assert caught.value.hint == (

@@ -244,15 +244,15 @@ def test_members_may_share_weights_and_have_words_of_their_own() -> None:
 
 def test_what_is_no_mapping_is_refused(tmp_path: Path) -> None:
     assert "a spec is a mapping" in problem(write(tmp_path, "- just\n- a list\n"))
-    assert "a spec is a mapping" in problem(write(tmp_path, ""))
+    assert "duo.yaml is empty" in problem(write(tmp_path, ""))
 
 
 def test_a_missing_file_and_an_unreadable_one_are_named(tmp_path: Path) -> None:
-    assert "there is no spec file" in problem(tmp_path / "none.yaml")
+    assert "there is no ensemble file" in problem(tmp_path / "none.yaml")
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
-    assert "cannot read the spec file" in problem(binary)
-    assert "cannot read the spec file" in problem(tmp_path)
+    assert "cannot read the ensemble file" in problem(binary)
+    assert "cannot read the ensemble file" in problem(tmp_path)
 
 
 @pytest.mark.parametrize(

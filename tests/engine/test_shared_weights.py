@@ -423,6 +423,19 @@ def test_doctor_warns_of_members_that_are_the_same_and_of_words_that_a_template_
     assert shown.count("the same whatever") == 0
 
 
+def test_doctor_warns_of_a_model_that_is_loaded_again_for_another_member(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "again.yaml"
+    path.write_text(
+        "members:\n  - {name: a, model: 'fake:a'}\n  - {name: twin, model: 'fake:a', weight: 2}\n"
+        "  - {name: brief, model: 'fake:a', system: Be brief.}\n"
+        "  - {name: b, model: 'fake:b'}\n"
+    )
+    found = run("doctor", path, "-q")
+    shown = " ".join(found.out.split())
+    assert "a and twin are the same" in shown, found.err
+    assert "a and twin and brief load the same model 3 times: write share_weights_with: a in place of" in shown
+
+
 def test_a_wrong_share_is_refused_before_anything_is_looked_up() -> None:
     with pytest.raises(SpecError, match=r"share_weights_with is 'aa': there is no such member; did you mean 'a'"):
         load(A, {"name": "b", "share_weights_with": "aa"})

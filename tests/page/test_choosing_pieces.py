@@ -82,6 +82,20 @@ def test_keys_follow_the_direction_of_the_text(served: ServedPage, page: Any) ->
         assert served.where == where
 
 
+def test_each_line_has_the_direction_of_its_own_letters(served: ServedPage, page: Any) -> None:
+    pieces = ("שלום", ".", "\n1 ", "Hello", ".")
+    served.answer = lambda _request: streamed([step(piece.encode()) for piece in pieces])
+    served.open()
+    served.send("Hello")
+    page.locator(".text").focus()
+    spans = [page.locator(f".piece >> nth={place}").bounding_box() for place in range(len(pieces))]
+    assert spans[1]["x"] < spans[0]["x"]
+    assert spans[3]["x"] < spans[4]["x"] < spans[1]["x"]
+    for key, where in (("ArrowLeft", "piece 2"), ("ArrowLeft", "piece 3"), ("ArrowRight", "piece 4")):
+        page.keyboard.press(key)
+        assert served.where == where
+
+
 def test_a_branch_asks_what_its_parent_asked(served: ServedPage, page: Any) -> None:
     served.open()
     page.locator("#settings summary").click()

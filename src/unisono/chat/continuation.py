@@ -47,6 +47,7 @@ def up_to_mark(name: str, rendered: str, mark: str, marked: str) -> str:
     if not found or not before.endswith(content):
         raise PromptError(
             f"member {name!r} cannot continue the last message: its chat template does not write it as it is",
-            hint="leave continue_final_message out, or give the member a chat_template in the spec that writes it",
+            hint="leave continue_final_message out, or give the member a chat_template in the ensemble file that "
+            "writes it",
         )
     return before

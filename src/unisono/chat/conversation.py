@@ -66,7 +66,7 @@ def check_conversation(
     if not template.fits(with_tools=tools is not None):
         raise PromptError(
             f"member {name!r} has the chat templates {', '.join(template.names)}, and none is the default",
-            hint=f"name one in the spec: chat_template: {template.names[0]}",
+            hint=f"name one in the ensemble file: chat_template: {template.names[0]}",
         )
     check_messages(messages)
     _check_known(name, template, messages, tools)
@@ -141,7 +141,7 @@ def check_rows(name: str, table: TokenTable, controls: Iterable[int]) -> None:
 def _unread(name: str, field: str, words: str) -> PromptError:
     return PromptError(
         f"member {name!r} cannot read {field}: its chat template {words}",
-        hint="leave that out, or give the member a chat_template in the spec that writes it",
+        hint="leave that out, or give the member a chat_template in the ensemble file that writes it",
     )
 
 

@@ -249,8 +249,8 @@ class PromptEncoder:
                 why = "its model's own is not valid, as its loading says"
             raise PromptError(
                 f"member {self.name!r} has no chat template: {why}",
-                hint="give it one in the spec (chat_template: plain is one of questions and answers; after -m, "
-                "'MODEL chat_template:plain'), or ask in plain text: run --raw, eval without --chat",
+                hint="give it one in the ensemble file (chat_template: plain is one of questions and answers; "
+                "after -m, 'MODEL chat_template:plain'), or ask in plain text: run --raw, eval without --chat",
             )
         return self.template
 
@@ -272,7 +272,8 @@ class PromptEncoder:
             own = "" if self.system is None else "; if it knows no system message, let the member have a prefix instead"
             raise PromptError(
                 f"the chat template of member {self.name!r} refuses these messages: {failure}",
-                hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
+                hint="change the messages, or give the member another template in the ensemble file (chat_template: …)"
+                + own,
             ) from failure
         with_tools = tools is not None
         check_asked(self.name, template, given.messages, with_tools=with_tools)

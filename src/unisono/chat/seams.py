@@ -58,7 +58,7 @@ class Seams:
         except FormUnknown as unknown:
             raise PromptError(
                 f"no calls can be written as member {self._name!r} writes them: {unknown}",
-                hint="make another member the lead, or give this one a chat_template in the spec",
+                hint="make another member the lead, or give this one a chat_template in the ensemble file",
             ) from unknown
 
     @cached_property

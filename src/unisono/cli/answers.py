@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 from unisono.cli.coloured import Painter, colours
-from unisono.cli.console import harmless, murmur, say
+from unisono.cli.console import TEXT_LINE, harmless, murmur, say
 from unisono.records import Part
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class PaintedText:
         stream = self._streams[part]
         stream.write(self._painter.paint(part, text, coloured=colours(stream)))
         stream.flush()
+        TEXT_LINE.follow(text)
 
     def end(self) -> None:
         """End the line, and print the table."""
@@ -76,11 +77,13 @@ class PaintedText:
         stream = self._streams[self._part]
         stream.write(self._painter.end(self._part, coloured=colours(stream)) + after)
         stream.flush()
+        TEXT_LINE.follow(after)
 
 
 def _write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
+    TEXT_LINE.follow(text)
 
 
 def say_away(generation: Generation) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from unisono.errors import UnisonoError
 
@@ -18,8 +20,32 @@ if TYPE_CHECKING:
     from unisono.members import Report
 
 
+@dataclass
+class TextLine:
+    """The line of a text that is being shown: talk on the same terminal begins a line of its own."""
+
+    is_open: bool = False
+
+    def follow(self, text: str) -> None:
+        if text:
+            self.is_open = not text.endswith("\n")
+
+
+TEXT_LINE = TextLine()
+
+
 def say(words: str) -> None:
+    if TEXT_LINE.is_open and not words.startswith("\n") and sys.stdout.isatty() and sys.stderr.isatty():
+        words = "\n" + words
+    TEXT_LINE.is_open = False
     print(harmless(words), file=sys.stderr, flush=True)
+
+
+class Talk(logging.Handler):
+    """Says what is logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"unisono: {record.getMessage()}")
 
 
 def murmur(text: str) -> None:
@@ -27,6 +53,7 @@ def murmur(text: str) -> None:
     safe = harmless(text) if sys.stderr.isatty() else text
     dims = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     print(f"\x1b[2m{safe}\x1b[0m" if dims else safe, end="", file=sys.stderr, flush=True)
+    TEXT_LINE.follow(text)
 
 
 def harmless(text: str) -> str:
@@ -43,6 +70,8 @@ def say_error(error: UnisonoError) -> None:
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 DEBUG_KEY = "UNISONO_DEBUG"
 """With this set in the environment, errors are raised with where they happened."""
+PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None}
+"""Settings of a Typer whose help is plain text: in Rich's tables, long names of flags are cut off at 80 columns."""
 WIDE = 160
 SECONDS_A_LINE = 60
 SECONDS_UNTIL_TOLD = 2

@@ -121,8 +121,8 @@ def _recorded(flags: FitFlags, spec: EnsembleSpec, sources: Sequence[FittedOn]) 
 
 def _references(flags: FitFlags) -> tuple[list[Task], list[Reference], list[FittedOn]]:
     if (flags.tasks is None) == (flags.prompts is None):
-        both = "both" if flags.tasks is not None else "neither"
-        raise SpecError(f"{both} --tasks and --prompts given", hint="give one of them: where the answers are")
+        how = "both --tasks and --prompts are" if flags.tasks is not None else "neither --tasks nor --prompts is"
+        raise SpecError(f"{how} given", hint="give one of them: where the answers are")
     from unisono.evals.analysis.references import fitted_on, read_answers, references_of
 
     if flags.prompts is not None:
@@ -135,6 +135,7 @@ def _references(flags: FitFlags) -> tuple[list[Task], list[Reference], list[Fitt
     names = task_names(flags.tasks or "")
     limit = LIMIT if flags.limit is None else flags.limit
     tasks = load_tasks(names, data=flags.data, limit=limit, last=True, shots=flags.shots, chat=flags.chat)
+    flags.say_halves(tasks, limit)
     return tasks, references_of(tasks), fitted_on(tasks)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 from unisono.cli.console import loading_report
 from unisono.cli.flags import Overwrite, Quiet, optional
 from unisono.cli.method import MethodFlags, say_idle
-from unisono.cli.spec_flags import SpecFlags, read_given, text_beside
+from unisono.cli.spec_flags import SpecFlags, names_file, read_given, text_beside
 from unisono.config.constraint import JSON_SCHEMA, Constraint
 from unisono.errors import PromptError, SpecError
 from unisono.user_files import DOCUMENT, why_unread
@@ -83,6 +84,13 @@ class RunFlags(SpecFlags, MethodFlags):
         self.method = self.changes()
         self.constraint = _read_constraint(self.json_schema, self.constraint_words)
 
+    def check_file(self) -> None:
+        """Raise a `SpecError` where there is no such ensemble file: before a text is read from stdin."""
+        from unisono.config.spec_word import no_such_spec
+
+        if self.spec and names_file(self.spec) and not os.path.lexists(self.spec):
+            raise no_such_spec(Path(self.spec))
+
     def options(self) -> GenerationOptions:
         """What `Ensemble.generate` takes beside the prompt, but for the method."""
         return {
@@ -130,10 +138,14 @@ def _read_constraint(json_schema: Path | None, constraint: str | None) -> Constr
     if constraint is not None:
         raise SpecError("--json-schema does not go with --constraint", hint="a text has one constraint")
     try:
-        return Constraint(JSON_SCHEMA, read_text_file(json_schema, DOCUMENT, "utf-8-sig", named=True))
+        source = read_text_file(json_schema, DOCUMENT, "utf-8-sig", named=True)
     except (OSError, UnicodeDecodeError) as error:
         words = f"the schema {str(json_schema)!r} cannot be read: {why_unread(error)}"
         raise SpecError(words, hint="check the file") from error
+    try:
+        return Constraint(JSON_SCHEMA, source)
+    except SpecError as error:
+        raise SpecError(f"the schema {str(json_schema)!r} is refused: {error.message}", hint=error.hint) from error
 
 
 def read_text(text: str | None) -> str:

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from unisono.cli.console import DEBUG_KEY, say, say_error
+from unisono.cli.console import DEBUG_KEY, PLAIN, Talk, say, say_error
 from unisono.errors import OldNameWarning, UnisonoError
 
 INTERRUPTED = 130
@@ -46,6 +46,11 @@ class Verbs(TyperGroup):
         name, found, rest = super().resolve_command(ctx, args)
         return name, found and load_verb(str(name)), rest
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Every verb with its whole help, where Typer would cut it after a line."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self.commands[name].help or "") for name in self.list_commands(ctx)])
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -59,9 +64,9 @@ app = typer.Typer(
     cls=Verbs,
     help="Several large language models, with different tokenizers, write one text together.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    **PLAIN,
 )
 for _name, _help in VERBS.items():
     app.command(_name, help=_help)(lambda: None)  # what the list of verbs shows
@@ -141,10 +146,8 @@ def _mend_streams() -> None:
 def _show_warnings() -> None:
     """Show our own warnings on stderr, each old name once; those of libraries are not the user's affair."""
     logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)  # "Retrying in 8s": our error says why
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("unisono: %(message)s"))
     log = logging.getLogger("unisono")
-    log.handlers[:] = [handler]
+    log.handlers[:] = [Talk()]
     show, told = warnings.showwarning, set[str]()
 
     def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unisono.cli.console import each_once, say
-from unisono.cli.flags import Verb, optional, takes_flags
+from unisono.cli.console import PLAIN, each_once, say
+from unisono.cli.flags import Verb, name_values, optional, takes_flags
 from unisono.errors import SpecError
 from unisono.server.limits import ServerLimits
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     name="member",
     help="One member of an ensemble by itself, for ensembles on other machines.",
     no_args_is_help=True,
-    add_completion=False,
+    **PLAIN,
 )
 
 
@@ -64,11 +64,12 @@ def options() -> None:
 
 
 @app.command(cls=Verb)
+@name_values
 @takes_flags
 def serve(flags: WorkerFlags) -> None:
     """Serve one member, until SIGTERM or Ctrl-C.
 
-    Another ensemble names the address, and nothing else: {name: gemma, backend: endpoint, url: "http://HOST:PORT"}.
+    Another ensemble names the address, in place of a model: {name: gemma, url: "http://HOST:PORT"}.
     """
     from unisono.server import check_libraries
 

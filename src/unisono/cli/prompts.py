@@ -97,26 +97,30 @@ def run_prompts(prompts: Path, job: RunFlags) -> None:
         say(f"{len(waiting)} lines written{earlier}" + (f"; errors among them: {failed}" if failed else ""))
 
 
-def _write_faulty(faulty: list[_Task], file: FileIO, before: float = math.inf) -> None:
-    """Answer the malformed lines that stand before a line of the file, in its order, each once."""
+def _write_faulty(faulty: list[_Task], file: FileIO, before: float = math.inf) -> int:
+    """Answer the malformed lines that stand before a line of the file, in its order, each once; and count them."""
+    written = 0
     while faulty and faulty[0].number < before:
         task = faulty.pop(0)
         write_line(file, _error_record(task, task.error))
+        written += 1
+    return written
 
 
 def _answer(ensemble: Ensemble, sound: dict[str, _Task], faulty: list[_Task], file: FileIO, quiet: bool) -> int:
     failed = 0
     requests = (task.request for task in sound.values() if task.request is not None)
-    with counting(len(sound), quiet=quiet) as count:
+    with counting(len(sound) + len(faulty), quiet=quiet) as count:
         for request, result in ensemble.generate_batch(requests):
             task = sound[request.id]
-            _write_faulty(faulty, file, task.number)
+            count(_write_faulty(faulty, file, task.number))
             if isinstance(result, Generation):
                 write_line(file, _answer_record(task, result))
             else:
                 write_line(file, _error_record(task, _words(result)))
                 failed += 1
             count()
+        count(_write_faulty(faulty, file))
     return failed
 
 

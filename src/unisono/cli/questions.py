@@ -40,6 +40,12 @@ class QuestionFlags:
         if not self.quiet:
             say(words)
 
+    def say_halves(self, tasks: Sequence[Task], limit: int) -> None:
+        """Say which tasks gave fewer questions than were wanted, as another half is left to evaluate on."""
+        for each in tasks:
+            if len(each.questions) < limit:
+                self.say(f"{each.name}: {len(each.questions)} questions, half of those that there are")
+
     def prepare(self, spec: EnsembleSpec, batch: int = 1) -> ModelPool:
         from unisono.evals.model_pool import ModelPool
 

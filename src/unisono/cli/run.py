@@ -46,6 +46,8 @@ def run(flags: RunFlags) -> None:
             "give a file of prompts, or leave it out",
             {"--out": flags.out, "--resume": flags.resume, "--overwrite": flags.overwrite, "--batch": flags.batch != 1},
         )
+        if text is None:
+            flags.check_file()
         _run_one(read_text(text), flags)
         return
     from unisono.cli.prompts import run_prompts

@@ -20,7 +20,12 @@ _OTHER = "choose another file"
 
 def show(
     trace: Annotated[
-        Path, typer.Argument(help="A file that `unisono run --trace` wrote, or answers with their traces.")
+        Path,
+        typer.Argument(
+            metavar="TRACE",
+            help="A file that `unisono run --trace` wrote, or answers with their traces.",
+            show_default=False,
+        ),
     ],
     html: Annotated[
         Path | None, optional(metavar="FILE", help="Write one file with the page and the trace, and exit.")

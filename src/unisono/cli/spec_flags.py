@@ -117,7 +117,7 @@ def read_given(
 
     if spec is not None and members:
         raise SpecError(f"{spec!r} and -m are both given", hint="give the file, or name all members with -m")
-    if spec is None and not members:
+    if not spec and not members:
         raise SpecError("there is no ensemble", hint=NO_ENSEMBLE)
     found = load_spec(members or spec or "", again=again)
     file = Path(spec) if spec is not None and names_file(spec) else None
@@ -142,7 +142,7 @@ def names_file(spec: str | None) -> bool:
 def text_beside(spec: str | None, members: list[str] | None, text: str | None) -> tuple[str | None, str | None]:
     """The spec and the text where both may stand: behind members, the first word is the text. Raises a `SpecError`."""
     if not members:
-        if spec is None:
+        if not spec:
             raise SpecError("there is no ensemble", hint=NO_ENSEMBLE)
         return spec, text
     if text is not None:

@@ -92,9 +92,7 @@ def _load_tasks(flags: TuneFlags) -> list[Task]:
     flags.say("reading the tasks")
     names = task_names(flags.task)
     tasks = load_tasks(names, data=flags.data, limit=flags.limit, last=True, shots=flags.shots, chat=flags.chat)
-    for each in tasks:
-        if len(each.questions) < flags.limit:
-            flags.say(f"{each.name}: {len(each.questions)} questions, half of those that there are")
+    flags.say_halves(tasks, flags.limit)
     return tasks
 
 

@@ -245,6 +245,8 @@ def load_spec(source: Source, *, again: bool = False) -> EnsembleSpec:
             f"a spec cannot be {shown(source)}",
             hint="give the path of an ensemble file, its content as a mapping, or a list of models",
         )
+    if source == "":
+        raise SpecError("the path of the ensemble file is empty", hint="name an ensemble file, or a model alone")
     if (model := model_alone(source)) is not None:
         return _validate({"members": [member_alone(model)]}, "the model", {}, Path())
     path = Path(source)
@@ -252,14 +254,14 @@ def load_spec(source: Source, *, again: bool = False) -> EnsembleSpec:
         files = sorted(file.name for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
         there = f"; it holds {', '.join(files[:6])}" if files else ""
         raise SpecError(
-            f"cannot read the spec file {str(path)!r}: it is a folder", hint=f"name the ensemble file{there}"
+            f"cannot read the ensemble file {str(path)!r}: it is a folder", hint=f"name the ensemble file{there}"
         )
     try:
         text = read_text(path, SETTINGS, named=not again)
     except FileNotFoundError:
         raise no_such_spec(path) from None
     except (OSError, UnicodeDecodeError) as error:
-        words = f"cannot read the spec file {str(path)!r}: {why_unread(error)}"
+        words = f"cannot read the ensemble file {str(path)!r}: {why_unread(error)}"
         raise SpecError(words, hint="name an ensemble file") from error
     data, places = read_yaml(text, path)
     resolved = path.resolve()  # /dev/stdin and /dev/fd/3 lead to no file where they are pipes
@@ -271,7 +273,9 @@ def load_spec(source: Source, *, again: bool = False) -> EnsembleSpec:
 def _validate(data: Any, source: str, places: Places, folder: Path) -> EnsembleSpec:
     if not isinstance(data, dict):
         raise SpecError(
-            f"{source}: a spec is a mapping with the key 'members', not {shown(data)}",
+            f"{source} is empty"
+            if data is None
+            else f"{source}: a spec is a mapping with the key 'members', not {shown(data)}",
             hint="begin the file with 'members:' and a list of members, each with a name and a model",
         )
     data, old_names = with_new_names({key: value for key, value in data.items() if not is_own(key)}, places)

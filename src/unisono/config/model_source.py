@@ -81,7 +81,7 @@ def find_adapter(spec: MemberSpec, folder: Path, backend: str) -> str | None:
         raise ModelNotFound(f"{subject} cannot be looked up: {error}") from error
     if not is_folder and not is_file:
         raise ModelNotFound(
-            f"{subject} is not at {str(path)!r}", hint="relative paths are taken from the folder of the spec"
+            f"{subject} is not at {str(path)!r}", hint="relative paths are taken from the folder of the ensemble file"
         )
     if is_file is not (backend == "llamacpp"):
         raise ModelUnsupported(
@@ -114,13 +114,13 @@ def _check_hub_id(member: str, name: str, path: Path, folder: Path) -> None:
     if name.endswith(".gguf") or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelNotFound(
             f"{subject}, {str(path)!r}, does not exist",
-            hint="relative paths are taken from the folder of the spec; demo models are written demo:NAME",
+            hint="relative paths are taken from the folder of the ensemble file; demo models are written demo:NAME",
         )
     if os.path.exists(name):  # transformers would read it in place of the hub's model
         raise ModelNotFound(
             f"{subject}, {name!r}, is not in {str(folder)!r}, but is in the current folder",
-            hint="relative paths are taken from the folder of the spec: write the path as seen from there. For the "
-            "hub's model of that name, run unisono in another folder",
+            hint="relative paths are taken from the folder of the ensemble file: write the path as seen from there. "
+            "For the hub's model of that name, run unisono in another folder",
         )
 
 

@@ -52,7 +52,9 @@ def no_such_spec(path: Path) -> SpecError:
         hint = f"check the path of the ensemble file: there is none{beside or ' in this folder'}"
     if "=" in path.name:
         hint = f"-m {str(path)!r} names a member; {hint}"
-    return SpecError(f"there is no spec file {str(path)!r}{_meant(path, there)}", hint=f"{hint}; {_ALONE}")
+    elif re.search(r"\s", str(path)) and not there:
+        hint = f"if this is the text, write the ensemble before it: duo.yaml {str(path)!r}"
+    return SpecError(f"there is no ensemble file {str(path)!r}{_meant(path, there)}", hint=f"{hint}; {_ALONE}")
 
 
 def _meant(path: Path, there: list[str]) -> str:

@@ -117,7 +117,7 @@ def check_length(member: str, length: int, context: int) -> None:
     if length > context:
         raise PromptTooLong(
             f"the prompt has {length} tokens for member {member!r}, more than its context of {context}",
-            hint="shorten the prompt, or raise the member's context in the spec",
+            hint="shorten the prompt, or raise the member's context in the ensemble file",
         )
     if length == 0:
         raise PromptError(

@@ -129,5 +129,5 @@ def _too_long(member: Member) -> PromptError:
     context = member.backend.facts.context
     return PromptError(
         f"prompt and text have more tokens for member {member.name!r} than its context of {context}",
-        hint="shorten the text, or raise the member's context in the spec",
+        hint="shorten the text, or raise the member's context in the ensemble file",
     )

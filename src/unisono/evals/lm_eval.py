@@ -85,7 +85,8 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
         if isinstance(chat_template, str):
             raise SpecError(
                 f"the chat template {shown(chat_template)} cannot be chosen: each member has its own",
-                hint="write --apply_chat_template alone; a member's template stands in the spec (chat_template: …)",
+                hint="write --apply_chat_template alone; a member's template stands in the ensemble file "
+                "(chat_template: …)",
             )
         return self._respondent.templates if chat_template else None
 

@@ -50,7 +50,8 @@ class Arguments:
             if key not in (*_KNOWN, *_OLD):
                 raise SpecError(
                     f"unknown argument {shown(key)}{nearest(key, _KNOWN)}; known: {', '.join(_KNOWN)}",
-                    hint="write --model_args spec=duo.yaml,batch=8,gate=confidence:0.5; devices stand in the spec",
+                    hint="write --model_args spec=duo.yaml,batch=8,gate=confidence:0.5; devices stand in the ensemble "
+                    "file",
                 )
         if "spec" not in given:
             raise SpecError("the argument spec is missing", hint="write --model_args spec=duo.yaml")

@@ -46,7 +46,7 @@ def rolling_windows(engine: Engine, lead: Member, text: str) -> list[tuple[str, 
         if end == start:
             raise PromptError(
                 f"the smallest context, of {engine.context} tokens, holds nothing of a text",
-                hint="raise the members' contexts in the spec",
+                hint="raise the members' contexts in the ensemble file",
             )
         ends.append(end)
     windows = [(part(max(0, start - 1), start), part(start, end)) for start, end in itertools.pairwise(ends)]

@@ -77,7 +77,7 @@ class Commands:
         name = word.removeprefix(SIGN)
         if name not in COMMANDS:
             raise SpecError(
-                f"there is no command {shown(word)}{nearest(name, COMMANDS)}",
+                f"there is no command {shown(word)}{nearest(word, [SIGN + each for each in COMMANDS])}",
                 hint="/help lists them; a question that begins with / is written with //",
             )
         return COMMANDS[name].run(self, rest[0].strip() if rest else "")
@@ -104,7 +104,7 @@ class Commands:
             )
             for member in session.prepared.members
         ]
-        return Effect(table=Table(("member", "model", "weight", "tokens read", "of"), rows, left=2))
+        return Effect(table=Table(("member", "model", "weight", "last prompt", "of"), rows, left=2))
 
     def _system(self, rest: str) -> Effect:
         session = self._session
@@ -199,7 +199,7 @@ def _setting_command(name: str, form: str, words: str) -> Command:
 
 COMMANDS = {
     "help": Command(Commands._help, "show this list"),
-    "members": Command(Commands._members, "show who votes, and how much of each context is read"),
+    "members": Command(Commands._members, "show who votes, and how many tokens of each context the last prompt took"),
     "system": Command(Commands._system, "show or change the system message; off removes it", "[TEXT|off]"),
     "gate": _setting_command("gate", "[GATE]", "show or change when the others are asked, as in /gate confidence:0.5"),
     "combine": _setting_command("combine", "[RULE]", "show or change the rule, as in /combine geometric truncate:10"),

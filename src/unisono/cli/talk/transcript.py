@@ -133,5 +133,5 @@ def _explained(error: ValidationError) -> str:
 def _no_conversation(name: str, why: str) -> SpecError:
     return SpecError(
         f"{name} is not a conversation of unisono chat: {why}",
-        hint="docs/chat.md shows the form; the file was not changed",
+        hint="name a file that /save wrote; this one was not changed",
     )

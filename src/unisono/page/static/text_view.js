@@ -7,6 +7,8 @@ import { carrierOf, heat, kindOf, memberNumber, numberMembers } from "./outcome.
 const BLOCK = 60; // pieces, after which a line end begins the next block
 const LONGEST_BLOCK = 400; // pieces, after which one begins in the middle of a line, which a sign says
 const SHORT = 6; // blocks, up to which all are laid out at once
+const FIRST_LETTER = /[\p{L}\u05be-\u05c6\u200e\u200f]/u;
+const LEFTWARD = /[\u0590-\u08ff\u200f\ufb1d-\ufdff\ufe70-\ufefc\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
 
 export class TextView {
   #variant;
@@ -133,8 +135,15 @@ export class TextView {
     } else this.#move(event);
   }
 
+  // Whether the line of a piece runs to the left, as its first letter says to browsers, too.
+  #runsLeft(place) {
+    const texts = this.#spans.map((span) => span.textContent);
+    const line = texts.slice(0, place + 1).join("").split("\n").pop() + texts.slice(place + 1).join("").split("\n")[0];
+    return LEFTWARD.test(FIRST_LETTER.exec(line)?.[0] ?? "");
+  }
+
   #move(event) {
-    const right = getComputedStyle(this.element).direction === "rtl" ? -1 : 1;
+    const right = this.#runsLeft(this.#chosen ?? 0) ? -1 : 1;
     const steps = { ArrowRight: right, ArrowLeft: -right, ArrowDown: 10, ArrowUp: -10, Home: -Infinity, End: Infinity };
     const by = steps[event.key];
     if (by === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
