@@ -95,6 +95,13 @@ def hollow(folder: Path) -> None:
 
 
 E_DOUBLED: dict[str, Any] = {"type": "Replace", "pattern": {"String": "e"}, "content": "ee"}
+TABLE: dict[str, Any] = {"type": "Precompiled"}
+CROWDED = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "a", "type_id": 0}}] * 10_000 + [{"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {"a": {"id": "a", "ids": [0] * 10_000, "tokens": ["a"] * 10_000}},
+}
 NESTED = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 FOLDERS: dict[str, tuple[Change, str]] = {
     "a billion layers": (edited("config.json", num_hidden_layers=10**9), "num_hidden_layers"),
@@ -132,6 +139,10 @@ FOLDERS: dict[str, tuple[Change, str]] = {
     ),
     "a book before every text": (normalized_by({"type": "Prepend", "prepend": "a" * 10**6}), "times as long"),
     "a normalizer in disguise": (disguised, "times as long"),
+    "a table of characters that is cut short": (normalized_by({**TABLE, "precompiled_charsmap": "AAAA"}), "a table"),
+    "a table of 4 GB": (normalized_by({**TABLE, "precompiled_charsmap": "/////w=="}), "4,294,967,295 bytes"),
+    "a table that leads nowhere": (normalized_by({**TABLE, "precompiled_charsmap": "BAAAAP////8="}), "out of bounds"),
+    "a hundred million tokens about a text": (edited("tokenizer.json", post_processor=CROWDED), "adds 100,000,000"),
     "a template that is no text": (edited("tokenizer_config.json", chat_template={"default": 5}), "is 5, not text"),
     "weights that were never written": (hollow, "were ever written"),
     "a header of 2^63 bytes": (
@@ -180,6 +191,15 @@ def test_what_a_gguf_file_does_not_say_is_not_made_up(
     path = rewrite_gguf(whole, tmp_path / "odd.gguf", metadata={f"llama.{key}": None})
     with pytest.raises(ModelError, match=rf"odd\.gguf does not say llama\.{key}"):
         load(path, backend="transformers")
+
+
+def test_a_file_of_more_tensors_than_models_have_is_refused(
+    tmp_path: Path, sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(sound, tmp_path / "llama")
+    monkeypatch.setattr("unisono.backends.weight_files.MOST_TENSORS", 10)
+    with pytest.raises(ModelError, match=r"model\.safetensors .* tensors, and at most 10 are read"):
+        load(folder)
 
 
 @pytest.mark.parametrize("backend", ["llamacpp", "transformers"])

@@ -11,7 +11,7 @@ import pytest
 
 from support.command_line import Run
 from unisono.cli.coloured import Painter, Style, colours, words_of
-from unisono.cli.console import harmless
+from unisono.cli.console import harmless, print_table, table_console
 from unisono.config.method import Method
 from unisono.records import DraftRecord, GateReading, StepRecord, TopPieces
 
@@ -97,6 +97,11 @@ def test_the_first_of_positive_weight_leads_and_a_subtracted_member_wins_nothing
     assert "2 nobody's first choice" in table
     assert "y 2 subtracted x 2 2 (100 %) z 0" in table
     assert '0.200, "!" 0.700' in table
+
+
+def test_a_cell_of_megabytes_is_cut_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(table_console(), ("", "name"), [("token", "x" * 10**7)], left=2, fold=True)
+    assert "".join(capsys.readouterr().out.split()).endswith("x…(10,000,000characters)")
 
 
 def test_the_lead_is_bold_where_it_overrules_one_that_led_in_its_place() -> None:

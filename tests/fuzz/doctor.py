@@ -128,7 +128,7 @@ class Doctor:
         self._place.mkdir(parents=True, exist_ok=True)
         quiet = {"UNISONO_CACHE": str(self._cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         with self._said.open("wb") as said:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", "fuzz.doctor"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -136,6 +136,9 @@ class Doctor:
                 env=os.environ | quiet,
                 cwd=self._folder,
             )
+        assert process.stdout is not None
+        process.stdout.readline()  # once it has imported the libraries, which takes a busy machine a minute
+        return process
 
 
 def _write(path: Path, data: bytes | None) -> None:
@@ -151,6 +154,7 @@ def main() -> None:
 
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
+    print("ready", file=channel, flush=True)
     for number, line in enumerate(sys.stdin):
         answer = _said_by(json.loads(line))
         if not number and sys.platform == "linux":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from unisono.engine.request import Ended, Event, GenerationRequest
 from unisono.engine.scoring import AT_ONCE
 from unisono.errors import PromptError, SpecError
 from unisono.records import PieceScore
+from unisono.server.responses import CompletionResponse
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, register_fake
 
 LONG = "the cat sings so it sees " * 12
@@ -65,6 +67,19 @@ def test_an_echoed_prompt_is_scored_as_the_library_scores_it(served: Served, mod
         assert len({len(each) for each in found.values()}) == 1
         assert len(found["tokens"]) == count + answer["usage"]["completion_tokens"]
         assert "".join(choice["text"][place:] for place in found["text_offset"][:1]) == choice["text"]
+    served.free()
+
+
+def test_long_lists_are_written_while_others_are_answered(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    choice = CompletionResponse.choice
+    monkeypatch.setattr(
+        CompletionResponse, "choice", lambda *given: threads.append(threading.get_ident()) or choice(*given)
+    )
+    short = ask(served, model="duo", prompt=LONG, max_tokens=0)
+    monkeypatch.setattr("unisono.server.responses.AT_ONCE", 0)
+    assert ask(served, model="duo", prompt=LONG, max_tokens=0)["choices"] == short["choices"]
+    assert len(set(threads)) == 2
     served.free()
 
 

@@ -106,6 +106,7 @@ def test_a_client_that_leaves_ends_the_work(served: Served) -> None:
         ({"messages_list": [[USER]] * 7}, "7 conversations, and this server takes 6"),
         ({"messages_list": [[USER]], "until": ["a", ""]}, "at least 1 character"),
         ({"messages_list": [[USER]], "until": ["\ud800"]}, "unicode"),
+        ({"messages_list": [[USER]], "until": ["a"] * 17}, "at most 16 items"),
     ],
 )
 def test_what_gac_ignores_or_cuts_is_refused_by_name(served: Served, body: dict[str, Any], words: str) -> None:

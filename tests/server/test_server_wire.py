@@ -82,6 +82,7 @@ def exchange(served: Served, data: bytes, *, shut: bool = False) -> bytes:
         return answer
 
 
+CHUNKED = START + HOST + TYPE + b"transfer-encoding: chunked\r\n\r\n"
 WRONG = {
     "length and coding": (START + HOST + TYPE + LENGTH + b"transfer-encoding: chunked\r\n\r\n" + CHUNKS, 400),
     "coding and length": (START + HOST + TYPE + b"Transfer-Encoding: chunked\r\n" + LENGTH + b"\r\n" + CHUNKS, 400),
@@ -113,6 +114,11 @@ WRONG = {
     "no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     "a chunk without a size": (START + HOST + TYPE + b"transfer-encoding: chunked\r\n\r\nxyz\r\n", 400),
     "a chunk with LF": (START + HOST + TYPE + b"transfer-encoding: chunked\r\n\r\n3\nabc\r\n", 400),
+    "CR in a chunk's extension": (CHUNKED + CHUNKS.replace(b"\r\n", b";a\r\r\n", 1), 400),
+    "CR in the last chunk's extension": (CHUNKED + CHUNKS.removesuffix(b"0\r\n\r\n") + b"0;a\rb\r\n\r\n", 400),
+    "LF in place of trailers": (CHUNKED + CHUNKS.removesuffix(b"\r\n") + b"\n", 400),
+    "LF after a trailer": (CHUNKED + CHUNKS.removesuffix(b"\r\n") + b"x: a\n\r\n", 400),
+    "LF after all trailers": (CHUNKED + CHUNKS.removesuffix(b"\r\n") + b"x: a\r\n\n", 400),
 }
 
 

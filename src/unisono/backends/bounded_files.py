@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unisono.backends.model_facts import check_tokenizer
-from unisono.backends.normalizers import MOST, grows, growth
+from unisono.backends.normalizers import MOST, grows, growth_of
 from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported
 from unisono.user_files import read_bytes, short_float, special
 
@@ -57,7 +57,7 @@ def check_values(path: Path) -> None:
         if grown is None or _ODD_ID.search(data):  # a text may look so
             content = parse_json(data, MOST_IN_TOKENIZER)
             check_tokenizer(content, path)
-            grown = growth(content.get("normalizer")) if isinstance(content, dict) else 1.0
+            grown = growth_of(content) if isinstance(content, dict) else 1.0
         if grown > MOST:
             raise ValueError(f"its normalizer may make a text {grown:,.0f} times as long")
     except OSError as error:

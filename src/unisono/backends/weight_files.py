@@ -11,7 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unisono.backends.bounded_files import LONGEST_HEADER, MOST_IN_HEADER, parse_json, refuse_hollow
+from unisono.backends.bounded_files import (
+    LONGEST_HEADER,
+    MOST_IN_HEADER,
+    MOST_TENSORS,
+    parse_json,
+    refuse_hollow,
+)
 from unisono.backends.file_kinds import AGAIN, refuse_other_kinds
 from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, shown
 from unisono.user_files import open_plain, read_bytes
@@ -92,6 +98,8 @@ def _header(path: Path, size: int) -> tuple[int, dict[str, Any]]:
             raise EOFError(f"its head has {length:,} bytes, the file has {size:,}")
         header: dict[str, Any] = parse_json(file.read(length), MOST_IN_HEADER, once=True)
     header.pop("__metadata__", None)
+    if len(header) > MOST_TENSORS:
+        raise ValueError(f"it has {len(header):,} tensors, and at most {MOST_TENSORS:,} are read")
     return length, header
 
 

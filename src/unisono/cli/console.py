@@ -68,6 +68,8 @@ def say_error(error: UnisonoError) -> None:
 
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+WIDEST = 10_000
+"""Characters of a table's cell."""
 DEBUG_KEY = "UNISONO_DEBUG"
 """With this set in the environment, errors are raised with where they happened."""
 PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None}
@@ -106,8 +108,13 @@ def print_table(
             overflow="fold" if fold and place else "ellipsis",
         )
     for row in rows:
-        table.add_row(*(escape(harmless(cell)) for cell in row))
+        table.add_row(*(escape(harmless(_cut(cell))) for cell in row))
     console.print(table)
+
+
+def _cut(cell: str) -> str:
+    """A cell without its end where that is too long: a name in a model's files may have megabytes."""
+    return cell if len(cell) <= WIDEST else f"{cell[:WIDEST]}… ({len(cell):,} characters)"
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from unisono.errors import SpecError
 from unisono.records import Limits
 from unisono.server.errors import Refusal
 from unisono.server.limits import ServerLimits
+from unisono.server.schemas import MOST_STOPS
 
 STATUS = "/status"
 GENERATE = "/api/generate/"
@@ -44,7 +45,7 @@ class GacRequest(BaseModel):
     """Pieces per conversation, where GaC counts the tokens of the model that needs most."""
     apply_chat_template: bool | None = False
     """Whether to answer a conversation; otherwise its only message is continued as raw text."""
-    until: list[Annotated[str, Field(min_length=1)]] | None = None
+    until: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=MOST_STOPS)] | None = None
     """Stop strings. The text ends before them, while GaC's ends after them."""
 
     @field_validator("max_length", mode="before")

@@ -22,9 +22,10 @@ from unisono.vocab.union import ABSENT
 
 
 def pieces_json(text: str, model: str, engine: Engine) -> str:
-    """What `pieces_of` finds, written a piece at a time: half a million at once would stop all other threads."""
+    """What `pieces_of` finds, each piece written once: half a million took seconds and 200 MB."""
     found = pieces_of(text, model, engine)
-    data = ",".join(piece.model_dump_json() for piece in found.data)
+    written = {key: piece.model_dump_json() for key, piece in {piece.id: piece for piece in found.data}.items()}
+    data = ",".join([written[piece.id] for piece in found.data])
     return found.model_copy(update={"data": []}).model_dump_json().replace('"data":[]', f'"data":[{data}]', 1)
 
 
@@ -39,11 +40,14 @@ def pieces_of(text: str, model: str, engine: Engine) -> PieceList:
     vocabulary = lead.speller.vocabulary
     ids = lead.speller.own_encoding(text.encode()) or lead.speller.longest_match(text.encode()) or ()
     column_V = lead.map.column_V
-    if (text and not ids) or any(column_V[token] == ABSENT for token in ids):
+    if (text and not ids) or any(column_V[token] == ABSENT for token in set(ids)):
         raise Refusal(400, "the text has bytes that a member cannot write", param="text", code="invalid_value")
     alone = "/" in model  # one member by itself
-    pieces = [(token if alone else int(column_V[token]), vocabulary.pieces[token] or b"") for token in ids]
-    found = [Piece(id=key, text=piece.decode(errors="replace"), bytes=list(piece)) for key, piece in pieces]
+    known: dict[int, Piece] = {}
+    for token in set(ids):
+        key, piece = token if alone else int(column_V[token]), vocabulary.pieces[token] or b""
+        known[token] = Piece(id=key, text=piece.decode(errors="replace"), bytes=list(piece))
+    found = [known[token] for token in ids]
     end = sorted(vocabulary.end_ids) if alone else [engine.union.end]
     return PieceList(model=model, data=found, end=end)
 

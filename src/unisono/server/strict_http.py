@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 
 import h11
+from h11._receivebuffer import ReceiveBuffer
 
 HEAD = 16 * 1024
 """The most bytes of a request's line and headers."""
@@ -24,12 +25,31 @@ EMPTY_LINES = 4
 """The most empty lines before a request; some clients send one after a body."""
 
 NO_TARGET = (400, "the request's target is neither a path nor an http or https URL")
+LOOSE = (400, "a line between or after the chunks of the body has a single CR or LF")
 AMBIGUOUS = re.compile(rb"\r(?!\n)|(?<!\r)\n|\n[ \t]")
 """A line end of one character, or a header that goes on in the next line."""
 WHOLE_URL = re.compile(rb"(?i:https?)://([^/?#@]+)(/[^?#]*)?(\?[^#]*)?")
 """A target in absolute form: host and port, path, and query."""
 ORIGIN = re.compile(rb"\norigin[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE)
 LENGTH = re.compile(rb"\ncontent-length[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE)
+
+
+class _Lines(ReceiveBuffer):
+    """What has arrived, which tells whether a line in or after a body ended in another way than with CR LF."""
+
+    are_loose = False
+
+    def maybe_extract_next_line(self) -> bytearray | None:
+        line = super().maybe_extract_next_line()
+        self.are_loose |= line is not None and b"\r" in line[:-2]
+        return line
+
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        before = len(self)
+        lines = super().maybe_extract_lines()
+        if lines is not None:
+            self.are_loose |= before - len(self) != sum(len(line) + 2 for line in lines) + 2
+        return lines
 
 
 class StrictConnection(h11.Connection):
@@ -40,6 +60,7 @@ class StrictConnection(h11.Connection):
     ) -> None:
         """``rests`` is called where many chunks have arrived: nothing is read until `go_on`."""
         super().__init__(h11.SERVER, HEAD)
+        self._receive_buffer = self._lines = _Lines()
         self._begins = begins
         self._complete = complete
         self._rests = rests
@@ -76,6 +97,10 @@ class StrictConnection(h11.Connection):
             event = super().next_event()
             if isinstance(event, h11.Request):
                 event = self._checked(event, before[: len(before) - len(self.trailing_data[0])])
+                self._lines.are_loose = False
+            elif self._lines.are_loose:
+                self.problem = LOOSE
+                raise _Refused(LOOSE[1], error_status_hint=LOOSE[0])
             elif isinstance(event, h11.Data) and event.chunk_start:
                 self._count_chunk()
         except h11.RemoteProtocolError as error:

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 
 from unisono.backends.base import Backend, Feed
+from unisono.backends.transformers.tokenizer import PANIC, is_panic
 from unisono.errors import BackendMissing, DeviceError, ModelCorrupt, ModelNotFound, ModelUnsupported, UnisonoError
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
@@ -17,7 +18,10 @@ NOT_THERE = {
     *("LocalEntryNotFoundError", "EntryNotFoundError", "HFValidationError", "ConnectError", "ConnectionError"),
 }
 HUB_WORDS = ("couldn't connect", "not a valid model id", "does not appear to have", "cached files", "gated repo")
-DAMAGE = {"SafetensorError", "UnpicklingError", "JSONDecodeError", "EOFError", "UnicodeDecodeError"}
+DAMAGE = {
+    *("SafetensorError", "UnpicklingError", "JSONDecodeError", "EOFError", "UnicodeDecodeError"),
+    PANIC,
+}
 DAMAGE_WORDS = ("not a valid json", "error while deserializing", "size mismatch", "invalid header", "corrupt")
 CUT_SHORT = (ValueError, IndexError, struct.error)
 """Raised for a GGUF file with truncated tensors."""
@@ -51,7 +55,9 @@ def loading_errors_told(who: str, where: str, device: str) -> Iterator[None]:
             yield
     except UnisonoError:
         raise
-    except Exception as error:  # the libraries raise everything from OSError to bare Exception
+    except BaseException as error:  # the libraries raise everything from OSError to what is no Exception
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         raise _translated(error, who, where) from error
 
 
@@ -75,12 +81,12 @@ def check_passes(backend: Backend, architecture: str, who: str) -> None:
         ) from error
 
 
-def _short(error: Exception) -> str:
+def _short(error: BaseException) -> str:
     said = " ".join(str(error).split())
     return said if len(said) <= 300 else said[:300] + " …"
 
 
-def _translated(error: Exception, who: str, where: str) -> UnisonoError:
+def _translated(error: BaseException, who: str, where: str) -> UnisonoError:
     said, short = " ".join(str(error).split()), _short(error)
     chain = {type(each).__name__ for each in _chain(error)}
     lower = said.lower()

@@ -18,6 +18,8 @@ from unisono.vocab.pieces import BYTE_TOKEN
 from unisono.vocab.spelling import encode_plain
 from unisono.vocab.tokenizer import Kind, Tokenizer, TokenTable
 
+PANIC = "PanicException"
+"""What the library raises where it breaks off in its own code: no `Exception`."""
 EXACT_NORMALIZERS = frozenset({"ByteLevel"})
 """Lossless normalizers. Replacing a space by ``▁`` is also allowed."""
 WORDS = 200
@@ -181,8 +183,8 @@ def named_templates(template: object, who: str) -> dict[str, str]:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether the library broke off in its own code: what it raises then is no `Exception`."""
-    return type(error).__name__ == "PanicException"
+    """Whether an error is a `PANIC`, whose class has no public name."""
+    return type(error).__name__ == PANIC
 
 
 def _said(error: BaseException) -> str:
@@ -247,7 +249,9 @@ def _kept(part: dict[str, Any] | None, key: str, exact: Callable[[dict[str, Any]
 def _build(content: Mapping[str, Any]) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(json.dumps(content, ensure_ascii=False))
-    except Exception as error:  # the library raises plain Exception
+    except BaseException as error:  # the library raises plain Exception, and breaks off
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         raise ModelCorrupt(f"the tokenizer cannot be built: {error}", hint="download its files again") from error
 
 

@@ -31,6 +31,7 @@ class ResponseAnswer(Answer):
     """Answers ``/v1/responses``."""
 
     prefix, end = "resp", b""
+    is_apart = False  # it is kept in a store of the loop, and is one text
 
     def __init__(self, call: ApiCall, store: ResponseStore) -> None:
         super().__init__(call)
