@@ -19,6 +19,9 @@ from unisono.backends.gguf_parts import read_gguf
 from unisono.backends.gguf_stated import READ, unread_by_llamacpp
 from unisono.backends.notices import gguf_warnings
 from unisono.backends.registry import make_loader
+from unisono.build import load_models, prepare
+from unisono.config.ensemble import load_spec
+from unisono.diagnosis import diagnose
 from unisono.errors import ModelCorrupt
 
 CHANGING = {
@@ -89,6 +92,34 @@ def test_what_is_passed_over_is_a_warning_of_the_loader(tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "tiny.gguf", tiny_tensors(), final_logit_softcapping=30.0)
     [words] = make_loader("llamacpp", LoadRequest("m", ModelSource("gguf", str(path)), device="cpu")).facts().warnings
     assert words.startswith("its file says llama.final_logit_softcapping 30, which llama.cpp does not read for llama")
+
+
+def of_phi(tensors: dict[str, Any]) -> dict[str, Any]:
+    """The weights as Phi-3 has them: some in one matrix."""
+    joined = {"attn_q": ("attn_qkv", ("attn_q", "attn_k", "attn_v")), "ffn_gate": ("ffn_up", ("ffn_gate", "ffn_up"))}
+    made = {}
+    for name in tensors:
+        kind = name.split(".")[-2]
+        whole, parts = joined.get(kind, (kind, (kind,)))
+        if kind not in ("attn_k", "attn_v", "ffn_up"):
+            made[name.replace(kind, whole)] = np.concatenate([tensors[name.replace(kind, part)] for part in parts])
+    return made
+
+
+@pytest.mark.parametrize(("window", "times"), [(16, 1), (128, 0), (262_144, 0)])
+def test_a_window_that_llama_cpp_leaves_out_is_said_once_at_load_and_in_doctor(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, window: int, times: int
+) -> None:
+    pytest.importorskip("llama_cpp")
+    keys = {"attention__sliding_window": window}
+    path = write_tiny(tmp_path / "phi.gguf", of_phi(tiny_tensors()), architecture="phi3", **keys)
+    prepared = prepare(load_spec({"members": [{"name": "m", "model": str(path), "device": "cpu"}]}))
+    words = f"its file says phi3.attention.sliding_window {window:,}, which llama.cpp does not read for phi3"
+    assert sum(warning.startswith(f"m: {words}") for warning in diagnose(prepared).warnings) == times
+    with load_models([prepared]):
+        said = [message for message in caplog.messages if "SWA" in message or "sliding_window" in message]
+    assert len(said) == times
+    assert all(message.startswith(f"member 'm': {words}") for message in said)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ READ: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("llama", "qwen2", "qwen3", "qwen2moe", "qwen3moe", "gemma", "phi2", "starcoder2", "stablelm"), ()),
     **dict.fromkeys(("falcon", "internlm2", "smollm3", "glm4", "chatglm", "nemotron", "seed_oss", "arcee"), ()),
     **dict.fromkeys(("ernie4_5", "exaone", "baichuan", "orion", "gpt2", "gptneox", "bloom", "starcoder"), ()),
-    **dict.fromkeys(("phi3", "olmo2", "exaone4", "gpt-oss", "llama4"), (WINDOW,)),  # phi3's is warned of by llama.cpp
+    "phi3": (),  # of its window llama.cpp warns when it reads the weights, also where no text is as long
+    **dict.fromkeys(("olmo2", "exaone4", "gpt-oss", "llama4"), (WINDOW,)),
     **dict.fromkeys(("olmo", "mpt", "dbrx"), (CLAMP,)),
     **dict.fromkeys(("granite", "granitemoe"), _GRANITE),
     "minicpm": ("logit_scale", "residual_scale", "embedding_scale"),

@@ -28,6 +28,7 @@ LLAMACPP_NOISE = (
     r"control token: .* is not marked as EOG",  # END is settled by us
     r"special_eog_ids contains both",
     r"special_e(os|ot|om)_id is not in",  # as above
+    r"Phi SWA is currently disabled",  # told in our words, where a text can be longer than its window
     r"cannot be used with preferred buffer type",  # speed alone
     r"padding V cache",
 )
