@@ -34,7 +34,10 @@ def load(path: Path) -> Any:
 def test_what_would_end_the_process_is_refused_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A vocabulary of another kind than its file says has no tokens for bytes, and llama.cpp looks for them."""
     whole = write_tiny(tmp_path / "whole.gguf", tiny_tensors())
-    path = rewrite_gguf(whole, tmp_path / "odd.gguf", metadata={"tokenizer.ggml.model": "llama"})
+    tokens = [*read_gguf(whole).metadata["tokenizer.ggml.tokens"]]
+    tokens[-1] = "▁written as that kind does"
+    kind = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": tokens}
+    path = rewrite_gguf(whole, tmp_path / "odd.gguf", metadata=kind)
     with pytest.raises(
         ModelUnsupported, match=r"member 'm': llama.cpp ends the process over .*odd\.gguf: .*at"
     ) as told:

@@ -254,7 +254,7 @@ def test_a_search_begins_with_a_fit_and_goes_on_from_it(
 def test_of_two_that_are_right_equally_often_the_fit_is_taken_where_it_shows_a_gain(gain: float, first: str) -> None:
     gains = (Gain("as it was", gain, Interval(gain - 0.05, gain + 0.05), 20),)
     members = tuple(FittedMember(name, 0.5, 1.25, {}) for name in "ab")
-    order = _by_gain(Fit("mean", "b", members, 3, 60, 20, {}, {}, gains))
+    order = _by_gain(Fit("mean", "likelihood", "b", members, 3, 60, 20, {}, {}, gains))
     assert (order[0][:8], set(order)) == (first, {"", "lead=b weights=a:0.5,b:0.5 temperatures=a:1.25,b:1.25"})
 
 

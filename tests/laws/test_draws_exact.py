@@ -21,7 +21,7 @@ from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.engine import engine as engine_module
-from unisono.engine import runner as runner_module
+from unisono.engine import passes as passes_module
 from unisono.engine import sampler
 from unisono.engine.draft_length import Cost, DraftLengthController, Outlook
 from unisono.engine.engine import Engine
@@ -97,7 +97,7 @@ PACES = {"steady": FixedDraftLength, "restless": RestlessPace, "adaptive": Draft
 def even_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pass takes as long as any other, so that a pace which weighs times drafts."""
     clock = types.SimpleNamespace(perf_counter=map(float, itertools.count()).__next__)
-    for module in (engine_module, runner_module):
+    for module in (engine_module, passes_module):
         monkeypatch.setattr(module, "time", clock)
 
 

@@ -19,6 +19,7 @@ from unisono.ensemble import Ensemble
 from unisono.records import Limits
 from unisono.server.gac import GacRequest, requests_of
 from unisono.server.limits import ServerLimits
+from unisono.server.schemas import MOST_STOPS
 
 URL = "/api/generate/"
 USER = {"role": "user", "content": "9.11 and 9.9, which is bigger?"}
@@ -106,7 +107,7 @@ def test_a_client_that_leaves_ends_the_work(served: Served) -> None:
         ({"messages_list": [[USER]] * 7}, "7 conversations, and this server takes 6"),
         ({"messages_list": [[USER]], "until": ["a", ""]}, "at least 1 character"),
         ({"messages_list": [[USER]], "until": ["\ud800"]}, "unicode"),
-        ({"messages_list": [[USER]], "until": ["a"] * 17}, "at most 16 items"),
+        ({"messages_list": [[USER]], "until": ["a"] * (MOST_STOPS + 1)}, f"at most {MOST_STOPS} items"),
     ],
 )
 def test_what_gac_ignores_or_cuts_is_refused_by_name(served: Served, body: dict[str, Any], words: str) -> None:
