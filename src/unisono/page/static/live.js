@@ -8,6 +8,8 @@ import { Settings, words } from "./settings.js";
 import { TurnView } from "./turn_view.js";
 import { Variant } from "./variant.js";
 
+const EVERY = 100; // milliseconds from one drawing of an answer to the next: models on this machine want the processor, too
+
 export class Live {
   #conversation = Conversation.kept();
   #views = new Map(); // by turn
@@ -157,15 +159,17 @@ export class Live {
     const controller = new AbortController();
     this.#busy(controller, true);
     const view = this.#views.get(turn);
-    let frame = 0;
+    let waiting = 0;
+    let drawn = -Infinity;
     const draw = () => {
-      frame = 0;
+      waiting = 0;
+      drawn = performance.now();
       following(() => view.update(variant));
     };
     try {
       for await (const news of stream(variant.request, controller.signal)) {
         variant.add(news);
-        frame ||= requestAnimationFrame(draw);
+        waiting ||= setTimeout(draw, Math.max(0, drawn + EVERY - performance.now()));
       }
       variant.state = "done";
     } catch (error) {
@@ -174,7 +178,7 @@ export class Live {
       if (error.needsKey) await askKey();
     }
     this.#busy(controller, false);
-    cancelAnimationFrame(frame);
+    clearTimeout(waiting);
     draw();
   }
 
