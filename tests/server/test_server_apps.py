@@ -235,6 +235,12 @@ def test_two_things_are_not_said_and_nothing_is_lost(served: Served, given: dict
     assert param in (error["param"], *error["message"].split()), error
 
 
+@pytest.mark.parametrize("text", ["007", "-", "1.", "+1", "1" * 5000, "1e5", "٣", " 1"])
+def test_a_text_that_is_no_number_of_json_is_refused_as_a_text(served: Served, text: str) -> None:
+    error = respond(served, 400, temperature=text).json()["error"]
+    assert error["param"] == "temperature"
+
+
 def test_a_prompt_that_fits_need_not_be_cut_and_one_that_does_not_is_refused(served: Served) -> None:
     fields = ("truncation_length", "truncate_prompt_tokens", "truncate", "prompt_truncate_len")
     for name in fields:

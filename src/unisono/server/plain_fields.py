@@ -51,7 +51,7 @@ NUMBERS = (
 """Fields that are a number, which settings in text and PHP make a text of."""
 SWITCHES = ("stream", "echo", "logprobs", "parallel_tool_calls", "ignore_eos")
 """Fields that are true or false."""
-NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
+NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,399})(\.[0-9]{1,400})?")  # as JSON writes it
 FORBIDDEN = -100.0
 """The bias of what is not to be chosen, as in OpenAI's API."""
 
