@@ -58,6 +58,13 @@ def check(
             f"member {told[0]!r} reports only its most likely ids: other pieces of an answer have no probability",
             hint="load it with a backend that reports whole distributions",
         )
+    _check_references(references, objective)
+    check_installed()
+    return found
+
+
+def _check_references(references: Sequence[Reference], objective: ObjectiveName) -> None:
+    """Whether there are enough answers, and such as the objective asks for."""
     if len(references) < FEWEST:
         answers = "answer" if len(references) == 1 else "answers"
         raise SpecError(
@@ -75,8 +82,6 @@ def check(
             f"the reference {alone.name} has no wrong answers that the right one could be told from",
             hint='give "choices", or questions that ask for one of several, or fit by likelihood',
         )
-    check_installed()
-    return found
 
 
 class _Cutter(NamedTuple):

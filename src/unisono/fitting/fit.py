@@ -24,7 +24,6 @@ from unisono.fitting.readings import (
     Observations,
     Scores,
     is_right,
-    leads_of,
     mean_of,
     nats_of,
     question_weights,
@@ -32,7 +31,7 @@ from unisono.fitting.readings import (
     share_right,
     weights_of,
 )
-from unisono.fusion.fitting import Observed, Shape, fit_geometric, fit_mean, loss_of
+from unisono.fusion.fitting import Shape, fit_geometric, fit_mean, loss_of
 from unisono.fusion.resampling import Interval, paired_bootstrap
 from unisono.reference_answers import Reference, by_task, split
 
@@ -131,14 +130,12 @@ def fit(
     """Fit members to reference answers.
 
     Args:
-        prepared: the ensemble as it is; calibrations that it has are kept, and temperatures multiplied. A lead or a
-            gate that it names is kept.
+        prepared: the ensemble as it is; calibrations, a lead and a gate that it has are kept, temperatures multiplied.
         models: its loaded models.
         references: answers; those of a task in an order that means nothing.
         rule: ``mean`` or ``geometric``; ``None`` for the ensemble's own.
         objective: ``likelihood`` makes right answers likely, ``choices`` makes them likelier than the wrong ones.
-        temperatures: whether to fit the members' temperatures, or the weights alone; ``None`` for what suits the
-            objective: to tell answers apart, members may be made so sharp that likelihoods mean nothing.
+        temperatures: whether to fit the members' temperatures, too, or weights alone; by default not to choices.
         before: the ensemble as it was before it was calibrated, where it was.
         count: called with numbers of answers that have been read.
 
@@ -150,12 +147,10 @@ def fit(
     rule = check(prepared, references, rule, objective)
     fitted_on, held_out = split(references)
     temperatures = objective == "likelihood" if temperatures is None else temperatures
-    maximise = partial(fit_geometric if rule == "geometric" else fit_mean, temperatures=temperatures)
-    best = _best(Observations(prepared, models, rule, leads_of(prepared), objective), fitted_on, rule, maximise, count)
+    best = _best(Observations(prepared, models, rule, objective), fitted_on, rule, temperatures, count)
     members = _members(prepared, best.shape)
     fitted = apply(prepared, best.lead, members, rule)
     scores = read_scores(_settings(prepared, models, before or prepared, fitted), held_out, objective, count)
-    written = [each.temperature for each in members]
     priors = {} if before is None else {each.name: each.calibrate for each in members}
     return Fit(
         rule=rule,
@@ -169,7 +164,7 @@ def fit(
         nats={name: mean_of(nats_of(its, held_out), held_out) for name, its in scores.items()},
         right={name: share_right(its, held_out) for name, its in scores.items()} if objective == "choices" else {},
         gains=tuple(_gain(scores, over, held_out, objective) for over in (AS_IT_WAS, best.member)),
-        at_bounds=at_bounds([each.name for each in members], best.shape, written, priors),
+        at_bounds=_at_bounds(members, best.shape, priors),
     )
 
 
@@ -188,13 +183,14 @@ def _best(
     observations: Observations,
     references: Sequence[Reference],
     rule: str,
-    maximise: Callable[[Observed], Shape],
+    temperatures: bool,
     count: Callable[[int], None],
 ) -> _Best:
     """Read all answers by the best of the leads that may be, and maximise the objective.
 
     Of many answers, a part is enough to choose a lead: what leads differ in is how the others like their cuts.
     """
+    maximise = partial(fit_geometric if rule == "geometric" else fit_mean, temperatures=temperatures)
     leads = observations.leads
     tried, rest = (references, []) if len(leads) == 1 else _parted(references)
     observations.read(tried, leads, count)
@@ -219,6 +215,12 @@ def _parted(references: Sequence[Reference]) -> tuple[list[Reference], list[Refe
         count = min(len(its), max(1, round(TRIED * len(its) / len(references))))
         tried.update(its[place * len(its) // count] for place in range(count))
     return [each for each in references if each in tried], [each for each in references if each not in tried]
+
+
+def _at_bounds(
+    members: Sequence[FittedMember], shape: Shape, priors: Mapping[str, Mapping[str, float]]
+) -> tuple[AtBound, ...]:
+    return at_bounds([each.name for each in members], shape, [each.temperature for each in members], priors)
 
 
 def _free(priors: Mapping[str, Mapping[str, float]]) -> int:

@@ -49,18 +49,16 @@ def leads_of(prepared: Prepared) -> list[str]:
 class Observations:
     """What members say of the pieces of reference answers, by the lead that cuts these; and what each says alone."""
 
-    def __init__(
-        self, prepared: Prepared, models: Models, rule: str, leads: Sequence[str], objective: ObjectiveName
-    ) -> None:
-        self.leads, self._objective = leads, objective
+    def __init__(self, prepared: Prepared, models: Models, rule: str, objective: ObjectiveName) -> None:
+        self.leads, self._objective = leads_of(prepared), objective
         self._observers: dict[str, Observer] = {}
-        for lead in leads:
+        for lead in self.leads:
             led = prepared.ruled(rule).led(lead)
             setting = models.engine(led).setting(led.spec.method.but(gate="always"))
             self._observers[lead] = Observer(setting, keep_likely=rule == "geometric")
         self._alone = {each.spec.name: _alone(prepared, models, each.spec.name) for each in prepared.members}
         self._slots = setting.slots
-        self._seen: dict[str, dict[Asked, list[Seen]]] = {lead: {} for lead in leads}
+        self._seen: dict[str, dict[Asked, list[Seen]]] = {lead: {} for lead in self.leads}
         self._logp: dict[str, dict[Asked, float]] = {name: {} for name in self._alone}
 
     def read(self, references: Sequence[Reference], leads: Sequence[str], count: Callable[[int], None]) -> None:
