@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from unisono.backends import weight_files
 from unisono.backends.base import LoadRequest, ModelSource
+from unisono.backends.bounded_files import parse_json
 from unisono.backends.file_kinds import refuse_other_kinds
 from unisono.backends.gguf import _BLOCKS
 from unisono.backends.gguf_parts import check_layers, read_gguf, unlike_others
@@ -107,6 +109,21 @@ def test_a_safetensors_file_has_the_bytes_that_its_head_names(tmp_path: Path) ->
     path.write_bytes(struct.pack("<Q", 40) + b"x" * 40)
     with pytest.raises(ModelCorrupt, match="damaged"):
         check_safetensors(path)
+
+
+def test_a_head_is_parsed_once_while_its_file_stays_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[bytes] = []
+    monkeypatch.setattr(
+        weight_files, "parse_json", lambda data, *rest, **more: parsed.append(data) or parse_json(data, *rest, **more)
+    )
+    path = safetensors(tmp_path / "model.safetensors", {"a": [2, 3]})
+    for _ in range(3):
+        assert check_safetensors(path) == weight_files.shapes(path) == {"a": (2, 3)}
+    assert len(parsed) == 1
+    for shape in ([3, 2], [6, 1]):  # of the same size, written in its place
+        assert check_safetensors(safetensors(path, {"a": shape})) == weight_files.shapes(path) == {"a": tuple(shape)}
+    safetensors(tmp_path / "other.safetensors", {"b": [2, 3]}).rename(path)
+    assert weight_files.formats(path) == {"b": "F32"}
 
 
 @pytest.mark.parametrize("length", [0x280, 0x380, 0x480, 0x580, 0x15B, 0x227B, 0x8B1F, 0x207B])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import re
@@ -35,6 +36,8 @@ CONSTANTS = (
     r"|num_batches_tracked$"
 )
 """What old checkpoints hold, and models compute."""
+HEADERS_KEPT = 4
+"""A load looks at a file's header a dozen times; one of 100,000 tensors takes half a second to parse."""
 MAY_LACK = re.compile(rf"^lm_head\.weight$|(^|\.)mtp\.|{CONSTANTS}")
 """What an index may name and no file hold: an output layer that is tied, what drafts further tokens, constants.
 
@@ -47,7 +50,7 @@ def check_safetensors(path: Path) -> dict[str, tuple[int, ...]]:
     refuse_hollow(path)
     size = path.stat().st_size
     try:
-        length, header = _header(path, size)
+        length, header = _header(path)
         end = _covered({name: _place_of(name, **tensor) for name, tensor in header.items()})
         shapes = {name: tuple(tensor["shape"]) for name, tensor in header.items()}
     except (EOFError, struct.error) as error:
@@ -82,14 +85,20 @@ def formats(path: Path) -> dict[str, str]:
 
 def _readable(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        _, header = _header(path, path.stat().st_size)
+        _, header = _header(path)
         return {name: dict(tensor) for name, tensor in header.items()}
     except (OSError, EOFError, ValueError, struct.error, AttributeError, TypeError, KeyError):
         return {}
 
 
-def _header(path: Path, size: int) -> tuple[int, dict[str, Any]]:
+def _header(path: Path) -> tuple[int, Mapping[str, Any]]:
     """The length of a safetensors file's header, and its entries by tensor."""
+    found = path.stat()
+    return _read_header(path, found.st_size, (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns))
+
+
+@functools.lru_cache(maxsize=HEADERS_KEPT)
+def _read_header(path: Path, size: int, _version: tuple[int, ...]) -> tuple[int, Mapping[str, Any]]:
     with open_plain(path) as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if not 2 <= length <= LONGEST_HEADER:
@@ -168,7 +177,7 @@ def differ(first: tuple[Path, str], second: tuple[Path, str], most: int | None =
 
 def chunks(path: Path, name: str, size: int = 1 << 16) -> Iterator[bytes]:
     """The bytes of a tensor of a safetensors file, which is whole."""
-    length, header = _header(path, path.stat().st_size)
+    length, header = _header(path)
     begin, end = header[name]["data_offsets"]
     with open_plain(path) as file:
         file.seek(8 + length + begin)

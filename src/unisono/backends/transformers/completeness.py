@@ -70,7 +70,8 @@ def check_loaded(model: Any, told: Mapping[str, Any], left_out: Unreported, who:
         )
     if errors := report.get("error_msgs"):
         raise ModelCorrupt(f"{who} could not be loaded whole: {errors[0]}", hint="download the model again")
-    unknown = [name for name in report.get("unexpected_keys") or () if not _only_drafts(name, model.config)]
+    drafting = _drafting_layers(model.config)
+    unknown = [name for name in report.get("unexpected_keys") or () if not _is_in(drafting, name)]
     if scales := [name for name in unknown if _SCALES.search(name)]:
         raise ModelUnsupported(
             f"{who} holds scales of quantised weights, {named(scales)}, which nothing reads: without them its weights "
@@ -99,11 +100,17 @@ def _unknown(parameters: Iterable[str], model: Any, left_out: Unreported) -> lis
     return [f"{left_out.deaf} does not tell whether its files hold {named(found)}; they would be random if not"]
 
 
-def _only_drafts(name: str, config: Any) -> bool:
-    """Whether a weight is of a layer that the configuration counts apart, because it drafts further tokens."""
-    match, text = re.search(r"(?:^|\.)layers\.(\d+)\.", name), config.get_text_config()
+def _drafting_layers(config: Any) -> range:
+    """The layers that a configuration counts apart, because they draft further tokens."""
+    text = config.get_text_config()
     own, more = (getattr(text, key, None) or 0 for key in ("num_hidden_layers", "num_nextn_predict_layers"))
-    return match is not None and own <= int(match[1]) < own + more
+    return range(own, own + more)
+
+
+def _is_in(layers: range, name: str) -> bool:
+    """Whether a weight is of one of these layers."""
+    match = re.search(r"(?:^|\.)layers\.(\d+)\.", name)
+    return match is not None and int(match[1]) in layers
 
 
 def check_made(failed: Mapping[str, str], who: str) -> None:
