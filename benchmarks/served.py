@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import socket
 import subprocess
@@ -43,7 +44,11 @@ class Served:
 
 @contextlib.contextmanager
 def serve(
-    spec: dict[str, Any] | Path, *flags: object, port: int | None = None, files: int | None = None
+    spec: dict[str, Any] | Path,
+    *flags: object,
+    port: int | None = None,
+    files: int | None = None,
+    tree: Path | None = None,
 ) -> Iterator[Served]:
     """Serve a spec as the model ``duo``; end the server afterwards.
 
@@ -52,6 +57,7 @@ def serve(
         flags: more for ``unisono serve``.
         port: by default one that is free.
         files: the most that the server may open.
+        tree: whose server it is; by default that of the unisono that is installed.
     """
     with contextlib.ExitStack() as used:
         folder = Path(used.enter_context(tempfile.TemporaryDirectory()))
@@ -62,7 +68,8 @@ def serve(
         log = used.enter_context((folder / "log").open("w+b"))
         command = [sys.executable, "-m", "unisono", "serve", f"duo={spec}", "--port", str(port), *map(str, flags)]
         limit = [] if files is None else ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]
-        process = subprocess.Popen([*limit, *command], stdout=log, stderr=log)
+        environment = os.environ if tree is None else os.environ | {"PYTHONPATH": str(tree / "src")}
+        process = subprocess.Popen([*limit, *command], stdout=log, stderr=log, env=environment)
         try:
             served = Served(f"http://127.0.0.1:{port}", process, folder / "log")
             _await(served)
