@@ -2,8 +2,8 @@
 
     python benchmarks/http_overhead.py [--before TREE] [--prompts 32] [--pieces 48]
 
-The demo pair through llama.cpp, a thread a member, writes the same prompts by the library's own loop and behind `unisono
-serve`; where another tree of the repository is named, behind its server, too. They take turns prompt by prompt, in
+The demo pair through llama.cpp, a thread a member, writes the same prompts by the library's own loop and behind
+`unisono serve`; where another tree of the repository is named, behind its server, too. They take turns prompt by prompt, in
 random order. The client is a bare socket, as a client's library takes processor time from models on the same machine.
 Told are medians of the ratios prompt by prompt, and quartiles.
 """
@@ -25,7 +25,6 @@ from urllib.parse import urlsplit
 
 from served import serve
 from serving import PROMPTS
-
 from unisono.ensemble import Ensemble
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}\\n{% endfor %}"
