@@ -3,9 +3,9 @@
     python benchmarks/http_overhead.py [--before TREE] [--prompts 32] [--pieces 48]
 
 The demo pair through llama.cpp, a thread a member, writes the same prompts by the library's own loop and behind
-`unisono serve`; where another tree of the repository is named, behind its server, too. They take turns prompt by prompt, in
-random order. The client is a bare socket, as a client's library takes processor time from models on the same machine.
-Told are medians of the ratios prompt by prompt, and quartiles.
+`unisono serve`; where another tree of the repository is named, behind its server, too. They take turns prompt by
+prompt, in random order. The client is a bare socket, as a client's library takes processor time from models on the
+same machine. Told are medians of the ratios prompt by prompt, and quartiles.
 """
 
 from __future__ import annotations
