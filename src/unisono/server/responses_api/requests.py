@@ -9,12 +9,13 @@ from typing import Any, cast
 
 from unisono.chat.messages import Message
 from unisono.engine.service import Service
+from unisono.server.api_call import ApiCall
 from unisono.server.body import read_record
 from unisono.server.errors import Refusal, invalid
 from unisono.server.fields import unsupported
 from unisono.server.limits import ServerLimits
 from unisono.server.reasoning import REASONING as THOUGHT
-from unisono.server.requests import ApiCall, engine_of, read_chat
+from unisono.server.requests import engine_of, read_chat
 from unisono.server.responses_api.items import Conversation, text_of
 from unisono.server.responses_api.schemas import ResponseRequest
 from unisono.server.responses_api.store import ResponseStore
