@@ -23,7 +23,7 @@ from unisono.config.ray import grouped
 from unisono.config.speculation import AUTO, NGRAM
 from unisono.config.whole import check_method
 from unisono.constraints.grammar import Grammars
-from unisono.engine.breaker import Breaker
+from unisono.engine.circuit_breaker import CircuitBreaker
 from unisono.engine.encoding import check_length
 from unisono.engine.engine import Engine, close_engines
 from unisono.engine.member import Member
@@ -155,7 +155,7 @@ class Models:
     def __init__(self, backends: Mapping[Loader, Backend], caches: Mapping[Loader, PrefixCache]) -> None:
         self._backends = {**backends, **caches}
         self._caches = caches
-        self._breakers = {loader: Breaker() for loader in backends}
+        self._breakers = {loader: CircuitBreaker() for loader in backends}
         for loader, breaker in self._breakers.items():
             if isinstance(loader, Elsewhere) and loader.lost is not None:
                 breaker.failed(loader.lost.member, loader.lost)

@@ -13,8 +13,8 @@ from array_api_compat import array_namespace
 from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot, dense
 from unisono.chat.messages import Prompt, content_of
 from unisono.chat.prompt_encoder import PromptEncoder
-from unisono.engine.breaker import Breaker
 from unisono.engine.calls import Calls
+from unisono.engine.circuit_breaker import CircuitBreaker
 from unisono.engine.cursor import Cursor, Reader
 from unisono.fusion.calibration import Calibration
 from unisono.fusion.fold import FoldPlan, Scratch, Softmax, fold, plan_fold, softmax
@@ -53,7 +53,7 @@ class Member(Reader):
         member_map: MemberMap,
         *,
         prefixes: PrefixStore | None = None,
-        breaker: Breaker | None = None,
+        breaker: CircuitBreaker | None = None,
         degrades: bool = False,
         tokenizer_elsewhere: bool = False,
         temperature: float = 1.0,
