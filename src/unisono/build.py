@@ -14,7 +14,6 @@ from unisono.backends.base import Backend, Elsewhere, Loader
 from unisono.backends.prefix_cache import PrefixCache
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Message, Prompt
-from unisono.collection import uncollected
 from unisono.config.combine import Combine
 from unisono.config.constraint import Constraint
 from unisono.config.ensemble import EnsembleSpec
@@ -30,6 +29,7 @@ from unisono.engine.member import Member
 from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.weights import scaled
+from unisono.garbage_collection import garbage_collection_paused
 from unisono.identity import check_fitted
 from unisono.member_template import TemplateReading
 from unisono.members import (
@@ -310,7 +310,7 @@ def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> P
     return prepared
 
 
-@uncollected()
+@garbage_collection_paused()
 def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Report = silent) -> list[Prepared]:
     """Prepare ensembles as `prepare` does; models that several of them run in the same way are loaded once."""
     if not isinstance(batch, int) or batch < 1:
