@@ -184,7 +184,7 @@ class Models:
                 prefixes=None if (cache := self._caches.get(member.loader)) is None else _seen_by(member, cache),
                 breaker=self._breakers[member.loader],
                 degrades=member.spec.on_failure == "degrade",
-                tokenizer_elsewhere=member.foresighted is not None,
+                tokenizer_elsewhere=member.remote_tokenizer is not None,
                 temperature=member.spec.temperature,
                 calibration=calibration_of(member.spec, columns),
             )

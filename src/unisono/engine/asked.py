@@ -38,14 +38,14 @@ class Asked(Voting):
         return (wanted[0], wanted[-1]) if wanted else None
 
     def pending(self) -> Iterator[int]:
-        """The positions that may turn out to be the text's and at which the choice is not foreseen.
+        """The positions that may turn out to be the text's and at which no choice was certain early.
 
-        What is foreseen meanwhile counts.
+        What becomes certain meanwhile counts.
         """
         for position in range(self.last + 1):
-            if position not in self.foreseen:
+            if position not in self.early_choices:
                 yield position
-            choice = self.foreseen.get(position)
+            choice = self.early_choices.get(position)
             if choice is not None and position < self.last and choice.column != self.drafted[position]:
                 return
 

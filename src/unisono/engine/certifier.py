@@ -68,7 +68,7 @@ class Certifier:
         self._ask_again(choices, position, partial(self._choose, position=position))
         return list(choices.values())
 
-    def foresee(self, state: StepState, position: int, heard: Collection[Member]) -> Choice:
+    def choose_early(self, state: StepState, position: int, heard: Collection[Member]) -> Choice:
         """Choose for a text at a position, by those of its voters that were ``heard``; it is certain if the others can
         change nothing.
         """

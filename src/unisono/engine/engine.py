@@ -19,7 +19,6 @@ from unisono.engine.byte_stepper import ByteStepper
 from unisono.engine.certifier import Certifier
 from unisono.engine.company import Setting
 from unisono.engine.draft_length import DraftLengthController
-from unisono.engine.foresight import Foresight
 from unisono.engine.given import cut, scored_by
 from unisono.engine.group import SequenceGroup
 from unisono.engine.member import Member
@@ -31,6 +30,7 @@ from unisono.engine.runner import Runner, by_model
 from unisono.engine.sampler import Sampler
 from unisono.engine.scoring import Scoring
 from unisono.engine.sequence import TextSequence, begin_sequence, close_sequence
+from unisono.engine.sequential_voting import SequentialVoting
 from unisono.engine.speculation import Speculator
 from unisono.engine.step import States, Stepper, all_states
 from unisono.engine.step_state import StepState
@@ -89,10 +89,10 @@ class Engine:
         self._runner = Runner(members, self._draft_length)
         self._prefill = Prefill(members, self._runner, longest_block)
         runner, prefill, sampler = self._runner, self._prefill, self._sampler
-        foresight = Foresight(members, runner, Certifier(runner), prefill, self._draft_length)
+        sequential = SequentialVoting(members, runner, Certifier(runner), prefill, self._draft_length)
         certifier = Certifier(runner) if any(member.is_truncated for member in members) else None
         self._speculator = Speculator(members, union, runner, sampler, self._draft_length, prefill, certifier)
-        self._stepper = Stepper(members, union, runner, prefill, self._speculator, sampler, foresight, certifier)
+        self._stepper = Stepper(members, union, runner, prefill, self._speculator, sampler, sequential, certifier)
         self._scoring = Scoring(members, union, self._runner, self._sampler, self._stepper)
         self._bytes = ByteStepper(members, union, runner, prefill)
         self._byte_scoring = ByteScoring(self._bytes, runner)

@@ -87,7 +87,7 @@ class Runner:
         The output has to last (``keep``) where a beam copies slots while states are settled; and where one of a
         mixture's members, or one of those that are asked in turn, may be lost, as others are run then.
         """
-        keep = keep or (self.loses and any(state.plan.draw.mixture or state.plan.foresees for state in states))
+        keep = keep or (self.loses and any(state.plan.draw.mixture or state.plan.asks_in_turn for state in states))
         fresh = [state for state in states if state.plan.asks_all and not state.outputs and not state.absent]
         others = [] if len(fresh) == len(states) else [state for state in states if state not in fresh]
         everybody = [(state, 0, len(state.drafted)) for state in fresh]

@@ -28,7 +28,7 @@ class Voting:
         """Whether the text is scored, for which all have to be there."""
         self.gates: list[GateReading] = []
         """By position, as far as the lead has been heard and the pieces before hold."""
-        self.foreseen: dict[int, Choice] = {}
+        self.early_choices: dict[int, Choice] = {}
         """By position, what is certain though not all were asked."""
         self.absent = frozenset[str]()
         """The members that are away from this text, for the whole step."""
@@ -51,10 +51,10 @@ class Voting:
     def voters(self, position: int) -> tuple[Member, ...]:
         """Who is asked at a position: all that are there, the lead where the gate is shut, or one that is drawn.
 
-        Where it is foreseen, as many as make it certain.
+        Where the choice was certain early, as many as made it so.
         """
-        if position in self.foreseen:
-            return self.foreseen[position].asked
+        if position in self.early_choices:
+            return self.early_choices[position].asked
         if not self.opens(position):
             return (self.plan.lead,)
         if self.plan.draw.mixture:
@@ -106,20 +106,20 @@ class Voting:
             raise member.breaker.error(member.name, because=why) from error
 
     @property
-    def foresees(self) -> bool:
+    def asks_in_turn(self) -> bool:
         """Whether members are asked in turn: all are where one is away, or whole distributions are wanted."""
         wanted = self.is_given or self.text.request.top_logprobs
-        return self.plan.foresees and not self.absent and not wanted
+        return self.plan.asks_in_turn and not self.absent and not wanted
 
     def unasked(self, position: int) -> tuple[str, ...]:
         """The members that a position is certain without."""
-        if position not in self.foreseen:
+        if position not in self.early_choices:
             return ()
-        return tuple(member.name for member in self._members if member not in self.foreseen[position].asked)
+        return tuple(member.name for member in self._members if member not in self.early_choices[position].asked)
 
     def go_without(self, names: Collection[str]) -> None:
         """Go through the step without some members."""
-        self.absent, self.foreseen = frozenset(names), {}
+        self.absent, self.early_choices = frozenset(names), {}
         self.is_plain = False
         self._drawn = {}
 
