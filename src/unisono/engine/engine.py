@@ -17,7 +17,6 @@ from unisono.engine.beam import Beam
 from unisono.engine.byte_scoring import ByteScoring
 from unisono.engine.byte_stepper import ByteStepper
 from unisono.engine.certifier import Certifier
-from unisono.engine.company import Setting
 from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.given import cut, scored_by
 from unisono.engine.group import SequenceGroup
@@ -31,6 +30,7 @@ from unisono.engine.sampler import Sampler
 from unisono.engine.scoring import Scoring
 from unisono.engine.sequence import TextSequence, begin_sequence, close_sequence
 from unisono.engine.sequential_voting import SequentialVoting
+from unisono.engine.setting_group import Setting
 from unisono.engine.speculation import Speculator
 from unisono.engine.step import States, Stepper, all_states
 from unisono.engine.step_state import StepState
