@@ -1,6 +1,7 @@
 """Prepares a server's requests beside its steps: in threads, and in processes where a client's text may cost much.
 
-Short requests wait for no long ones (`long_prompts`), and constraints are tried before they are compiled (`workbench`).
+Short requests wait for no long ones (`long_prompts`); constraints are tried before they are compiled
+(`constraint_trials`).
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from unisono.engine.request import GenerationRequest, PreparedRequest
 from unisono.engine.service import Service
 from unisono.errors import BackendMissing, SpecError
 from unisono.server.constraint import said_of
+from unisono.server.constraint_trials import ConstraintTrials
 from unisono.server.errors import refusal_of, shutting_down
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.long_prompts import SHORT, WAITING, LongPrompts
-from unisono.server.workbench import Workbench
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class AsyncPreparer:
     def __init__(self, thread: EngineThread, limits: ServerLimits) -> None:
         self._thread = thread
         self._limits = limits
-        self._workbench = Workbench()
+        self._trials = ConstraintTrials()
         self._compiling = ThreadPoolExecutor(1, thread_name_prefix="unisono-grammars")
         self._long = LongPrompts(limits, WAITING * CHARACTERS * limits.prompt)
 
@@ -48,7 +49,7 @@ class AsyncPreparer:
         size = size_of(request.prompt) + (0 if request.begin is None else request.begin.length)
         try:
             if (constraint := Constraint.parse(request.constraint)) is not None:
-                await self._workbench.try_constraint(constraint)
+                await self._trials.try_constraint(constraint)
                 await self._compile(service, request.model, constraint)
             prepared = await self.read(retry_after, size, service.prepare, request)
         except (SpecError, BackendMissing) as error:
@@ -82,6 +83,6 @@ class AsyncPreparer:
 
     def close(self) -> None:
         """End the processes beside the server, and refuse those who wait for them."""
-        self._workbench.close()
+        self._trials.close()
         self._compiling.shutdown(wait=False)
         self._long.close()
