@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from unisono.engine.absence import Absence
 from unisono.engine.beam import Beam, BeamCandidate, Continuation
 from unisono.engine.certifier import Certifier
 from unisono.engine.choice import Choice
 from unisono.engine.gating import run_leads
 from unisono.engine.group import SequenceGroup
+from unisono.engine.lost_members import LostMembers
 from unisono.engine.member import Member
 from unisono.engine.prefill import Prefill
 from unisono.engine.runner import Runner
@@ -48,7 +48,7 @@ class Stepper:
         self._union = union
         self._runner = runner
         self._prefill = prefill
-        self._absence = Absence(members, runner, prefill)
+        self._lost_members = LostMembers(members, runner, prefill)
         self._speculator = speculator
         self._sampler = sampler
         self._sequential_voting = sequential
@@ -56,7 +56,7 @@ class Stepper:
 
     def advance(self, states: States) -> None:
         """Advance groups. Those that turn out to need prefill first are taken out of the states."""
-        for group, back in self._absence.note(states).items():
+        for group, back in self._lost_members.note(states).items():
             self._await(group, states, back)
         flat = all_states(states)
         for state in flat:
@@ -111,7 +111,7 @@ class Stepper:
             self.restore(group, [state.text for state in following])
 
     def close(self) -> None:
-        self._absence.close()
+        self._lost_members.close()
 
     def restore(self, group: SequenceGroup, sequences: Sequence[TextSequence]) -> None:
         """Make models hold what the logs say, after a failure; a group of which one cannot is lost."""

@@ -18,9 +18,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from unisono.engine.absence import health
 from unisono.engine.circuit_breaker import CircuitBreaker
 from unisono.engine.engine import Engine
+from unisono.engine.lost_members import health
 from unisono.engine.member import Member
 from unisono.engine.service import Service
 from unisono.records import Generation

@@ -23,7 +23,7 @@ from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.endpoint.weights_print import is_same
 from unisono.backends.fake.backend import FAKE_MODELS, FakeModel, hashed_rule
 from unisono.engine import circuit_breaker
-from unisono.engine.absence import health
+from unisono.engine.lost_members import health
 from unisono.ensemble import Ensemble
 from unisono.errors import MemberUnavailable
 
