@@ -6,13 +6,13 @@ import copy
 from collections import Counter
 from dataclasses import replace
 
-from unisono.engine.asked import Asked
 from unisono.engine.calls import Calls
 from unisono.engine.member import Member, Place
 from unisono.engine.plan import Bias
 from unisono.engine.sequence import TextSequence
 from unisono.engine.token_boundary import LONGEST_CHARACTER, REACH, ends_inside_token
 from unisono.engine.trace_head import about
+from unisono.engine.voting import Asked
 from unisono.errors import MemberUnavailable
 from unisono.fusion.logits_processors import Allowed
 from unisono.outcomes import outcome_of
