@@ -35,6 +35,7 @@ from unisono.engine.speculation import Speculator
 from unisono.engine.step import States, Stepper, all_states
 from unisono.engine.step_state import StepState
 from unisono.engine.text_scorer import UNLIMITED, TextScorer
+from unisono.engine.trace import write_records
 from unisono.free_pages import PROCESS
 from unisono.records import Limits
 from unisono.vocab.union import UnionVocabulary
@@ -198,7 +199,8 @@ class Engine:
                 spent = time.perf_counter() - began
                 for state in all_states(states):
                     if state.drafted or state.text.steps is not None:
-                        state.conclude(spent)
+                        state.count_drafts()
+                        write_records(state, spent)
         if self._draft_length.in_use and states and not any(isinstance(group, Beam) for group in states):
             self._speculator.learn_step(all_states(states), spent)
         return ended

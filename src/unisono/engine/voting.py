@@ -33,7 +33,7 @@ class Voting:
         """By position, what is certain though not all were asked."""
         self.absent = frozenset[str]()
         """The members that are away from this text, for the whole step."""
-        self._members = members
+        self.members = members
         self._before = text.pieces
         self._inside_reasoning = text.part == "reasoning"
         self._drawn: dict[int, Member] = {}
@@ -65,13 +65,13 @@ class Voting:
     @property
     def _present(self) -> tuple[Member, ...]:
         if not self.absent:
-            return self._members
-        return tuple(member for member in self._members if member.name not in self.absent)
+            return self.members
+        return tuple(member for member in self.members if member.name not in self.absent)
 
     @property
     def missing(self) -> list[Member]:
         """The members that are away from this text."""
-        return [member for member in self._members if member.name in self.absent]
+        return [member for member in self.members if member.name in self.absent]
 
     def weights(self, voters: Sequence[Member]) -> list[float]:
         """The voters' weights, which sum to 1 also where some are away."""
@@ -90,12 +90,12 @@ class Voting:
         """The members that would be asked at a position, and are away."""
         if not self.absent or not self.opens(position):
             return ()
-        return tuple(member.name for member in self._members if member.name in self.absent)
+        return tuple(member.name for member in self.members if member.name in self.absent)
 
     def left_out(self, position: int) -> tuple[str, ...]:
         """The members that are not asked at a position, though nothing keeps them from being."""
         voters, missed = self.voters(position), self.missed(position)
-        return tuple(each.name for each in self._members if each not in voters and each.name not in missed)
+        return tuple(each.name for each in self.members if each not in voters and each.name not in missed)
 
     def lose(self, member: Member, error: MemberUnavailable) -> None:
         """Go on without a member that was lost in this step. Raises the error where the text cannot."""
@@ -116,7 +116,7 @@ class Voting:
         """The members that a position is certain without."""
         if position not in self.early_choices:
             return ()
-        return tuple(member.name for member in self._members if member not in self.early_choices[position].asked)
+        return tuple(member.name for member in self.members if member not in self.early_choices[position].asked)
 
     def go_without(self, names: Collection[str]) -> None:
         """Go through the step without some members."""
@@ -128,7 +128,7 @@ class Voting:
         """Why the text cannot go on without those that are away; ``None`` where it can."""
         if not any(member.weight > 0 for member in self._present):
             return "nobody else is there"
-        able = {member.name for member in self._members if member.ends_reasoning}
+        able = {member.name for member in self.members if member.ends_reasoning}
         if self._inside_reasoning and able and able <= self.absent:
             return "nobody else can end the reasoning"
         if self.text.stuck:
@@ -201,7 +201,7 @@ class Asked(Voting):
     def heard(self) -> list[Member]:
         """The members that were run for all pending positions."""
         pending = set(self.pending())
-        return [member for member in self._members if pending <= self._heard(member)]
+        return [member for member in self.members if pending <= self._heard(member)]
 
     def _heard(self, member: Member) -> set[int]:
         return {position for position, output in enumerate(self.outputs.get(member.name, ())) if output is not None}

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from unisono.engine.service import Service
-from unisono.engine.trace_head import about
+from unisono.engine.trace import about
 from unisono.page.files import HEADERS, START, page_files
 from unisono.server import gac
 from unisono.server.answer import Answer
