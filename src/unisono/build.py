@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from unisono.backends.adapted import Adapted
 from unisono.backends.base import Backend, Elsewhere, Loader
 from unisono.backends.prefix_cache import PrefixCache
 from unisono.chat.call_form import CallForm
@@ -31,6 +30,7 @@ from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.weights import scaled
 from unisono.garbage_collection import garbage_collection_paused
 from unisono.identity import check_fitted
+from unisono.loading import load_weights, reading_warnings, seen_by
 from unisono.member_template import TemplateReading
 from unisono.members import (
     Model,
@@ -44,12 +44,8 @@ from unisono.members import (
     find_models,
     join_member,
     read_model,
-    reporter,
     silent,
-    words_beyond,
-    words_uncased,
 )
-from unisono.self_check import adapter_check, kept, self_check
 from unisono.vocab.union import UnionMember, UnionVocabulary, build_union
 
 log = logging.getLogger(__name__)
@@ -177,11 +173,11 @@ class Models:
             Member(
                 member.spec.name,
                 member.weight,
-                _seen_by(member, self._backends[member.loader]),
+                seen_by(member, self._backends[member.loader]),
                 member.encoder,
                 member.speller,
                 its_map,
-                prefixes=None if (cache := self._caches.get(member.loader)) is None else _seen_by(member, cache),
+                prefixes=None if (cache := self._caches.get(member.loader)) is None else seen_by(member, cache),
                 breaker=self._breakers[member.loader],
                 degrades=member.spec.on_failure == "degrade",
                 tokenizer_elsewhere=member.remote_tokenizer is not None,
@@ -207,11 +203,6 @@ class Models:
             unloading.callback(close_engines, self._engines)
 
 
-def _seen_by(member: PreparedMember, backend: Any) -> Any:
-    """A backend as a member sees it, whose slots have the member's adapter."""
-    return backend if member.adapter is None else Adapted(backend, member.adapter)
-
-
 def load_models(
     ensembles: Iterable[Prepared], report: Report = silent, *, keep_prefixes: bool = False, diagnosed: bool = False
 ) -> Models:
@@ -220,53 +211,16 @@ def load_models(
     ``keep_prefixes`` keeps what ended texts have read for prompts that begin alike (`PrefixCache`). ``diagnosed`` logs
     no warning that `diagnosis.diagnose` has, too.
     """
-    backends: dict[Loader, Backend] = {}
-    caches: dict[Loader, PrefixCache] = {}
-    with contextlib.ExitStack() as loaded:
-        ensembles = list(ensembles)
-        members = list(itertools.chain.from_iterable(prepared.members for prepared in ensembles))
-        for member in members:
-            if member.loader not in backends:
-                backend = member.loader.load(reporter(report, member.owner.name))
-                loaded.callback(backend.unload)
-                backends[member.loader] = backend
-                for warning in _warnings(member, backend, diagnosed):
-                    log.warning("%s", warning)
-                if keep_prefixes and not backend.facts.keeps_prefixes:
-                    caches[member.loader] = PrefixCache(backend)
-        adapted = {
-            (member.loader, member.adapter): member for member in reversed(members) if member.adapter is not None
-        }
-        for member in reversed(adapted.values()):
-            for warning in adapter_check(member, _seen_by(member, backends[member.loader])):
-                log.warning("%s", warning)
-        loaded.pop_all()
+    ensembles = list(ensembles)
+    members = list(itertools.chain.from_iterable(prepared.members for prepared in ensembles))
+    backends, caches = load_weights(members, report, keep_prefixes=keep_prefixes, diagnosed=diagnosed)
     for prepared in ensembles:
         for member, its_map in zip(prepared.members, prepared.union.maps, strict=True):
             expect_pieces(member, its_map, prepared.union)
     if not diagnosed:
-        for words in dict.fromkeys(itertools.chain.from_iterable(map(_reading_warnings, members))):
+        for words in dict.fromkeys(itertools.chain.from_iterable(map(reading_warnings, members))):
             log.warning("%s", words)
     return Models(backends, caches)
-
-
-def _warnings(member: PreparedMember, backend: Backend, diagnosed: bool) -> Iterator[str]:
-    findings = self_check(member, backend)
-    if not (diagnosed and kept(member)):
-        yield from findings
-    if not diagnosed:
-        if beyond := member.tokenizer.table.beyond:
-            yield words_beyond(member.owner.name, member.facts.usable_rows, [text for text, _ in beyond])
-        yield from (f"member {member.owner.name!r}: {warning}" for warning in member.facts.warnings)
-    yield from (f"member {member.owner.name!r}: {warning}" for warning in backend.facts.warnings)
-
-
-def _reading_warnings(member: PreparedMember) -> Iterator[str]:
-    yield from (f"the adapter of member {member.spec.name!r} {words}" for words in member.adapter_doubts)
-    yield from (f"member {member.spec.name!r} {words}" for words in member.odd_ends)
-    yield from (f"the chat template of member {member.spec.name!r} {words}" for words in member.template_faults)
-    if member.uncased:
-        yield words_uncased(member.spec.name)
 
 
 def load_service(
