@@ -19,7 +19,7 @@ from unisono.config.ensemble import EnsembleSpec
 from unisono.config.method import Method
 from unisono.config.ray import grouped
 from unisono.config.speculation import AUTO, NGRAM
-from unisono.config.whole import check_method
+from unisono.config.whole_distributions import check_method
 from unisono.constraints.grammar import Grammars
 from unisono.engine.circuit_breaker import CircuitBreaker
 from unisono.engine.encoding import check_length

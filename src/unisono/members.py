@@ -19,7 +19,7 @@ from unisono.chat.template_faults import template_faults
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.member import MemberSpec
 from unisono.config.model_source import adapter_is_file, choose_backend, find_adapter, find_model
-from unisono.config.whole import refusal
+from unisono.config.whole_distributions import refusal
 from unisono.errors import SpecError, VocabularyError
 from unisono.fusion.calibration import Calibration
 from unisono.member_template import TemplateReading, is_given, read_template

@@ -20,7 +20,7 @@ from unisono.engine.step_state import StepState
 from unisono.fusion.bounds import Certificate, Kinds, Reshaping, Voter, Whole, certify, kinds_of
 from unisono.fusion.fold_top import FoldedTop
 from unisono.fusion.gate_bounds import GATE_BOUNDS
-from unisono.fusion.partial import certify_plausible
+from unisono.fusion.partial_votes import certify_plausible
 from unisono.fusion.rules import ALPHA, FLOOR
 
 MORE = (10, 100)

@@ -17,7 +17,7 @@ from unisono.engine.byte_scoring import ByteScoring
 from unisono.engine.byte_stepper import ByteStepper
 from unisono.engine.certifier import Certifier
 from unisono.engine.draft_length import DraftLengthController
-from unisono.engine.given import scored_by
+from unisono.engine.given_text import scored_by
 from unisono.engine.group import SequenceGroup
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan

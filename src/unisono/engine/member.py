@@ -19,7 +19,7 @@ from unisono.engine.cursor import Cursor, Reader
 from unisono.fusion.calibration import Calibration
 from unisono.fusion.fold import FoldPlan, Scratch, Softmax, fold, plan_fold, softmax
 from unisono.fusion.fold_top import FoldedTop, TopPlan, plan_top
-from unisono.fusion.partial import untold
+from unisono.fusion.partial_votes import untold
 from unisono.vocab.marks import OF_CALLS, Mark, Turn
 from unisono.vocab.spelling import Speller
 from unisono.vocab.union import ABSENT, Indices, MemberMap

@@ -11,7 +11,7 @@ from unisono.config.combine import Combine
 from unisono.config.gate import Gate
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
-from unisono.config.whole import check_method
+from unisono.config.whole_distributions import check_method
 from unisono.config.without_union import check_bytes
 from unisono.engine.byte_member import check_members
 from unisono.engine.member import Member

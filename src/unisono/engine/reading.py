@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from unisono.chat.messages import Prompt
 from unisono.engine.cutting import Cutting, Line, Listener, Reader, reader_of
-from unisono.engine.given import cut
+from unisono.engine.given_text import cut
 from unisono.engine.member import Member
 from unisono.engine.pack import Pack
 from unisono.engine.request import PreparedRequest

@@ -14,7 +14,7 @@ from unisono.engine.plan import Plan
 from unisono.engine.prefill import Prefill
 from unisono.engine.runner import Runner, by_model
 from unisono.engine.step_state import StepState
-from unisono.fusion.partial import Unasked, decides, next_to_ask
+from unisono.fusion.partial_votes import Unasked, decides, next_to_ask
 
 Turns = dict[StepState, list[Member]]
 """Whom each text asks next."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.engine.byte_scoring import ByteScoring
-from unisono.engine.given import cut, scored_by
+from unisono.engine.given_text import cut, scored_by
 from unisono.engine.group import SequenceGroup
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan

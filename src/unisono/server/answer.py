@@ -13,7 +13,7 @@ from unisono.records import Finish, Generation, StepRecord
 from unisono.server.answer_schemas import ChatAnswer, ChatChunk, CompletionAnswer, Report, TextReport
 from unisono.server.api_call import ApiCall
 from unisono.server.async_engine import AsyncEngine
-from unisono.server.echo import ScoredPrompt
+from unisono.server.completion_prompts import ScoredPrompt
 from unisono.server.errors import Refusal
 from unisono.server.logprobs import CompletionLogprobs, Held
 from unisono.server.openai_library import CompletionUsage

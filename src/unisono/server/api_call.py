@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unisono.engine.request import GenerationRequest
+from unisono.server.completion_prompts import Echo
 from unisono.server.constraint import OWN
-from unisono.server.echo import Echo
 from unisono.server.prompt_cut import PromptCut
 from unisono.server.prompt_logprobs import PromptLogprobs
 from unisono.server.tools import Calling

@@ -18,8 +18,8 @@ from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.records import Limits
 from unisono.server.api_call import ApiCall
+from unisono.server.completion_prompts import check_scored, echo_of, prompts_of, scoring
 from unisono.server.constraint import read_constraint, read_format
-from unisono.server.echo import check_scored, echo_of, prompts_of, scoring
 from unisono.server.errors import Refusal, invalid, refusal_of
 from unisono.server.field_tables import OF_CHATS
 from unisono.server.fields import Field, contradiction, unsupported

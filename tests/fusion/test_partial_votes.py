@@ -10,7 +10,7 @@ import pytest
 from support.told import compositions
 from unisono.fusion.bounds import UNSHAPED, Certificate, Reshaping, Voter, Whole, certify, kinds_of
 from unisono.fusion.logits_processors import add_bias, confine
-from unisono.fusion.partial import Unasked, certify_plausible, decides, next_to_ask, untold
+from unisono.fusion.partial_votes import Unasked, certify_plausible, decides, next_to_ask, untold
 from unisono.fusion.rules import ALPHA, COMBINE_RULES, FLOOR
 
 SIZE = 5
