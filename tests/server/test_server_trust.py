@@ -94,7 +94,7 @@ def test_nothing_of_a_call_is_kept_after_its_answer() -> None:
     with serving() as served:
         assert served.client().chat.completions.create(**CHAT, n=2).choices
         served.free()
-        assert served.bridge._by_request == {}
+        assert served.engine._by_request == {}
 
 
 def test_all_keys_are_compared_whichever_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,8 +351,8 @@ def test_an_engine_that_breaks_for_good_ends_the_server_and_every_caller_hears_o
         served.service.step = broken  # type: ignore[method-assign]
         statuses = [served.post("/v1/chat/completions", CHAT).status_code for _ in range(CRASHES)]
         assert statuses == [500] * CRASHES
-        served.wait(lambda: served.bridge.state == "broken" and served.server.should_exit)
-        assert isinstance(served.bridge.error, AssertionError)
+        served.wait(lambda: served.engine.state == "broken" and served.server.should_exit)
+        assert isinstance(served.engine.error, AssertionError)
 
 
 def test_a_request_that_is_being_prepared_when_the_engine_ends_is_refused_at_once() -> None:
@@ -375,8 +375,8 @@ def test_a_request_that_is_being_prepared_when_the_engine_ends_is_refused_at_onc
         asking.start()
         assert preparing.wait(20)
         for _ in range(CRASHES):
-            served.bridge.thread._commands.put(broken)
-        served.wait(lambda: served.bridge.state == "broken")
+            served.engine.thread._commands.put(broken)
+        served.wait(lambda: served.engine.state == "broken")
         go.set()
         asking.join(4)  # before the server, which ends too, closes its connections
         assert [(response.status_code, error_of(response)["code"]) for response in results] == [(503, "not_ready")]
@@ -408,7 +408,7 @@ def test_models_that_cannot_be_loaded_end_the_server() -> None:
 
     with serving(load=load) as served:
         served.wait(lambda: served.server.should_exit)
-        assert isinstance(served.bridge.error, SpecError)
+        assert isinstance(served.engine.error, SpecError)
 
 
 def test_at_the_end_running_requests_finish_and_new_ones_are_refused() -> None:
@@ -420,7 +420,7 @@ def test_at_the_end_running_requests_finish_and_new_ones_are_refused() -> None:
         asking.start()
         served.wait(lambda: served.service.served == 1)
         served.call(served.server.end)
-        served.wait(lambda: served.bridge.state == "draining")
+        served.wait(lambda: served.engine.state == "draining")
         assert served.get("/health").status_code == 200
         assert served.get("/ready").status_code == 503
         refused = served.post("/v1/chat/completions", CHAT)
@@ -449,7 +449,7 @@ def test_when_the_grace_is_over_the_rest_is_told_so() -> None:
         last = results[True].text.strip().split("\n\n")[-1]
         assert json.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"
         served.wait(lambda: served.server.should_exit)
-        backends = [member.backend for member in served.bridge._service.engines["duo"].members]  # type: ignore[union-attr]
+        backends = [member.backend for member in served.engine._service.engines["duo"].members]  # type: ignore[union-attr]
         served.wait(lambda: all(not backend._backend._loaded for backend in backends))  # type: ignore[attr-defined]
 
 
