@@ -13,7 +13,7 @@ import numpy as np
 
 from unisono.engine.choice import Choice, Doubt
 from unisono.engine.member import Member, Place
-from unisono.engine.passes import Again
+from unisono.engine.passes import FurtherQuestion
 from unisono.engine.runner import Runner
 from unisono.engine.sampler import Sampler, reshaping_of, told_by
 from unisono.engine.step_state import StepState
@@ -209,7 +209,7 @@ def _only(column: int, size: int) -> Reshaping:
     return Reshaping(allowed_U)
 
 
-def _questions(state: StepState, position: int, doubt: Doubt, factor: int) -> Iterator[Again]:
+def _questions(state: StepState, position: int, doubt: Doubt, factor: int) -> Iterator[FurtherQuestion]:
     """Whom to ask again about a text, and for what; nobody who would tell nothing new."""
     allowed_U = state.allowed(position)
     for member in doubt.members:
@@ -227,4 +227,4 @@ def _questions(state: StepState, position: int, doubt: Doubt, factor: int) -> It
             ids = np.flatnonzero(np.isin(plan.column_V, columns[: truncation.also])).tolist()
             wanted = tuple(dict.fromkeys([*also, *ids]))[: truncation.also]
         if more > top or set(wanted) - set(also):
-            yield Again(state, member, position, max(more, top), wanted)
+            yield FurtherQuestion(state, member, position, max(more, top), wanted)

@@ -12,7 +12,7 @@ from operator import attrgetter
 from unisono.engine.draft_length import DraftLengthController, Work
 from unisono.engine.member import Member
 from unisono.engine.passes import (
-    Again,
+    FurtherQuestion,
     MemberBatch,
     Portion,
     Row,
@@ -71,12 +71,12 @@ class Runner:
             passes[row.member.model].append(row)
         self._run((together[0].member, partial(read_rows, together)) for together in passes.values())
 
-    def ask_again(self, asked: Iterable[Again]) -> None:
+    def ask_again(self, asked: Iterable[FurtherQuestion]) -> None:
         """Ask truncated members for more of what they told, in one pass a model; the new rows replace the old ones.
 
         A slot ends where it was asked: what a draft had beyond is read again as lag.
         """
-        passes: defaultdict[int, list[Again]] = defaultdict(list)
+        passes: defaultdict[int, list[FurtherQuestion]] = defaultdict(list)
         for again in asked:
             passes[again.member.model].append(again)
         self._run((together[0].member, partial(ask_again, together)) for together in passes.values())

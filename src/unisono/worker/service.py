@@ -19,7 +19,7 @@ from unisono.errors import UnisonoError
 from unisono.server.errors import FAULT, OVERLOADED, Refusal, not_ready, shutting_down
 from unisono.server.limits import ServerLimits
 from unisono.server.telemetry import say, where
-from unisono.worker.checks import Misasked
+from unisono.worker.checks import InvalidCall
 from unisono.worker.leases import Leases, NoRoom, Superseded
 from unisono.worker.metrics import WorkerMetrics
 from unisono.worker.portions import kept
@@ -205,7 +205,7 @@ class MemberService:
 
     def _refusal(self, error: Exception) -> Refusal:
         match error:
-            case Misasked():
+            case InvalidCall():
                 return Refusal(400, str(error), code="invalid_value")
             case Superseded():
                 return Refusal(409, "the client has made another call since this one", code="superseded")
