@@ -28,6 +28,7 @@ from unisono.engine.service import Service
 from unisono.errors import SpecError
 from unisono.server import app as app_module
 from unisono.server import async_engine, middleware
+from unisono.server.constraint_trials import ConstraintTrials
 from unisono.server.hosts import is_loopback
 from unisono.server.launch import bind
 from unisono.server.limits import ServerLimits
@@ -428,6 +429,29 @@ def test_at_the_end_running_requests_finish_and_new_ones_are_refused() -> None:
         asking.join(20)
         assert results[0].json()["usage"]["completion_tokens"] == 40
         served.wait(lambda: served.server.should_exit)
+
+
+def test_a_request_that_is_being_prepared_at_the_end_finishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    trying, go = threading.Event(), threading.Event()
+
+    async def wait(*_: Any) -> None:
+        trying.set()
+        while not go.is_set():
+            await asyncio.sleep(0.005)
+
+    monkeypatch.setattr(ConstraintTrials, "try_constraint", wait)
+    with serving() as served:
+        results: list[httpx2.Response] = []
+        body = {"model": "duo", "prompt": ["a", "b"], "max_tokens": 2, "regex": "[a-z]*"}
+        asking = threading.Thread(target=lambda: results.append(served.post("/v1/completions", body)))
+        asking.start()
+        assert trying.wait(20)
+        served.call(served.server.end)
+        served.wait(lambda: served.engine.state == "draining")
+        go.set()
+        asking.join(20)
+        assert results[0].status_code == 200, results[0].text
+        assert len(results[0].json()["choices"]) == 2
 
 
 def test_when_the_grace_is_over_the_rest_is_told_so() -> None:

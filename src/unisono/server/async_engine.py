@@ -146,10 +146,10 @@ class AsyncEngine:
         cuts: Sequence[PromptCut] = (),
     ) -> None:
         """Prepare and queue the requests of a call, one per prompt. Raises a `Refusal`."""
-        handle.requests = requests
+        handle.requests, service = requests, self.service
         try:
             async with asyncio.timeout(self.limits.timeout):
-                if (count := len(requests)) > (most := self.service.queue):
+                if (count := len(requests)) > (most := service.queue):
                     scored = sum(request.score for request in requests)
                     twice = "" if scored in (0, count) else ", each scored and written on by a request of its own"
                     words = (
@@ -161,7 +161,7 @@ class AsyncEngine:
                     if (characters := sum(map(len, texts))) > CHARACTERS * self.limits.prompt:
                         raise self.limits.too_long("prompt", characters, field=prompt_field(request.prompt))
                 handle.prepared = [
-                    await self._preparer.prepare(self.service, request, constraint_field, self.retry_after)
+                    await self._preparer.prepare(service, request, constraint_field, self.retry_after)
                     for request in requests
                 ]
                 for cut, prepared in itertools.product(cuts, handle.prepared):
