@@ -23,12 +23,12 @@ from uvicorn.server import ServerState
 from support.fakes import make_fakes
 from support.real_server import Served, serving
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.server.connections import Connections, Phase
 from unisono.server.hosts import is_local, read_host
-from unisono.server.http_protocol import AHEAD, HttpProtocol
+from unisono.server.http.connections import Connections, Phase
+from unisono.server.http.pacing import APART, Pacer, Turn
+from unisono.server.http.protocol import AHEAD, HttpProtocol
+from unisono.server.http.strict import EMPTY_LINES, HEAD, HEADERS
 from unisono.server.limits import ServerLimits
-from unisono.server.pacing import APART, Pacer, Turn
-from unisono.server.strict_http import EMPTY_LINES, HEAD, HEADERS
 from unisono.server.telemetry import CUT, JsonLines, Metrics
 
 START = b"POST /v1/completions HTTP/1.1\r\n"
@@ -145,7 +145,7 @@ def test_a_body_in_many_small_chunks_is_read_and_others_have_their_turn(served: 
 
 
 def test_a_body_of_too_many_chunks_is_refused(monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
-    monkeypatch.setattr("unisono.server.strict_http.CHUNKS", 300)
+    monkeypatch.setattr("unisono.server.http.strict.CHUNKS", 300)
     head = START + HOST + TYPE + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n"
     body = json.dumps({**json.loads(BODY), "user": "x" * 400}).encode()
     answer = exchange(served, head + in_chunks(body, 1))

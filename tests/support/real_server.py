@@ -19,7 +19,7 @@ from unisono.config.ensemble import load_spec
 from unisono.engine.service import Service
 from unisono.server.app import make_app
 from unisono.server.async_engine import AsyncEngine
-from unisono.server.http_server import Server
+from unisono.server.http.server import Server
 from unisono.server.launch import bind
 from unisono.server.limits import ServerLimits
 from unisono.server.middleware import Keys

@@ -11,12 +11,12 @@ from typing import Any
 
 import h11
 
-from unisono.server.connections import Connection, Connections, Phase, network_of
 from unisono.server.errors import Refusal
+from unisono.server.http.connections import Connection, Connections, Phase, network_of
+from unisono.server.http.pacing import Pacer, Turn
+from unisono.server.http.strict import StrictConnection
+from unisono.server.http.uvicorn_library import FlowControl, H11Protocol, RequestResponseCycle
 from unisono.server.middleware import OPEN, REFUSED, App, Receive, Scope, Send, answer_to
-from unisono.server.pacing import Pacer, Turn
-from unisono.server.strict_http import StrictConnection
-from unisono.server.uvicorn_library import FlowControl, H11Protocol, RequestResponseCycle
 
 AHEAD = 1 << 16
 """Bytes of a connection's next requests after which it is not read until they are answered; and those of a body that

@@ -17,12 +17,12 @@ from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
-from unisono.server import uvicorn_library as uvicorn
-from unisono.server.connections import Connections
 from unisono.server.errors import shutting_down
-from unisono.server.http_protocol import HttpProtocol
+from unisono.server.http import uvicorn_library as uvicorn
+from unisono.server.http.connections import Connections
+from unisono.server.http.pacing import Pacer
+from unisono.server.http.protocol import HttpProtocol
 from unisono.server.limits import ServerLimits
-from unisono.server.pacing import Pacer
 from unisono.server.telemetry import ConnectionMetrics, say, where
 
 BACKLOG = 2048
