@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -30,7 +30,7 @@ from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.weights import scaled
 from unisono.garbage_collection import garbage_collection_paused
 from unisono.identity import check_fitted
-from unisono.loading import load_weights, reading_warnings, seen_by
+from unisono.loading import load_weights, seen_by
 from unisono.member_template import TemplateReading
 from unisono.members import (
     Model,
@@ -45,6 +45,7 @@ from unisono.members import (
     join_member,
     read_model,
     silent,
+    words_uncased,
 )
 from unisono.vocab.union import UnionMember, UnionVocabulary, build_union
 
@@ -218,9 +219,17 @@ def load_models(
         for member, its_map in zip(prepared.members, prepared.union.maps, strict=True):
             expect_pieces(member, its_map, prepared.union)
     if not diagnosed:
-        for words in dict.fromkeys(itertools.chain.from_iterable(map(reading_warnings, members))):
+        for words in dict.fromkeys(itertools.chain.from_iterable(map(_reading_warnings, members))):
             log.warning("%s", words)
     return Models(backends, caches)
+
+
+def _reading_warnings(member: PreparedMember) -> Iterator[str]:
+    yield from (f"the adapter of member {member.spec.name!r} {words}" for words in member.adapter_doubts)
+    yield from (f"member {member.spec.name!r} {words}" for words in member.odd_ends)
+    yield from (f"the chat template of member {member.spec.name!r} {words}" for words in member.template_faults)
+    if member.uncased:
+        yield words_uncased(member.spec.name)
 
 
 def load_service(

@@ -10,7 +10,7 @@ from typing import Any
 from unisono.backends.adapted import Adapted
 from unisono.backends.base import Backend, Loader
 from unisono.backends.prefix_cache import PrefixCache
-from unisono.members import PreparedMember, Report, reporter, words_beyond, words_uncased
+from unisono.members import PreparedMember, Report, reporter, words_beyond
 from unisono.self_check import adapter_check, kept, self_check
 
 log = logging.getLogger(__name__)
@@ -59,12 +59,3 @@ def _warnings(member: PreparedMember, backend: Backend, diagnosed: bool) -> Iter
             yield words_beyond(member.owner.name, member.facts.usable_rows, [text for text, _ in beyond])
         yield from (f"member {member.owner.name!r}: {warning}" for warning in member.facts.warnings)
     yield from (f"member {member.owner.name!r}: {warning}" for warning in backend.facts.warnings)
-
-
-def reading_warnings(member: PreparedMember) -> Iterator[str]:
-    """What is odd about how a member reads, whatever its weights."""
-    yield from (f"the adapter of member {member.spec.name!r} {words}" for words in member.adapter_doubts)
-    yield from (f"member {member.spec.name!r} {words}" for words in member.odd_ends)
-    yield from (f"the chat template of member {member.spec.name!r} {words}" for words in member.template_faults)
-    if member.uncased:
-        yield words_uncased(member.spec.name)
