@@ -9,28 +9,28 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from unisono.backends.adapted import Adapted
 from unisono.backends.base import Backend, Elsewhere, Loader
 from unisono.backends.prefix_cache import PrefixCache
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Message, Prompt
-from unisono.collection import uncollected
 from unisono.config.combine import Combine
 from unisono.config.constraint import Constraint
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.method import Method
 from unisono.config.ray import grouped
 from unisono.config.speculation import AUTO, NGRAM
-from unisono.config.whole import check_method
+from unisono.config.whole_distributions import check_method
 from unisono.constraints.grammar import Grammars
-from unisono.engine.breaker import Breaker
+from unisono.engine.circuit_breaker import CircuitBreaker
 from unisono.engine.encoding import check_length
 from unisono.engine.engine import Engine, close_engines
 from unisono.engine.member import Member
 from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.weights import scaled
+from unisono.garbage_collection import garbage_collection_paused
 from unisono.identity import check_fitted
+from unisono.loading import load_weights, seen_by
 from unisono.member_template import TemplateReading
 from unisono.members import (
     Model,
@@ -44,12 +44,9 @@ from unisono.members import (
     find_models,
     join_member,
     read_model,
-    reporter,
     silent,
-    words_beyond,
     words_uncased,
 )
-from unisono.self_check import adapter_check, kept, self_check
 from unisono.vocab.union import UnionMember, UnionVocabulary, build_union
 
 log = logging.getLogger(__name__)
@@ -155,7 +152,7 @@ class Models:
     def __init__(self, backends: Mapping[Loader, Backend], caches: Mapping[Loader, PrefixCache]) -> None:
         self._backends = {**backends, **caches}
         self._caches = caches
-        self._breakers = {loader: Breaker() for loader in backends}
+        self._breakers = {loader: CircuitBreaker() for loader in backends}
         for loader, breaker in self._breakers.items():
             if isinstance(loader, Elsewhere) and loader.lost is not None:
                 breaker.failed(loader.lost.member, loader.lost)
@@ -177,14 +174,14 @@ class Models:
             Member(
                 member.spec.name,
                 member.weight,
-                _seen_by(member, self._backends[member.loader]),
+                seen_by(member, self._backends[member.loader]),
                 member.encoder,
                 member.speller,
                 its_map,
-                prefixes=None if (cache := self._caches.get(member.loader)) is None else _seen_by(member, cache),
+                prefixes=None if (cache := self._caches.get(member.loader)) is None else seen_by(member, cache),
                 breaker=self._breakers[member.loader],
                 degrades=member.spec.on_failure == "degrade",
-                tokenizer_elsewhere=member.foresighted is not None,
+                tokenizer_elsewhere=member.remote_tokenizer is not None,
                 temperature=member.spec.temperature,
                 calibration=calibration_of(member.spec, columns),
             )
@@ -207,11 +204,6 @@ class Models:
             unloading.callback(close_engines, self._engines)
 
 
-def _seen_by(member: PreparedMember, backend: Any) -> Any:
-    """A backend as a member sees it, whose slots have the member's adapter."""
-    return backend if member.adapter is None else Adapted(backend, member.adapter)
-
-
 def load_models(
     ensembles: Iterable[Prepared], report: Report = silent, *, keep_prefixes: bool = False, diagnosed: bool = False
 ) -> Models:
@@ -220,27 +212,9 @@ def load_models(
     ``keep_prefixes`` keeps what ended texts have read for prompts that begin alike (`PrefixCache`). ``diagnosed`` logs
     no warning that `diagnosis.diagnose` has, too.
     """
-    backends: dict[Loader, Backend] = {}
-    caches: dict[Loader, PrefixCache] = {}
-    with contextlib.ExitStack() as loaded:
-        ensembles = list(ensembles)
-        members = list(itertools.chain.from_iterable(prepared.members for prepared in ensembles))
-        for member in members:
-            if member.loader not in backends:
-                backend = member.loader.load(reporter(report, member.owner.name))
-                loaded.callback(backend.unload)
-                backends[member.loader] = backend
-                for warning in _warnings(member, backend, diagnosed):
-                    log.warning("%s", warning)
-                if keep_prefixes and not backend.facts.keeps_prefixes:
-                    caches[member.loader] = PrefixCache(backend)
-        adapted = {
-            (member.loader, member.adapter): member for member in reversed(members) if member.adapter is not None
-        }
-        for member in reversed(adapted.values()):
-            for warning in adapter_check(member, _seen_by(member, backends[member.loader])):
-                log.warning("%s", warning)
-        loaded.pop_all()
+    ensembles = list(ensembles)
+    members = list(itertools.chain.from_iterable(prepared.members for prepared in ensembles))
+    backends, caches = load_weights(members, report, keep_prefixes=keep_prefixes, diagnosed=diagnosed)
     for prepared in ensembles:
         for member, its_map in zip(prepared.members, prepared.union.maps, strict=True):
             expect_pieces(member, its_map, prepared.union)
@@ -248,17 +222,6 @@ def load_models(
         for words in dict.fromkeys(itertools.chain.from_iterable(map(_reading_warnings, members))):
             log.warning("%s", words)
     return Models(backends, caches)
-
-
-def _warnings(member: PreparedMember, backend: Backend, diagnosed: bool) -> Iterator[str]:
-    findings = self_check(member, backend)
-    if not (diagnosed and kept(member)):
-        yield from findings
-    if not diagnosed:
-        if beyond := member.tokenizer.table.beyond:
-            yield words_beyond(member.owner.name, member.facts.usable_rows, [text for text, _ in beyond])
-        yield from (f"member {member.owner.name!r}: {warning}" for warning in member.facts.warnings)
-    yield from (f"member {member.owner.name!r}: {warning}" for warning in backend.facts.warnings)
 
 
 def _reading_warnings(member: PreparedMember) -> Iterator[str]:
@@ -310,7 +273,7 @@ def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> P
     return prepared
 
 
-@uncollected()
+@garbage_collection_paused()
 def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Report = silent) -> list[Prepared]:
     """Prepare ensembles as `prepare` does; models that several of them run in the same way are loaded once."""
     if not isinstance(batch, int) or batch < 1:

@@ -19,7 +19,7 @@ from unisono.chat.template_faults import template_faults
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.member import MemberSpec
 from unisono.config.model_source import adapter_is_file, choose_backend, find_adapter, find_model
-from unisono.config.whole import refusal
+from unisono.config.whole_distributions import refusal
 from unisono.errors import SpecError, VocabularyError
 from unisono.fusion.calibration import Calibration
 from unisono.member_template import TemplateReading, is_given, read_template
@@ -28,7 +28,7 @@ from unisono.vocab.normal_forms import is_uncased
 from unisono.vocab.pieces import Vocabulary, odd_ends, read_vocabulary
 from unisono.vocab.reserved import reserve
 from unisono.vocab.spelling import Speller
-from unisono.vocab.tokenizer import Foresighted, Tokenizer
+from unisono.vocab.tokenizer import RemoteTokenizer, Tokenizer
 from unisono.vocab.union import ABSENT, MemberMap, UnionMember, UnionVocabulary, check_essentials
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Model:
     loader: Loader
     tokenizer: Tokenizer
     facts: ModelFacts
-    foresighted: Foresighted | None
+    remote_tokenizer: RemoteTokenizer | None
     """Who can learn in the background what it encodes texts as."""
     spellers: dict[tuple[Hashable, ...], Speller] = field(default_factory=dict)
     """By the ids that are END, and the marks. Members differ in them only where their templates do."""
@@ -191,7 +191,7 @@ def read_model(wanted: Wanted, report: Report) -> Model:
         loader=loader,
         tokenizer=within_rows(tokenizer, facts.usable_rows),
         facts=facts,
-        foresighted=tokenizer if isinstance(tokenizer, Foresighted) else None,
+        remote_tokenizer=tokenizer if isinstance(tokenizer, RemoteTokenizer) else None,
     )
 
 
@@ -251,7 +251,7 @@ def join_member(spec: MemberSpec, weight: float, model: Model, adapter: str | No
 
 def expect_pieces(member: PreparedMember, its_map: MemberMap, union: UnionVocabulary) -> None:
     """Let a member whose tokenizer is elsewhere learn the pieces that it has no token for, before steps need them."""
-    if member.foresighted is None:
+    if member.remote_tokenizer is None:
         return
     lacking = [union.piece(column) for column in np.flatnonzero(its_map.id_U[: union.texts] == ABSENT).tolist()]
     pieces = [piece for piece in lacking if piece]
@@ -260,7 +260,7 @@ def expect_pieces(member: PreparedMember, its_map: MemberMap, union: UnionVocabu
         texts = (union.piece(column) or b"" for column in range(union.texts))
         pieces += [spaced for piece in texts if (spaced := b" " + piece) not in canonical]
     decoded = (piece.decode("utf-8", "ignore") for piece in pieces)
-    member.foresighted.expect(text for text, piece in zip(decoded, pieces, strict=True) if text.encode() == piece)
+    member.remote_tokenizer.expect(text for text, piece in zip(decoded, pieces, strict=True) if text.encode() == piece)
 
 
 def columns_of_answers(specs: Sequence[MemberSpec], union: UnionVocabulary) -> dict[bytes, int]:

@@ -24,13 +24,13 @@ from support.families import Family, of_template, save_family, templates  # noqa
 from unisono.build import load_models, prepare  # noqa: E402
 from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.chat.template_probe import as_given  # noqa: E402
-from unisono.collection import uncollected  # noqa: E402
 from unisono.config.ensemble import load_spec  # noqa: E402
 from unisono.config.reasoning import Reasoning  # noqa: E402
 from unisono.engine.encoding import encode_for  # noqa: E402
 from unisono.engine.engine import Engine  # noqa: E402
 from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import ModelUnsupported, PromptError  # noqa: E402
+from unisono.garbage_collection import garbage_collection_paused  # noqa: E402
 from unisono.records import Limits  # noqa: E402
 from unisono.tools import call_grammar, find_calls  # noqa: E402
 
@@ -160,7 +160,7 @@ def frozen() -> Iterator[None]:
 
 @pytest.fixture
 def loaded(request: pytest.FixtureRequest, tmp_path: Path, second: Path, frozen: None) -> Iterator[Loaded]:
-    with uncollected():  # a tokenizer of a large vocabulary is a million objects
+    with garbage_collection_paused():  # a tokenizer of a large vocabulary is a million objects
         found = Loaded(tmp_path, second, save_family(tmp_path, request.param))
     yield found
     found.models.unload()

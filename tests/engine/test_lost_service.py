@@ -14,8 +14,8 @@ from support.reasoners import ASK, PLAIN, THINKER, make_reasoners
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
-from unisono.engine.absence import health
 from unisono.engine.engine import Engine
+from unisono.engine.lost_members import health
 from unisono.engine.request import Ended, Event, Failed, GenerationRequest, Wrote
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service

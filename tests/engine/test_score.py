@@ -18,7 +18,7 @@ from unisono.backends.prefix_cache import PrefixCache
 from unisono.chat.messages import Message, Prompt
 from unisono.config.method import Method
 from unisono.engine.engine import Engine
-from unisono.engine.given import cut
+from unisono.engine.given_text import cut
 from unisono.engine.member import Place
 from unisono.engine.plan import Plan
 from unisono.engine.reference import _PlainText

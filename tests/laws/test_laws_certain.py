@@ -220,7 +220,7 @@ def test_few_sets_of_members_are_kept_however_many_are_asked(monkeypatch: pytest
     method = Method(gate="certain")
     engine = engine_of((6, 2, 2), prices={"a": 1.0, "b": 2.0, "c": 3.0})
     texts = written(engine, PROMPTS[:5], PIECES, 3, method)
-    kept = engine._stepper._foresight._certifier._kinds  # whatever sets were asked
+    kept = engine._stepper._sequential_voting._certifier._kinds  # whatever sets were asked
     assert len(counted) > len(kept) == 1
     assert hold(engine, texts, method)
 

@@ -170,9 +170,9 @@ def test_who_still_waits_when_the_grace_is_over_is_refused(service: Service) -> 
 
     async def end() -> list[Any]:
         engine = AsyncEngine(lambda: service, ServerLimits(), Metrics())
-        process = engine._long._process
+        process = engine._preparer._long._process
         process._start = lambda: subprocess.Popen(sleeping, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        waiting = [asyncio.create_task(engine.read(SHORT + 1, process.exchange, b"?\n")) for _ in range(6)]
+        waiting = [asyncio.create_task(engine._preparer.read(1, SHORT + 1, process.exchange, b"?\n")) for _ in range(6)]
         while process._process is None:
             await asyncio.sleep(0.01)
         engine.state = "serving"
@@ -181,7 +181,7 @@ def test_who_still_waits_when_the_grace_is_over_is_refused(service: Service) -> 
         found = await asyncio.gather(*waiting, return_exceptions=True)
         engine._idle.set()
         await draining
-        engine._refuse_waiting()  # again, which is harmless
+        engine._preparer.close()  # again, which is harmless
         return found
 
     refusals = asyncio.run(end())

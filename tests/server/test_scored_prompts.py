@@ -306,7 +306,7 @@ def test_a_prompt_that_is_scored_and_written_on_is_queued_and_cancelled_as_a_who
         refused = served.post("/v1/completions", body)
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
         assert (served.service.waiting, served.service.served) == (1, 1)
-        for call in list(served.bridge._calls):
+        for call in list(served.engine._calls):
             served.call(lambda call=call: call.fail(RuntimeError("enough")))  # type: ignore[misc]
         for thread in running:
             thread.join(20)
@@ -315,7 +315,7 @@ def test_a_prompt_that_is_scored_and_written_on_is_queued_and_cancelled_as_a_who
         begun = threading.Thread(target=served.post, args=("/v1/completions", {**body, "max_tokens": 3000}))
         begun.start()
         served.wait(lambda: served.service.waiting == 1)
-        for call in list(served.bridge._calls):
+        for call in list(served.engine._calls):
             served.call(lambda call=call: call.fail(RuntimeError("enough")))  # type: ignore[misc]
         begun.join(20)
         served.free()

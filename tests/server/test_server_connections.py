@@ -8,8 +8,8 @@ import pytest
 
 from unisono.errors import SpecError
 from unisono.server import limits as limits_module
-from unisono.server.connections import Connection, Connections, Phase, network_of
 from unisono.server.errors import Refusal
+from unisono.server.http.connections import Connection, Connections, Phase, network_of
 from unisono.server.limits import ServerLimits, room_for_connections
 from unisono.server.telemetry import Metrics
 

@@ -207,9 +207,9 @@ import asyncio, sys, time
 sys.path.insert(0, {tests!r})
 from support.fakes import make_fakes
 from support.real_server import DUO, load_fakes
-from unisono.server.async_engine import AsyncEngine
 from unisono.server.app import make_app
-from unisono.server.http_server import Server
+from unisono.server.async_engine import AsyncEngine
+from unisono.server.http.server import Server
 from unisono.server.launch import bind
 from unisono.server.limits import ServerLimits
 from unisono.server.telemetry import Metrics

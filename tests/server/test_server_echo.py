@@ -77,7 +77,7 @@ def test_long_lists_are_written_while_others_are_answered(served: Served, monkey
         CompletionResponse, "choice", lambda *given: threads.append(threading.get_ident()) or choice(*given)
     )
     short = ask(served, model="duo", prompt=LONG, max_tokens=0)
-    monkeypatch.setattr("unisono.server.responses.AT_ONCE", 0)
+    monkeypatch.setattr("unisono.server.answer.AT_ONCE", 0)
     assert ask(served, model="duo", prompt=LONG, max_tokens=0)["choices"] == short["choices"]
     assert len(set(threads)) == 2
     served.free()

@@ -83,8 +83,8 @@ def test_good_constraints_are_kept_after_bad_ones_and_known_ones_are_not_tried_a
         schema = {"properties": {"a": {"const": number}}, "required": ["a"], "additionalProperties": False}
         answer = ask(served, max_tokens=100, unisono={"constraint": {"json_schema": {"type": "object", **schema}}})
         assert json.loads(answer.json()["choices"][0]["message"]["content"])["a"] == number
-    workbench = served.bridge._workbench
-    [trial] = [trial for trial in workbench._trials.values() if trial._process is not None][:1]
+    trials = served.engine._preparer._trials
+    [trial] = [trial for trial in trials._trials.values() if trial._process is not None][:1]
     before = trial._process
     ask(served, unisono={"constraint": {"json_schema": {"type": "object", **schema}}})
     assert trial._process is before

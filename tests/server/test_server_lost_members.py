@@ -14,7 +14,7 @@ from support.real_server import SAY, A, B, Served, serving
 from support.workers import working
 from unisono.backends.endpoint import caller
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.engine import breaker
+from unisono.engine import circuit_breaker
 from unisono.server import async_engine
 
 CHAT: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 4}
@@ -94,7 +94,7 @@ def test_an_answer_without_it_says_so(stream: bool, caplog: pytest.LogCaptureFix
 
 def test_requests_that_come_while_a_worker_is_away_are_answered_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its tokenizer is away with it; the lead, by which prompts are counted, is it."""
-    for module, name in ((breaker, "FIRST"), (breaker, "LONGEST"), (caller, "_AWAY")):
+    for module, name in ((circuit_breaker, "FIRST"), (circuit_breaker, "LONGEST"), (caller, "_AWAY")):
         monkeypatch.setattr(module, name, 0.02)
     with contextlib.ExitStack() as held:
         with working(B) as worker:

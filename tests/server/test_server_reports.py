@@ -12,9 +12,9 @@ from support.fakes import make_fakes
 from support.real_server import SAY, A, B, Served, ask, serving, text
 from support.tool_templates import TAGGED
 from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.server.json_size import DEEPEST
 from unisono.server.limits import ServerLimits
 from unisono.server.plain_fields import plain_fields
-from unisono.server.values import DEEPEST
 
 PING: dict[str, Any] = {"type": "function", "function": {"name": "ping"}}
 

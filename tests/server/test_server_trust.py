@@ -28,6 +28,7 @@ from unisono.engine.service import Service
 from unisono.errors import SpecError
 from unisono.server import app as app_module
 from unisono.server import async_engine, middleware
+from unisono.server.constraint_trials import ConstraintTrials
 from unisono.server.hosts import is_loopback
 from unisono.server.launch import bind
 from unisono.server.limits import ServerLimits
@@ -94,7 +95,7 @@ def test_nothing_of_a_call_is_kept_after_its_answer() -> None:
     with serving() as served:
         assert served.client().chat.completions.create(**CHAT, n=2).choices
         served.free()
-        assert served.bridge._by_request == {}
+        assert served.engine._by_request == {}
 
 
 def test_all_keys_are_compared_whichever_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,8 +352,8 @@ def test_an_engine_that_breaks_for_good_ends_the_server_and_every_caller_hears_o
         served.service.step = broken  # type: ignore[method-assign]
         statuses = [served.post("/v1/chat/completions", CHAT).status_code for _ in range(CRASHES)]
         assert statuses == [500] * CRASHES
-        served.wait(lambda: served.bridge.state == "broken" and served.server.should_exit)
-        assert isinstance(served.bridge.error, AssertionError)
+        served.wait(lambda: served.engine.state == "broken" and served.server.should_exit)
+        assert isinstance(served.engine.error, AssertionError)
 
 
 def test_a_request_that_is_being_prepared_when_the_engine_ends_is_refused_at_once() -> None:
@@ -375,8 +376,8 @@ def test_a_request_that_is_being_prepared_when_the_engine_ends_is_refused_at_onc
         asking.start()
         assert preparing.wait(20)
         for _ in range(CRASHES):
-            served.bridge.thread._commands.put(broken)
-        served.wait(lambda: served.bridge.state == "broken")
+            served.engine.thread._commands.put(broken)
+        served.wait(lambda: served.engine.state == "broken")
         go.set()
         asking.join(4)  # before the server, which ends too, closes its connections
         assert [(response.status_code, error_of(response)["code"]) for response in results] == [(503, "not_ready")]
@@ -408,7 +409,7 @@ def test_models_that_cannot_be_loaded_end_the_server() -> None:
 
     with serving(load=load) as served:
         served.wait(lambda: served.server.should_exit)
-        assert isinstance(served.bridge.error, SpecError)
+        assert isinstance(served.engine.error, SpecError)
 
 
 def test_at_the_end_running_requests_finish_and_new_ones_are_refused() -> None:
@@ -420,7 +421,7 @@ def test_at_the_end_running_requests_finish_and_new_ones_are_refused() -> None:
         asking.start()
         served.wait(lambda: served.service.served == 1)
         served.call(served.server.end)
-        served.wait(lambda: served.bridge.state == "draining")
+        served.wait(lambda: served.engine.state == "draining")
         assert served.get("/health").status_code == 200
         assert served.get("/ready").status_code == 503
         refused = served.post("/v1/chat/completions", CHAT)
@@ -428,6 +429,29 @@ def test_at_the_end_running_requests_finish_and_new_ones_are_refused() -> None:
         asking.join(20)
         assert results[0].json()["usage"]["completion_tokens"] == 40
         served.wait(lambda: served.server.should_exit)
+
+
+def test_a_request_that_is_being_prepared_at_the_end_finishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    trying, go = threading.Event(), threading.Event()
+
+    async def wait(*_: Any) -> None:
+        trying.set()
+        while not go.is_set():
+            await asyncio.sleep(0.005)
+
+    monkeypatch.setattr(ConstraintTrials, "try_constraint", wait)
+    with serving() as served:
+        results: list[httpx2.Response] = []
+        body = {"model": "duo", "prompt": ["a", "b"], "max_tokens": 2, "regex": "[a-z]*"}
+        asking = threading.Thread(target=lambda: results.append(served.post("/v1/completions", body)))
+        asking.start()
+        assert trying.wait(20)
+        served.call(served.server.end)
+        served.wait(lambda: served.engine.state == "draining")
+        go.set()
+        asking.join(20)
+        assert results[0].status_code == 200, results[0].text
+        assert len(results[0].json()["choices"]) == 2
 
 
 def test_when_the_grace_is_over_the_rest_is_told_so() -> None:
@@ -449,7 +473,7 @@ def test_when_the_grace_is_over_the_rest_is_told_so() -> None:
         last = results[True].text.strip().split("\n\n")[-1]
         assert json.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"
         served.wait(lambda: served.server.should_exit)
-        backends = [member.backend for member in served.bridge._service.engines["duo"].members]  # type: ignore[union-attr]
+        backends = [member.backend for member in served.engine._service.engines["duo"].members]  # type: ignore[union-attr]
         served.wait(lambda: all(not backend._backend._loaded for backend in backends))  # type: ignore[attr-defined]
 
 

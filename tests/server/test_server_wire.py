@@ -23,13 +23,13 @@ from uvicorn.server import ServerState
 from support.fakes import make_fakes
 from support.real_server import Served, serving
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.server.connections import Connections, Phase
 from unisono.server.hosts import is_local, read_host
-from unisono.server.http_protocol import AHEAD, HttpProtocol
+from unisono.server.http.connections import Connections, Phase
+from unisono.server.http.pacing import APART, Pacer, Turn
+from unisono.server.http.protocol import AHEAD, HttpProtocol
+from unisono.server.http.strict import EMPTY_LINES, HEAD, HEADERS
 from unisono.server.limits import ServerLimits
-from unisono.server.strict_http import EMPTY_LINES, HEAD, HEADERS
 from unisono.server.telemetry import CUT, JsonLines, Metrics
-from unisono.server.turns import APART, Turn, Turns
 
 START = b"POST /v1/completions HTTP/1.1\r\n"
 HOST = b"host: localhost\r\n"
@@ -145,7 +145,7 @@ def test_a_body_in_many_small_chunks_is_read_and_others_have_their_turn(served: 
 
 
 def test_a_body_of_too_many_chunks_is_refused(monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
-    monkeypatch.setattr("unisono.server.strict_http.CHUNKS", 300)
+    monkeypatch.setattr("unisono.server.http.strict.CHUNKS", 300)
     head = START + HOST + TYPE + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n"
     body = json.dumps({**json.loads(BODY), "user": "x" * 400}).encode()
     answer = exchange(served, head + in_chunks(body, 1))
@@ -319,7 +319,7 @@ def test_requests_ahead_of_their_time_take_turns() -> None:
     called: list[int] = []
 
     async def crowd() -> None:
-        loop, turns, over = asyncio.get_running_loop(), Turns(), asyncio.Event()
+        loop, turns, over = asyncio.get_running_loop(), Pacer(), asyncio.Event()
         for number in range(5):
             turns.take(partial(called.append, number))
         assert called == []
@@ -350,7 +350,7 @@ def test_a_client_that_is_refused_asks_again_no_sooner_than_its_turn(
 
 def test_who_waits_for_a_turn_and_leaves_is_not_waited_for() -> None:
     async def main() -> None:
-        turns = Turns()
+        turns = Pacer()
         await Turn(turns).wait()
         waiting = [asyncio.create_task(Turn(turns).wait()) for _ in range(3)]
         await asyncio.sleep(0)
@@ -386,7 +386,7 @@ def test_who_leaves_the_line_is_neither_kept_nor_waited_for() -> None:
     called: list[str] = []
 
     async def crowd() -> None:
-        loop, turns, over = asyncio.get_running_loop(), Turns(), asyncio.Event()
+        loop, turns, over = asyncio.get_running_loop(), Pacer(), asyncio.Event()
         lost = [partial(called.append, "lost") for _ in range(1000)]
         for each in lost:
             turns.take(each)
@@ -406,11 +406,11 @@ def test_who_leaves_the_line_is_neither_kept_nor_waited_for() -> None:
 
 def test_a_connection_that_is_lost_leaves_the_line() -> None:
     async def crowd() -> None:
-        turns, connections = Turns(), Connections(ServerLimits(), Metrics())
+        turns, connections = Pacer(), Connections(ServerLimits(), Metrics())
         config = uvicorn.Config(Mock(), ws="none", lifespan="off", log_config=None)
         config.load()
         state: dict[str, Any] = {"server_state": ServerState(), "app_state": {}}
-        protocol = HttpProtocol(connections, turns, Turns(), Turns(), config=config, **state)
+        protocol = HttpProtocol(connections, turns, Pacer(), Pacer(), config=config, **state)
         protocol.connection_made(
             Mock(asyncio.Transport, get_extra_info=lambda _: None, get_write_buffer_size=lambda: 0)
         )

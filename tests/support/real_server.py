@@ -19,7 +19,7 @@ from unisono.config.ensemble import load_spec
 from unisono.engine.service import Service
 from unisono.server.app import make_app
 from unisono.server.async_engine import AsyncEngine
-from unisono.server.http_server import Server
+from unisono.server.http.server import Server
 from unisono.server.launch import bind
 from unisono.server.limits import ServerLimits
 from unisono.server.middleware import Keys
@@ -35,14 +35,14 @@ class Served:
     """A server that runs."""
 
     url: str
-    bridge: AsyncEngine
+    engine: AsyncEngine
     server: Server
     loop: asyncio.AbstractEventLoop
     _used: contextlib.ExitStack
 
     @property
     def service(self) -> Service:
-        return self.bridge.service
+        return self.engine.service
 
     def client(self, key: str = "none", **options: Any) -> openai.OpenAI:
         client = openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60, **options)
@@ -76,7 +76,7 @@ class Served:
 
     def free(self) -> None:
         """Wait until nothing is under way, and check that all slots are free."""
-        self.wait(lambda: not self.service.busy and not self.bridge._calls)
+        self.wait(lambda: not self.service.busy and not self.engine._calls)
         for engine in self.service.engines.values():
             assert engine.active == []
 
@@ -102,9 +102,9 @@ def serving(
     **options: Any,
 ) -> Iterator[Served]:
     """Serve ensembles of fakes on a free port."""
-    bridge = AsyncEngine(load or (lambda: load_fakes(ensembles, **options)), limits or ServerLimits(), Metrics())
-    app = make_app(bridge, keys, local=local, log_prompts=log_prompts, gac_model=gac_model, origins=origins)
-    server = Server(bridge, app)
+    engine = AsyncEngine(load or (lambda: load_fakes(ensembles, **options)), limits or ServerLimits(), Metrics())
+    app = make_app(engine, keys, local=local, log_prompts=log_prompts, gac_model=gac_model, origins=origins)
+    server = Server(engine, app)
     bound = bind("127.0.0.1", 0)
     port = bound.getsockname()[1]
     loops: list[asyncio.AbstractEventLoop] = []
@@ -120,11 +120,11 @@ def serving(
     thread.start()
     try:
         deadline = time.monotonic() + 20
-        while not server.started or (await_ready and bridge.state == "loading"):
+        while not server.started or (await_ready and engine.state == "loading"):
             assert time.monotonic() < deadline
             time.sleep(0.005)
         with contextlib.ExitStack() as used:
-            yield Served(f"http://127.0.0.1:{port}", bridge, server, loops[0], used)
+            yield Served(f"http://127.0.0.1:{port}", engine, server, loops[0], used)
     finally:
         server.should_exit = True
         thread.join(30)

@@ -24,8 +24,8 @@ from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.registry import make_loader
 from unisono.chat.template import ChatTemplate
 from unisono.chat.template_probe import probe_answer_form
-from unisono.collection import uncollected
 from unisono.config.demo import demo_path
+from unisono.garbage_collection import garbage_collection_paused
 from unisono.vocab.pieces import Vocabulary, end_ids, read_vocabulary
 from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import Tokenizer
@@ -80,7 +80,7 @@ def package_file(module: str, inside: str) -> Path:
 
 
 @functools.cache
-@uncollected()
+@garbage_collection_paused()
 def real(backend: str, name: str) -> RealTokenizer:
     """Load a real tokenizer by backend (``llamacpp`` or ``transformers``) and name, once a run."""
     if backend == "llamacpp" or name.startswith("demo:"):

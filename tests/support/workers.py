@@ -16,7 +16,7 @@ from unisono.backends.endpoint.adapter import Question
 from unisono.backends.endpoint.worker_frames import TYPE, Call, call_frame
 from unisono.config.ensemble import load_spec
 from unisono.members import silent
-from unisono.server.http_server import Server
+from unisono.server.http.server import Server
 from unisono.server.launch import bind
 from unisono.server.limits import ServerLimits
 from unisono.worker.app import WorkerApp

@@ -12,7 +12,7 @@ from unisono.backends.endpoint.adapter import Question
 from unisono.backends.endpoint.worker_frames import Call
 from unisono.testing import FakeBackend, FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule
 from unisono.worker import checks
-from unisono.worker.checks import Misasked
+from unisono.worker.checks import InvalidCall
 from unisono.worker.leases import TURN, Leases, NoRoom, Superseded
 
 
@@ -211,7 +211,7 @@ def test_a_slot_that_does_not_close_keeps_no_other(monkeypatch: pytest.MonkeyPat
 )
 def test_what_no_model_could_answer_is_refused(questions: list[Question], words: str) -> None:
     leases, model, _ = made()
-    with pytest.raises(Misasked, match=words):
+    with pytest.raises(InvalidCall, match=words):
         ask(leases, *questions)
     assert not model.passes
     assert leases.sessions == 0
@@ -220,7 +220,7 @@ def test_what_no_model_could_answer_is_refused(questions: list[Question], words:
 def test_more_distributions_than_memory_is_given_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     leases, model, _ = made()
     monkeypatch.setattr(checks, "ANSWER", 3 * 4 * model.output_rows)
-    with pytest.raises(Misasked, match=r"4 distributions .* the most is 3, which are"):
+    with pytest.raises(InvalidCall, match=r"4 distributions .* the most is 3, which are"):
         ask(leases, q([1, 2], wanted=2), q([3, 4], slot=1, wanted=2))
     assert leases.sessions == 0
     assert len(ask(leases, q([1, 2], wanted=2), q([3, 4], slot=1))) == 3

@@ -48,7 +48,7 @@ def silent(fraction: float, words: str) -> None: ...
 def test_the_pieces_that_a_worker_lacks_are_learned_behind_the_loading() -> None:
     with working(B) as worker, Ensemble.load({"members": [A, worker.spec("b")]}) as ensemble:
         [_, member] = ensemble.prepared.members
-        tokenizer = member.foresighted
+        tokenizer = member.remote_tokenizer
         assert isinstance(tokenizer, WorkerTokenizer)
         union = ensemble._engine.union
         own = {piece.decode() for piece in member.vocabulary.pieces if piece and piece.isascii()}
@@ -127,7 +127,7 @@ def test_what_is_learned_is_of_one_process_and_ends_with_the_model(monkeypatch: 
 
     monkeypatch.setattr(WorkerTokenizer, "_learn", learn)
     with working(B) as worker, Ensemble.load({"members": [A, worker.spec("b")]}) as ensemble:
-        tokenizer = ensemble.prepared.members[1].foresighted
+        tokenizer = ensemble.prepared.members[1].remote_tokenizer
         assert isinstance(tokenizer, WorkerTokenizer)
         assert begun.wait(10)
         twin = pickle.loads(pickle.dumps(tokenizer))
@@ -140,7 +140,7 @@ def test_what_is_learned_is_of_one_process_and_ends_with_the_model(monkeypatch: 
 def test_who_is_known_to_be_away_is_not_asked_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     with working(B) as worker:
         ensemble = Ensemble.load({"members": [A, worker.spec("b", timeout=5, retries=0)]})
-    tokenizer = ensemble.prepared.members[1].foresighted
+    tokenizer = ensemble.prepared.members[1].remote_tokenizer
     assert isinstance(tokenizer, WorkerTokenizer)
     client = tokenizer._client
     with pytest.raises(MemberUnavailable):

@@ -11,7 +11,7 @@ from support.dying_worker import NEAR, DyingWorker, Served, count_wrong, serve_r
 from support.fakes import make_fakes
 from unisono.backends.endpoint import caller
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.engine import breaker
+from unisono.engine import circuit_breaker
 from unisono.ensemble import Ensemble
 
 HOME = (NEAR, {"name": "b", "model": "fake:b"})
@@ -37,8 +37,8 @@ def worker() -> Iterator[DyingWorker]:
 def test_60_requests_with_a_worker_that_dies(
     on_failure: Literal["error", "degrade"], worker: DyingWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(breaker, "FIRST", 0.05)
-    monkeypatch.setattr(breaker, "LONGEST", 0.1)
+    monkeypatch.setattr(circuit_breaker, "FIRST", 0.05)
+    monkeypatch.setattr(circuit_breaker, "LONGEST", 0.1)
     monkeypatch.setattr(caller, "_AWAY", 0.05)
 
     def between(served: Served) -> None:

@@ -11,7 +11,7 @@ from support import hosts
 from support.dying_worker import KEY, NEAR, TOKEN, DyingWorker
 from support.fakes import PROMPTS, make_fakes
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.engine import breaker
+from unisono.engine import circuit_breaker
 from unisono.ensemble import Ensemble
 from unisono.errors import MemberUnavailable
 
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.skipif(REFUSAL is not None, reason=REFUSAL or "")
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[DyingWorker]:
     monkeypatch.setenv(KEY, TOKEN)
-    monkeypatch.setattr(breaker, "SPARED", 0.0)
-    monkeypatch.setattr(breaker, "FIRST", 0.05)
-    monkeypatch.setattr(breaker, "LONGEST", 0.05)
+    monkeypatch.setattr(circuit_breaker, "SPARED", 0.0)
+    monkeypatch.setattr(circuit_breaker, "FIRST", 0.05)
+    monkeypatch.setattr(circuit_breaker, "LONGEST", 0.05)
     make_fakes()
     with hosts.host() as host:
         worker = DyingWorker(host)

@@ -18,7 +18,7 @@ from unisono.backends.endpoint.worker_frames import TYPE, Call, call_frame
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.backends.registry import make_loader
 from unisono.backends.wire import read_frame
-from unisono.worker.memories import Memories
+from unisono.worker.row_memories import RowMemories
 
 pytestmark = pytest.mark.skipif(not row_memory.POSSIBLE, reason="this system has no memory files")
 A = {"name": "a", "model": "fake:a"}
@@ -35,13 +35,13 @@ def fakes() -> Iterator[None]:
 def left(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """What has become of the rows of each call: the name of a memory, or ``None`` for what was sent."""
     found: list[str | None] = []
-    leave = Memories.leave
+    leave = RowMemories.leave
 
-    def noted(self: Memories, call: Call, rows_NV: Any) -> str | None:
+    def noted(self: RowMemories, call: Call, rows_NV: Any) -> str | None:
         found.append(leave(self, call, rows_NV))
         return found[-1]
 
-    monkeypatch.setattr(Memories, "leave", noted)
+    monkeypatch.setattr(RowMemories, "leave", noted)
     return found
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from unisono.backends.bounded_files import LONGEST_HEADER, MOST_IN_TOKENIZER, parse_json
-from unisono.collection import uncollected
 from unisono.errors import shown
+from unisono.garbage_collection import garbage_collection_paused
 from unisono.user_files import DOCUMENT, read_bytes
 from unisono.vocab.tokenizer import TokenTable
 
@@ -51,7 +51,7 @@ def _spaced(token: str) -> str:
     return token.replace("▁", " ")
 
 
-@uncollected()
+@garbage_collection_paused()
 def _reading(folder: Path) -> _Reading:
     """What a folder of PEFT's has of a tokenizer; files that cannot be read count as absent."""
     config = _json(folder / "tokenizer_config.json")

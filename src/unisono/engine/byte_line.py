@@ -14,7 +14,7 @@ from unisono.backends.base import Array, common
 from unisono.chat.messages import Prompt
 from unisono.engine.byte_cursor import ByteCursor
 from unisono.engine.cursor import Cursor
-from unisono.engine.given import ids_of
+from unisono.engine.given_text import ids_of
 from unisono.engine.member import Member
 from unisono.engine.passes import Row
 from unisono.engine.scoring import check_room

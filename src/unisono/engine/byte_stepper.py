@@ -18,8 +18,7 @@ from unisono.engine.passes import Row
 from unisono.engine.prefill import Prefill
 from unisono.engine.runner import Runner
 from unisono.engine.sequence import TextSequence
-from unisono.engine.trace import TOP_MASS
-from unisono.engine.trace_head import about
+from unisono.engine.trace import TOP_MASS, about
 from unisono.outcomes import outcome_of
 from unisono.records import StepRecord, StepSeconds, TopPieces
 from unisono.vocab.union import UnionVocabulary

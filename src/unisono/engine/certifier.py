@@ -13,14 +13,14 @@ import numpy as np
 
 from unisono.engine.choice import Choice, Doubt
 from unisono.engine.member import Member, Place
-from unisono.engine.passes import Again
+from unisono.engine.passes import FurtherQuestion
 from unisono.engine.runner import Runner
 from unisono.engine.sampler import Sampler, reshaping_of, told_by
 from unisono.engine.step_state import StepState
 from unisono.fusion.bounds import Certificate, Kinds, Reshaping, Voter, Whole, certify, kinds_of
 from unisono.fusion.fold_top import FoldedTop
 from unisono.fusion.gate_bounds import GATE_BOUNDS
-from unisono.fusion.partial import certify_plausible
+from unisono.fusion.partial_votes import certify_plausible
 from unisono.fusion.rules import ALPHA, FLOOR
 
 MORE = (10, 100)
@@ -68,7 +68,7 @@ class Certifier:
         self._ask_again(choices, position, partial(self._choose, position=position))
         return list(choices.values())
 
-    def foresee(self, state: StepState, position: int, heard: Collection[Member]) -> Choice:
+    def choose_early(self, state: StepState, position: int, heard: Collection[Member]) -> Choice:
         """Choose for a text at a position, by those of its voters that were ``heard``; it is certain if the others can
         change nothing.
         """
@@ -209,7 +209,7 @@ def _only(column: int, size: int) -> Reshaping:
     return Reshaping(allowed_U)
 
 
-def _questions(state: StepState, position: int, doubt: Doubt, factor: int) -> Iterator[Again]:
+def _questions(state: StepState, position: int, doubt: Doubt, factor: int) -> Iterator[FurtherQuestion]:
     """Whom to ask again about a text, and for what; nobody who would tell nothing new."""
     allowed_U = state.allowed(position)
     for member in doubt.members:
@@ -227,4 +227,4 @@ def _questions(state: StepState, position: int, doubt: Doubt, factor: int) -> It
             ids = np.flatnonzero(np.isin(plan.column_V, columns[: truncation.also])).tolist()
             wanted = tuple(dict.fromkeys([*also, *ids]))[: truncation.also]
         if more > top or set(wanted) - set(also):
-            yield Again(state, member, position, max(more, top), wanted)
+            yield FurtherQuestion(state, member, position, max(more, top), wanted)

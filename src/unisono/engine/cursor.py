@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot, TopLogprobs, model_of
-from unisono.engine.breaker import Breaker
+from unisono.engine.circuit_breaker import CircuitBreaker
 from unisono.errors import MemberUnavailable
 
 
@@ -55,7 +55,13 @@ class Reader:
     """A member as it reads: the slots of its model, which may be lost for a while."""
 
     def __init__(
-        self, name: str, backend: Backend, prefixes: PrefixStore | None, breaker: Breaker | None, *, degrades: bool
+        self,
+        name: str,
+        backend: Backend,
+        prefixes: PrefixStore | None,
+        breaker: CircuitBreaker | None,
+        *,
+        degrades: bool,
     ) -> None:
         self.name = name
         self.backend = backend
@@ -66,7 +72,7 @@ class Reader:
         self.is_truncated = backend.facts.truncated is not None
         """Whether it tells its likeliest ids only."""
         self.prefixes = prefixes
-        self.breaker = breaker or Breaker()
+        self.breaker = breaker or CircuitBreaker()
         self.degrades = degrades
         """Whether texts go on without it while it is away."""
 

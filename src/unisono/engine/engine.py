@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Self
 
 from unisono.chat.messages import Prompt
@@ -17,10 +16,8 @@ from unisono.engine.beam import Beam
 from unisono.engine.byte_scoring import ByteScoring
 from unisono.engine.byte_stepper import ByteStepper
 from unisono.engine.certifier import Certifier
-from unisono.engine.company import Setting
 from unisono.engine.draft_length import DraftLengthController
-from unisono.engine.foresight import Foresight
-from unisono.engine.given import cut, scored_by
+from unisono.engine.given_text import scored_by
 from unisono.engine.group import SequenceGroup
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan
@@ -28,19 +25,22 @@ from unisono.engine.prefill import Prefill
 from unisono.engine.preparer import Preparer
 from unisono.engine.request import DEFAULT_LIMITS, GenerationRequest, PreparedRequest
 from unisono.engine.runner import Runner, by_model
+from unisono.engine.running_groups import RunningGroups
 from unisono.engine.sampler import Sampler
 from unisono.engine.scoring import Scoring
-from unisono.engine.sequence import TextSequence, begin_sequence, close_sequence
+from unisono.engine.sequence import TextSequence
+from unisono.engine.sequential_voting import SequentialVoting
+from unisono.engine.setting_group import Setting
 from unisono.engine.speculation import Speculator
 from unisono.engine.step import States, Stepper, all_states
 from unisono.engine.step_state import StepState
-from unisono.errors import CapacityError
+from unisono.engine.text_scorer import UNLIMITED, TextScorer
+from unisono.engine.trace import write_records
 from unisono.free_pages import PROCESS
-from unisono.records import Limits, PieceScore, Score
+from unisono.records import Limits
 from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_METHOD = Method()
-UNLIMITED = Limits(2**31)
 
 
 class Engine:
@@ -81,21 +81,24 @@ class Engine:
         """Checks whether a request can be served, and what it takes; see `Preparer.prepare`."""
         self.compile_grammar = compile_grammar
         """Makes grammars, and keeps the last ones for `prepare`; may be called in another thread than that."""
-        self.groups: list[SequenceGroup] = []
-        """What is being generated, in the order in which it was begun."""
-        self._is_stepping = False
-        self._given_up: list[SequenceGroup] = []
         self._sampler, self._draft_length = Sampler(union), draft_length or DraftLengthController()
         self._runner = Runner(members, self._draft_length)
         self._prefill = Prefill(members, self._runner, longest_block)
         runner, prefill, sampler = self._runner, self._prefill, self._sampler
-        foresight = Foresight(members, runner, Certifier(runner), prefill, self._draft_length)
+        sequential = SequentialVoting(members, runner, Certifier(runner), prefill, self._draft_length)
         certifier = Certifier(runner) if any(member.is_truncated for member in members) else None
         self._speculator = Speculator(members, union, runner, sampler, self._draft_length, prefill, certifier)
-        self._stepper = Stepper(members, union, runner, prefill, self._speculator, sampler, foresight, certifier)
-        self._scoring = Scoring(members, union, self._runner, self._sampler, self._stepper)
+        self._stepper = Stepper(members, union, runner, prefill, self._speculator, sampler, sequential, certifier)
         self._bytes = ByteStepper(members, union, runner, prefill)
+        self._running = running = RunningGroups(members, union, self.slots, prefill, self._stepper)
+        self.begin, self.prefill, self.drop = running.begin, running.prefill, running.drop
+        self.backlog, self.read = running.backlog, running.read
+        """What of a group has to be read before steps advance it, and reading it; see `RunningGroups`."""
+        self._scoring = Scoring(members, union, runner, sampler, self._stepper)
         self._byte_scoring = ByteScoring(self._bytes, runner)
+        scorings = self._scoring, self._byte_scoring
+        self.score = TextScorer(members, union, method, self.prepare, running, self._stepper, *scorings).score
+        """Scores texts that follow prompts; see `TextScorer.score`."""
 
     def __enter__(self) -> Self:
         return self
@@ -104,9 +107,14 @@ class Engine:
         self.close()
 
     @property
+    def groups(self) -> list[SequenceGroup]:
+        """What is being generated, in the order in which it was begun."""
+        return self._running.groups
+
+    @property
     def free(self) -> int:
         """How many more can be begun; a group counts for as many as it may come to have."""
-        return self.slots - sum(group.slots for group in self.groups)
+        return self._running.free
 
     def texts_at_once(self, method: Method) -> int:
         """How many texts can be scored together by a method, or one where not even that can.
@@ -140,48 +148,6 @@ class Engine:
         request = GenerationRequest("", prompt, limits or DEFAULT_LIMITS, trace, method, constraint)
         return self.begin(self.prepare(request)).sequences[0]
 
-    def begin(self, prepared: PreparedRequest) -> SequenceGroup:
-        """Begin what was prepared; it joins the other groups at the next step. Raises a `CapacityError`."""
-        if prepared.cost.texts > self.free:
-            raise no_room(self.free, self.slots)
-        first, n = begin_sequence(prepared, self.members, self.union), prepared.request.n
-        group = Beam(first) if first.plan.draw.beam_width > 1 else SequenceGroup(first, n, prepared.cost.texts // n)
-        self._prefill.join(group)
-        self.groups.append(group)
-        return group
-
-    def prefill(self, text: SequenceGroup | TextSequence) -> None:
-        """Let all members read a prompt now, also those whom a gate would not ask for a while."""
-        if group := self._group(text):
-            self._prefill.await_all(group, self.members)
-            self.read({group: self.backlog(group)})
-
-    def backlog(self, text: SequenceGroup | TextSequence) -> int:
-        """How many ids have to be read of a group (`read`) before steps advance it; 0 where none have to be.
-
-        It is so with sequences that are to share a prompt, and where blocks are bounded: with prompts that are
-        longer, and with what a member has missed while it was not asked.
-        """
-        group = text if isinstance(text, SequenceGroup) else self._group(text)
-        return self._prefill.size(group) if group and group.awaited else 0
-
-    def read(self, portions: Mapping[Any, int]) -> None:
-        """Read on in groups that have a backlog, each by this many ids at most, those of all members together.
-
-        When a model fails, the groups are as they were before; those that cannot be are given up.
-        """
-        groups = {group: ids for text, ids in portions.items() if (group := self._group(text))}
-        with self._busy():
-            try:
-                for group in groups:
-                    for sequence in group.open:
-                        self._stepper.weigh_prompt(sequence)
-                self._prefill.read(groups)
-            except BaseException:
-                for group in groups:
-                    self._stepper.restore(group, group.open)
-                raise
-
     def step(self, texts: Sequence[SequenceGroup | TextSequence] | None = None) -> list[TextSequence]:
         """Advance groups, by one piece or by as many as a draft allows; return the sequences that ended.
 
@@ -191,7 +157,7 @@ class Engine:
         Args:
             texts: groups, or sequences of them; by default all. Those that have a backlog are left out.
         """
-        groups = self._ready(texts)
+        groups = self._running.ready(texts)
         scoring, groups = _parted(groups, lambda text: text.request.score)
         ended = self._score_next(scoring) if scoring else []
         for group in groups:
@@ -201,23 +167,14 @@ class Engine:
             ended = ended + self._walk(walking)
         return ended + self._vote(voting) if voting else ended
 
-    def _ready(self, texts: Sequence[SequenceGroup | TextSequence] | None) -> list[SequenceGroup]:
-        """Groups of these, or of all, that have something to write and no backlog to wait for."""
-        given = (
-            self.groups
-            if texts is None
-            else dict.fromkeys(text if isinstance(text, SequenceGroup) else self._group(text) for text in texts)
-        )
-        return [group for group in given if group and not (group.awaited and self._prefill.size(group))]
-
     def _score_next(self, groups: Sequence[SequenceGroup]) -> list[TextSequence]:
-        with self._busy() as scored:
+        with self._running.stepping() as scored:
             self._scoring.score_next(groups)
         return scored
 
     def _walk(self, groups: Sequence[SequenceGroup]) -> list[TextSequence]:
         """Advance texts whose members vote on bytes."""
-        with self._busy() as walked:
+        with self._running.stepping() as walked:
             for group in groups:
                 for text in group.open:
                     self._stepper.weigh_prompt(text)
@@ -231,7 +188,7 @@ class Engine:
             member.begin_step()
         members = tuple(self.members)
         states: States = {group: [StepState(each, members, self.union) for each in group.open] for group in groups}
-        with self._busy() as ended:
+        with self._running.stepping() as ended:
             try:
                 self._stepper.advance(states)
             except BaseException:
@@ -242,65 +199,11 @@ class Engine:
                 spent = time.perf_counter() - began
                 for state in all_states(states):
                     if state.drafted or state.text.steps is not None:
-                        state.conclude(spent)
+                        state.count_drafts()
+                        write_records(state, spent)
         if self._draft_length.in_use and states and not any(isinstance(group, Beam) for group in states):
             self._speculator.learn_step(all_states(states), spent)
         return ended
-
-    def score(self, asked: Sequence[tuple[Prompt, str]], *, method: Method | None = None) -> list[Score]:
-        """Compute how likely texts are that follow prompts, each cut as the lead's tokenizer cuts it; see `scoring`.
-
-        A prompt that several texts follow is read once, by all members.
-
-        Args:
-            asked: prompts and what follows each, as many as there are free slots at most. A raw prompt may be empty:
-                each member then reads its BOS, or else an END.
-            method: by which they are scored; by default the engine's own. Gates are read as if the text had been
-                generated; of the sampling, what is done to each member's distribution counts.
-
-        Raises:
-            PromptError: a member cannot read a prompt or spell the text, or its context is too small for both.
-            SpecError: the method does not fit the members.
-            CapacityError: too few slots are free.
-        """
-        method = scored_by(method or self.method)
-        requests = [GenerationRequest("", prompt, UNLIMITED) for prompt, _ in asked]
-        plan = Plan(method, self.members, self.union)
-        prepared = [replace(self.prepare(each, plan, may_be_empty=True), parse=None) for each in requests]
-        prompts = [tuple(tuple(ids) for ids in each.ids.values()) for each in prepared]
-        groups: dict[object, SequenceGroup] = {}
-        given: dict[TextSequence, list[int]] = {}
-        try:
-            columns = [cut(each.plan.lead, *pair) for each, pair in zip(prepared, asked, strict=True)]
-            for each, ids in zip(prepared, prompts, strict=True):
-                if ids not in groups:
-                    n = prompts.count(ids)
-                    several = replace(each, request=replace(each.request, n=n), cost=replace(each.cost, texts=n))
-                    groups[ids] = self.begin(several)
-                    if groups[ids].n > 1:
-                        self.prefill(groups[ids])
-                        groups[ids].fork(self.members)
-            left = {ids: iter(group.sequences) for ids, group in groups.items()}
-            texts = [next(left[ids]) for ids in prompts]
-            given = dict(zip(texts, columns, strict=True))
-            with self._busy():
-                for text in given:
-                    self._stepper.weigh_prompt(text)
-                began = time.perf_counter()
-                scores = self._score_bytes(given, asked) if plan.is_bytes else self._scoring.score(given)
-                seconds = time.perf_counter() - began
-        finally:
-            for group in groups.values():
-                self.drop(group)
-        return [Score(tuple(pieces), scored.prompt_tokens, seconds) for scored, pieces in scores.items()]
-
-    def _score_bytes(
-        self, given: Mapping[TextSequence, Sequence[int]], asked: Sequence[tuple[Prompt, str]]
-    ) -> dict[TextSequence, list[PieceScore]]:
-        """The same in bytes, told by the same pieces."""
-        pieces = [[self.union.piece(column) or b"" for column in columns] for columns in given.values()]
-        prompts = [prompt for prompt, _ in asked]
-        return self._byte_scoring.score(dict(zip(given, zip(prompts, pieces, strict=True), strict=True)), self.free)
 
     def setting(self, method: Method | None = None) -> Setting:
         """These members and a method, for `Reading`.
@@ -316,19 +219,6 @@ class Engine:
 
         return Setting(self.members, self.union, plan, self.slots, prepare)
 
-    def drop(self, text: SequenceGroup | TextSequence) -> None:
-        """Give up a group and free its slots. Dropping one that has ended changes nothing.
-
-        Within a step, the slots are freed when it ends.
-        """
-        group = self._group(text)
-        if group is None:
-            return
-        if self._is_stepping:
-            self._given_up.append(group)
-        else:
-            self._close([group])
-
     def close(self) -> None:
         """Unload all members, even if one fails at it. Idempotent."""
         with contextlib.ExitStack() as closing:  # the last that is put in comes first
@@ -338,36 +228,6 @@ class Engine:
             closing.callback(self._stepper.close)
             for group in list(self.groups):
                 closing.callback(self.drop, group)
-
-    def _group(self, text: SequenceGroup | TextSequence) -> SequenceGroup | None:
-        """The group of a sequence; ``None`` where that is over."""
-        if isinstance(text, SequenceGroup):
-            return text
-        return next((group for group in self.groups if text in group.sequences), None)
-
-    def _close(self, groups: Collection[SequenceGroup], ended: Iterable[TextSequence] = ()) -> None:
-        """Forget groups; free their slots and those of sequences that ended: all, even if a member fails at one."""
-        over = [group for group in self.groups if group in groups]
-        self.groups = [group for group in self.groups if group not in groups]
-        with contextlib.ExitStack() as closing:
-            for sequence in [*(each for group in over for each in group.open), *ended]:
-                closing.callback(close_sequence, sequence, self.members)
-
-    @contextlib.contextmanager
-    def _busy(self) -> Iterator[list[TextSequence]]:
-        """While models work, slots are not freed; give the list that will hold the sequences that ended meanwhile."""
-        ended: list[TextSequence] = []
-        before = [text for group in self.groups for text in group.sequences if text.finish is None]
-        self._is_stepping = True
-        try:
-            yield ended
-        finally:
-            self._is_stepping = False
-            ended += [text for text in before if text.finish is not None]
-            over = [group for group in self.groups if group.is_finished] + self._given_up + self._stepper.lost
-            self._given_up, self._stepper.lost = [], []
-            if ended or over:
-                self._close(over, [each for group in self.groups for each in group.take_ended()])
 
 
 def _parted(
@@ -387,9 +247,3 @@ def close_engines(engines: Collection[Engine]) -> None:
         for engine in engines:
             for group in engine.groups:
                 closing.callback(engine.drop, group)
-
-
-def no_room(free: int, slots: int) -> CapacityError:
-    """What a request for more slots than are free is refused with."""
-    room = f"{free} of {slots} slots are free" if free else f"all {slots} slots are taken"
-    return CapacityError(room, hint="finish a text, or load with a larger batch")

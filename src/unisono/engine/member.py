@@ -13,13 +13,13 @@ from array_api_compat import array_namespace
 from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot, dense
 from unisono.chat.messages import Prompt, content_of
 from unisono.chat.prompt_encoder import PromptEncoder
-from unisono.engine.breaker import Breaker
 from unisono.engine.calls import Calls
+from unisono.engine.circuit_breaker import CircuitBreaker
 from unisono.engine.cursor import Cursor, Reader
 from unisono.fusion.calibration import Calibration
 from unisono.fusion.fold import FoldPlan, Scratch, Softmax, fold, plan_fold, softmax
 from unisono.fusion.fold_top import FoldedTop, TopPlan, plan_top
-from unisono.fusion.partial import untold
+from unisono.fusion.partial_votes import untold
 from unisono.vocab.marks import OF_CALLS, Mark, Turn
 from unisono.vocab.spelling import Speller
 from unisono.vocab.union import ABSENT, Indices, MemberMap
@@ -53,7 +53,7 @@ class Member(Reader):
         member_map: MemberMap,
         *,
         prefixes: PrefixStore | None = None,
-        breaker: Breaker | None = None,
+        breaker: CircuitBreaker | None = None,
         degrades: bool = False,
         tokenizer_elsewhere: bool = False,
         temperature: float = 1.0,

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unisono.backends.base import Array
-from unisono.engine.company import Setting
 from unisono.engine.cutting import Cutting, Job
 from unisono.engine.forward_output import select
 from unisono.engine.member import Member
+from unisono.engine.setting_group import Setting
 from unisono.fusion.calibration import Calibration
 from unisono.fusion.fitting import NODES, NONE, draw_columns
 from unisono.fusion.fold import FoldPlan, bring, fold

@@ -133,7 +133,7 @@ def read_rows(asked: Sequence[Row]) -> None:
         first += feed.wanted
 
 
-class Again(NamedTuple):
+class FurtherQuestion(NamedTuple):
     """A distribution of which a truncated member is to tell more."""
 
     state: StepState
@@ -143,7 +143,7 @@ class Again(NamedTuple):
     also: tuple[int, ...]
 
 
-def ask_again(asked: Sequence[Again]) -> None:
+def ask_again(asked: Sequence[FurtherQuestion]) -> None:
     """Ask members that share a model. What those told who are lost at it counts; the next step goes without them."""
     try:
         _tell_more(asked)
@@ -154,7 +154,7 @@ def ask_again(asked: Sequence[Again]) -> None:
             member.lose(state.cursor(member))
 
 
-def _tell_more(asked: Sequence[Again]) -> None:
+def _tell_more(asked: Sequence[FurtherQuestion]) -> None:
     for state, member, position, _, _ in asked:
         cursor = state.cursor(member)
         member.reopen_before(cursor, cursor.ends[position])

@@ -11,7 +11,7 @@ from unisono.config.combine import Combine
 from unisono.config.gate import Gate
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
-from unisono.config.whole import check_method
+from unisono.config.whole_distributions import check_method
 from unisono.config.without_union import check_bytes
 from unisono.engine.byte_member import check_members
 from unisono.engine.member import Member
@@ -68,7 +68,7 @@ class Plan:
         return tuple(name for name, weight in self.weights.items() if weight < 0)
 
     @cached_property
-    def foresees(self) -> bool:
+    def asks_in_turn(self) -> bool:
         """Whether members are asked in turn, until those that are left cannot change the choice."""
         several = len(self.weights) > 1
         return self.gate.is_certain and several and _takes_the_largest(self.draw) and _is_bounded(self.combine)
@@ -76,7 +76,7 @@ class Plan:
     @cached_property
     def asks_all(self) -> bool:
         """Whether every step asks all members."""
-        return not self.is_gated and not self.draw.mixture and not self.foresees
+        return not self.is_gated and not self.draw.mixture and not self.asks_in_turn
 
     @cached_property
     def weighs_prompt(self) -> bool:

@@ -15,7 +15,7 @@ from unisono.config.constraint import Constraint
 from unisono.config.method import Method, MethodOptions
 from unisono.config.reasoning import Reasoning
 from unisono.config.speculation import check_off
-from unisono.config.whole import check_request
+from unisono.config.whole_distributions import check_request
 from unisono.constraints.grammar import Compile, Grammars, Parse
 from unisono.constraints.least_length import LeastLength
 from unisono.constraints.reasoning import BesideReasoning
@@ -23,7 +23,7 @@ from unisono.engine.beginning import Beginning, BegunWith, columns_of
 from unisono.engine.byte_checks import check_bytes_of
 from unisono.engine.calls import free_calls
 from unisono.engine.encoding import check_begun, check_length, check_thinking, encode_for, encode_late
-from unisono.engine.given import scored_by, split
+from unisono.engine.given_text import scored_by, split
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan
 from unisono.engine.request import GenerationRequest, PreparedRequest

@@ -13,13 +13,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from unisono.chat.messages import Prompt
-from unisono.engine.company import Company, Setting
 from unisono.engine.cutting import Cutting, Line, Listener, Reader, reader_of
-from unisono.engine.given import cut
+from unisono.engine.given_text import cut
 from unisono.engine.member import Member
 from unisono.engine.pack import Pack
 from unisono.engine.request import PreparedRequest
 from unisono.engine.scoring import check_room
+from unisono.engine.setting_group import Setting, SettingGroup
 from unisono.records import Score
 
 ROW_BYTES = 128 << 20
@@ -34,21 +34,21 @@ class Reading:
         self._settings = settings
         groups: defaultdict[tuple[object, ...], dict[int, Setting]] = defaultdict(dict)
         for number, setting in enumerate(settings):
-            groups[setting.company][number] = setting
-        self._companies = [Company(group) for group in groups.values()]
-        self._reader = TextReader(self._companies, min(setting.slots for setting in settings))
+            groups[setting.group_key][number] = setting
+        self._groups = [SettingGroup(group) for group in groups.values()]
+        self._reader = TextReader(self._groups, min(setting.slots for setting in settings))
 
     def score(self, asked: Sequence[tuple[Prompt, str]]) -> list[list[Score]]:
         """Score texts that follow prompts, by setting and text; see `TextReader.read`."""
         found: list[dict[int, Score]] = [{} for _ in self._settings]
         try:
             for cutting, seconds in self._reader.read(asked):
-                assert isinstance(cutting.listener, Company)
+                assert isinstance(cutting.listener, SettingGroup)
                 for number, score in cutting.listener.finish(cutting, seconds).items():
                     found[number][cutting.text] = score
         finally:
-            for company in self._companies:
-                company.forget()
+            for group in self._groups:
+                group.forget()
         return [[by_text[text] for text in range(len(asked))] for by_text in found]
 
 

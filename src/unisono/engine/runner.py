@@ -12,7 +12,7 @@ from operator import attrgetter
 from unisono.engine.draft_length import DraftLengthController, Work
 from unisono.engine.member import Member
 from unisono.engine.passes import (
-    Again,
+    FurtherQuestion,
     MemberBatch,
     Portion,
     Row,
@@ -71,12 +71,12 @@ class Runner:
             passes[row.member.model].append(row)
         self._run((together[0].member, partial(read_rows, together)) for together in passes.values())
 
-    def ask_again(self, asked: Iterable[Again]) -> None:
+    def ask_again(self, asked: Iterable[FurtherQuestion]) -> None:
         """Ask truncated members for more of what they told, in one pass a model; the new rows replace the old ones.
 
         A slot ends where it was asked: what a draft had beyond is read again as lag.
         """
-        passes: defaultdict[int, list[Again]] = defaultdict(list)
+        passes: defaultdict[int, list[FurtherQuestion]] = defaultdict(list)
         for again in asked:
             passes[again.member.model].append(again)
         self._run((together[0].member, partial(ask_again, together)) for together in passes.values())
@@ -87,7 +87,7 @@ class Runner:
         The output has to last (``keep``) where a beam copies slots while states are settled; and where one of a
         mixture's members, or one of those that are asked in turn, may be lost, as others are run then.
         """
-        keep = keep or (self.loses and any(state.plan.draw.mixture or state.plan.foresees for state in states))
+        keep = keep or (self.loses and any(state.plan.draw.mixture or state.plan.asks_in_turn for state in states))
         fresh = [state for state in states if state.plan.asks_all and not state.outputs and not state.absent]
         others = [] if len(fresh) == len(states) else [state for state in states if state not in fresh]
         everybody = [(state, 0, len(state.drafted)) for state in fresh]

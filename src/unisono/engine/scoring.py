@@ -20,7 +20,7 @@ from unisono.engine.sampler import Distributions, Sampler
 from unisono.engine.sequence import TextSequence
 from unisono.engine.step import Stepper
 from unisono.engine.step_state import StepState
-from unisono.engine.trace import record
+from unisono.engine.trace import record, write_given
 from unisono.errors import PromptError
 from unisono.records import PieceScore
 from unisono.vocab.union import UnionVocabulary
@@ -94,7 +94,7 @@ class Scoring:
         finally:
             for state in states:
                 state.commit()
-                state.keep_records()
+                write_given(state)
         for text, columns in left.items():
             if text.finish == "context" and len(columns) > AT_ONCE:
                 raise _too_long(next(member for member in self._members if member.is_full(text.cursors[member.name])))

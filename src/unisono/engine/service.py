@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from unisono.engine.engine import Engine, close_engines, no_room
+from unisono.engine.engine import Engine, close_engines
 from unisono.engine.group import SequenceGroup
 from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest, Wrote
+from unisono.engine.running_groups import no_room
 from unisono.engine.scheduler import RequestId, Scheduler
 from unisono.errors import CapacityError, RequestTimeout, SpecError, nearest, shown
 

@@ -6,18 +6,18 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from unisono.engine.absence import Absence
 from unisono.engine.beam import Beam, BeamCandidate, Continuation
 from unisono.engine.certifier import Certifier
 from unisono.engine.choice import Choice
-from unisono.engine.foresight import Foresight
 from unisono.engine.gating import run_leads
 from unisono.engine.group import SequenceGroup
+from unisono.engine.lost_members import LostMembers
 from unisono.engine.member import Member
 from unisono.engine.prefill import Prefill
 from unisono.engine.runner import Runner
 from unisono.engine.sampler import Distributions, Sampler, is_blind
 from unisono.engine.sequence import TextSequence, close_sequence, copy_sequence
+from unisono.engine.sequential_voting import SequentialVoting
 from unisono.engine.speculation import Speculator
 from unisono.engine.step_state import StepState
 from unisono.engine.trace import record, record_told, record_unfolded
@@ -38,7 +38,7 @@ class Stepper:
         prefill: Prefill,
         speculator: Speculator,
         sampler: Sampler,
-        foresight: Foresight,
+        sequential: SequentialVoting,
         certifier: Certifier | None = None,
     ) -> None:
         """``certifier`` chooses where members tell their likeliest ids only."""
@@ -48,15 +48,15 @@ class Stepper:
         self._union = union
         self._runner = runner
         self._prefill = prefill
-        self._absence = Absence(members, runner, prefill)
+        self._lost_members = LostMembers(members, runner, prefill)
         self._speculator = speculator
         self._sampler = sampler
-        self._foresight = foresight
+        self._sequential_voting = sequential
         self._certifier = certifier
 
     def advance(self, states: States) -> None:
         """Advance groups. Those that turn out to need prefill first are taken out of the states."""
-        for group, back in self._absence.note(states).items():
+        for group, back in self._lost_members.note(states).items():
             self._await(group, states, back)
         flat = all_states(states)
         for state in flat:
@@ -66,8 +66,8 @@ class Stepper:
             self._speculator.extend(flat)
         if any(state.plan.is_gated for state in flat):
             run_leads(flat, self._runner, self._sampler, self._certifier)
-        if any(state.foresees for state in flat):
-            for group, far in self._foresight.ask(states).items():
+        if any(state.asks_in_turn for state in flat):
+            for group, far in self._sequential_voting.ask(states).items():
                 self._await(group, states, far)
             flat = all_states(states)
         if self._prefill.longest_block is not None:
@@ -111,7 +111,7 @@ class Stepper:
             self.restore(group, [state.text for state in following])
 
     def close(self) -> None:
-        self._absence.close()
+        self._lost_members.close()
 
     def restore(self, group: SequenceGroup, sequences: Sequence[TextSequence]) -> None:
         """Make models hold what the logs say, after a failure; a group of which one cannot is lost."""
@@ -127,9 +127,9 @@ class Stepper:
         position, alive = 0, list(states)
         while alive:
             rest = alive
-            if foreseen := [state for state in alive if position in state.foreseen]:
-                rest = [state for state in rest if state not in foreseen]
-                self._take_certified(foreseen, position, [state.foreseen[position] for state in foreseen])
+            if early := [state for state in alive if position in state.early_choices]:
+                rest = [state for state in rest if state not in early]
+                self._take_certified(early, position, [state.early_choices[position] for state in early])
             if self._certifier is not None and (told := [state for state in rest if state.is_certified(position)]):
                 rest = [state for state in rest if state not in told]
                 self._take_certified(told, position, self._certifier.choose(told, position))

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from dataclasses import replace
 
-from unisono.engine.asked import Asked
 from unisono.engine.calls import Calls
 from unisono.engine.member import Member, Place
 from unisono.engine.plan import Bias
 from unisono.engine.sequence import TextSequence
 from unisono.engine.token_boundary import LONGEST_CHARACTER, REACH, ends_inside_token
-from unisono.engine.trace_head import about
+from unisono.engine.voting import Asked
 from unisono.errors import MemberUnavailable
 from unisono.fusion.logits_processors import Allowed
-from unisono.outcomes import outcome_of
-from unisono.records import GateReading, StepRecord, StepSeconds
+from unisono.records import GateReading, StepRecord
 from unisono.vocab.union import UnionVocabulary
 
 
@@ -45,8 +42,8 @@ class StepState(Asked):
         self._openings = text.openings
         self._calls = text.calls
         self._committed: set[str] = set()
-        self.records: list[StepRecord] = []  # of what was chosen, until its time is known
-        self._seconds = None if text.steps is None else dict(text.member_seconds)
+        self.records: list[StepRecord] = []  # of what was chosen, until its time is known; see `trace`
+        self.seconds_before = None if text.steps is None else dict(text.member_seconds)
         self._union = union
         self._allowed: dict[int, Allowed] = {}
         self.asked_again: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = {}
@@ -100,11 +97,11 @@ class StepState(Asked):
             return False
         return all(
             len(self.cursor(member).ids) + len(self._spell(member, column)) <= member.backend.facts.context
-            for member in self._members
+            for member in self.members
         )
 
     def draft(self, column: int) -> None:
-        for member in self._members:
+        for member in self.members:
             cursor = self.cursor(member)
             cursor.ids += self._spell(member, column)
             cursor.ends.append(len(cursor.ids))
@@ -141,7 +138,7 @@ class StepState(Asked):
 
     def drop_draft(self) -> None:
         """Forget what a member drafted that was lost at it."""
-        for member in self._members:
+        for member in self.members:
             cursor = self.cursor(member)
             member.cut(cursor, cursor.ends[0])
             del cursor.ends[1:]
@@ -213,7 +210,7 @@ class StepState(Asked):
             mark = self._union.mark(column)
             text.append(piece, column, mark)
             if mark is not None:
-                text.open_behind(mark, self._members)
+                text.open_behind(mark, self.members)
         if position < len(self.drafted) and self.drafted[position] == column:
             self.accepted += 1
             self.alive = text.finish is None
@@ -240,7 +237,7 @@ class StepState(Asked):
     def commit(self) -> None:
         """Let every member go on from what was chosen, each with its own ids for it. Done again, it changes nothing."""
         full = False
-        for member in self._members:
+        for member in self.members:
             cursor = self.text.cursors.get(member.name)
             if cursor is None:  # a candidate of a beam that has ended
                 continue
@@ -258,56 +255,18 @@ class StepState(Asked):
         if full and self.text.finish is None:
             self.text.end("context")
 
-    def keep_records(self) -> None:
-        """Write the records of pieces that were given: nothing was drafted, and no time is told."""
-        if self.text.steps is not None:
-            self.text.steps.extend(self.records)
-
-    def conclude(self, seconds: float) -> None:
-        """Count what was drafted, and write the trace, after a step that took so long."""
-        text = self.text
+    def count_drafts(self) -> None:
+        """Count what was drafted, after a step."""
         if self.drafted and self.settled:
-            text.blocks += 1
-            text.drafted += len(self.drafted)
-            text.accepted += self.accepted
-        if text.steps is not None and self._seconds is not None:
-            share = max(1, len(self.records))
-            members = {
-                name: (spent - self._seconds[name]) / share
-                for name, spent in text.member_seconds.items()
-                if spent > self._seconds[name]
-            }
-            split = StepSeconds(seconds / share, members)
-            for place, record in enumerate(self.records):
-                record = replace(record, seconds=split, subtracted=text.plan.subtracted)
-                text.steps.append(self._traced(record, place) if text.request.trace else record)
-
-    def _traced(self, record: StepRecord, position: int) -> StepRecord:
-        """A record with what a trace has beside it."""
-        outcome, is_first = outcome_of(record), not self.text.steps
-        return replace(
-            record,
-            spelled=self._spelled_at(position),
-            kind=outcome.kind,
-            winners=outcome.winners,
-            about=about(self.text.plan, self._members) if is_first else None,
-        )
-
-    def _spelled_at(self, position: int) -> dict[str, tuple[tuple[int, bytes], ...]]:
-        """By member, the ids as which it reads what was chosen at a position, each with its bytes."""
-        found = {}
-        for member in self._members:
-            if (cursor := self.text.cursors.get(member.name)) is not None:
-                pieces, ends = member.speller.vocabulary.pieces, [*cursor.ends[: self.accepted + 1], len(cursor.ids)]
-                ids = cursor.ids[slice(*ends[position : position + 2])] if position + 1 < len(ends) else ()
-                found[member.name] = tuple((each, pieces[each] or b"") for each in ids)
-        return found
+            self.text.blocks += 1
+            self.text.drafted += len(self.drafted)
+            self.text.accepted += self.accepted
 
     def inside(self, likeliest: int) -> str | None:
         """The member inside whose token the text ends, at the next position whose gate is read."""
         text = self.written(len(self.gates), REACH + LONGEST_CHARACTER)
         following = self._union.piece(likeliest) or b""
-        for member in self._members:
+        for member in self.members:
             if member is self.plan.lead:
                 continue
             try:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from array_api_compat import array_namespace
 
 from unisono.engine.choice import Choice
+from unisono.engine.member import Member
+from unisono.engine.plan import Plan
 from unisono.engine.sampler import Distributions
 from unisono.engine.step_state import StepState
 from unisono.fusion.bounds import NOTHING, Voter
@@ -13,7 +18,8 @@ from unisono.fusion.fold import Array, bring
 from unisono.fusion.fold_top import FoldedTop
 from unisono.fusion.trace_measures import columns_of_mass, entropy, variation
 from unisono.fusion.unfolded import Unfolded
-from unisono.records import DraftRecord, Standing, StepRecord, TopPieces
+from unisono.outcomes import TRACE_VERSION, outcome_of
+from unisono.records import DraftRecord, Standing, StepRecord, StepSeconds, TopPieces
 from unisono.vocab.union import UnionVocabulary
 
 TOP_PIECES = 10  # of each voter and of what they make together, at most
@@ -128,6 +134,65 @@ def record_told(state: StepState, position: int, choice: Choice, union: UnionVoc
             unknown=certificate.most - certificate.least,
         )
     )
+
+
+def write_given(state: StepState) -> None:
+    """Write the records of pieces that were given: nothing was drafted, and no time is told."""
+    if state.text.steps is not None:
+        state.text.steps.extend(state.records)
+
+
+def write_records(state: StepState, seconds: float) -> None:
+    """Write the records of a step that took so long."""
+    text, before = state.text, state.seconds_before
+    if text.steps is None or before is None:
+        return
+    share = max(1, len(state.records))
+    members = {
+        name: (spent - before[name]) / share for name, spent in text.member_seconds.items() if spent > before[name]
+    }
+    split = StepSeconds(seconds / share, members)
+    for place, made in enumerate(state.records):
+        timed = replace(made, seconds=split, subtracted=text.plan.subtracted)
+        text.steps.append(_traced(state, timed, place) if text.request.trace else timed)
+
+
+def about(plan: Plan, members: Sequence[Member]) -> dict[str, object]:
+    """What a trace says once: its version, the members with their weights, and how the text is written."""
+    method, gate = plan.method, plan.gate
+    return {
+        "version": TRACE_VERSION,
+        "members": [{"name": member.name, "weight": plan.weights[member.name]} for member in members],
+        "lead": plan.lead.name,
+        "combine": str(method.combine),
+        "gate": {"kind": gate.kind, "parameter": gate.parameter, "boundary": gate.boundary},
+        "speculate": None if method.speculate is None else str(method.speculate),
+        "sampling": str(method.sampling),
+        **({"vocabulary": str(method.vocabulary)} if method.vocabulary.is_bytes else {}),
+    }
+
+
+def _traced(state: StepState, made: StepRecord, position: int) -> StepRecord:
+    """A record with what a trace has beside it."""
+    outcome, is_first = outcome_of(made), not state.text.steps
+    return replace(
+        made,
+        spelled=_spelled_at(state, position),
+        kind=outcome.kind,
+        winners=outcome.winners,
+        about=about(state.text.plan, state.members) if is_first else None,
+    )
+
+
+def _spelled_at(state: StepState, position: int) -> dict[str, tuple[tuple[int, bytes], ...]]:
+    """By member, the ids as which it reads what was chosen at a position, each with its bytes."""
+    found = {}
+    for member in state.members:
+        if (cursor := state.text.cursors.get(member.name)) is not None:
+            pieces, ends = member.speller.vocabulary.pieces, [*cursor.ends[: state.accepted + 1], len(cursor.ids)]
+            ids = cursor.ids[slice(*ends[position : position + 2])] if position + 1 < len(ends) else ()
+            found[member.name] = tuple((each, pieces[each] or b"") for each in ids)
+    return found
 
 
 def _kept_of_voters(state: StepState) -> int:

@@ -1,13 +1,14 @@
-"""Who is asked about a text in one step: what its plan says, its gate, and who is there."""
+"""Who is asked about a text in one step: what its plan says, its gate, and who is there; and who was asked where."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from unisono.engine.choice import Choice
 from unisono.engine.cursor import Cursor
+from unisono.engine.forward_output import ForwardOutput
 from unisono.engine.member import Member
 from unisono.engine.sequence import TextSequence
 from unisono.errors import MemberUnavailable
@@ -28,11 +29,11 @@ class Voting:
         """Whether the text is scored, for which all have to be there."""
         self.gates: list[GateReading] = []
         """By position, as far as the lead has been heard and the pieces before hold."""
-        self.foreseen: dict[int, Choice] = {}
+        self.early_choices: dict[int, Choice] = {}
         """By position, what is certain though not all were asked."""
         self.absent = frozenset[str]()
         """The members that are away from this text, for the whole step."""
-        self._members = members
+        self.members = members
         self._before = text.pieces
         self._inside_reasoning = text.part == "reasoning"
         self._drawn: dict[int, Member] = {}
@@ -51,10 +52,10 @@ class Voting:
     def voters(self, position: int) -> tuple[Member, ...]:
         """Who is asked at a position: all that are there, the lead where the gate is shut, or one that is drawn.
 
-        Where it is foreseen, as many as make it certain.
+        Where the choice was certain early, as many as made it so.
         """
-        if position in self.foreseen:
-            return self.foreseen[position].asked
+        if position in self.early_choices:
+            return self.early_choices[position].asked
         if not self.opens(position):
             return (self.plan.lead,)
         if self.plan.draw.mixture:
@@ -64,13 +65,13 @@ class Voting:
     @property
     def _present(self) -> tuple[Member, ...]:
         if not self.absent:
-            return self._members
-        return tuple(member for member in self._members if member.name not in self.absent)
+            return self.members
+        return tuple(member for member in self.members if member.name not in self.absent)
 
     @property
     def missing(self) -> list[Member]:
         """The members that are away from this text."""
-        return [member for member in self._members if member.name in self.absent]
+        return [member for member in self.members if member.name in self.absent]
 
     def weights(self, voters: Sequence[Member]) -> list[float]:
         """The voters' weights, which sum to 1 also where some are away."""
@@ -89,12 +90,12 @@ class Voting:
         """The members that would be asked at a position, and are away."""
         if not self.absent or not self.opens(position):
             return ()
-        return tuple(member.name for member in self._members if member.name in self.absent)
+        return tuple(member.name for member in self.members if member.name in self.absent)
 
     def left_out(self, position: int) -> tuple[str, ...]:
         """The members that are not asked at a position, though nothing keeps them from being."""
         voters, missed = self.voters(position), self.missed(position)
-        return tuple(each.name for each in self._members if each not in voters and each.name not in missed)
+        return tuple(each.name for each in self.members if each not in voters and each.name not in missed)
 
     def lose(self, member: Member, error: MemberUnavailable) -> None:
         """Go on without a member that was lost in this step. Raises the error where the text cannot."""
@@ -106,20 +107,20 @@ class Voting:
             raise member.breaker.error(member.name, because=why) from error
 
     @property
-    def foresees(self) -> bool:
+    def asks_in_turn(self) -> bool:
         """Whether members are asked in turn: all are where one is away, or whole distributions are wanted."""
         wanted = self.is_given or self.text.request.top_logprobs
-        return self.plan.foresees and not self.absent and not wanted
+        return self.plan.asks_in_turn and not self.absent and not wanted
 
     def unasked(self, position: int) -> tuple[str, ...]:
         """The members that a position is certain without."""
-        if position not in self.foreseen:
+        if position not in self.early_choices:
             return ()
-        return tuple(member.name for member in self._members if member not in self.foreseen[position].asked)
+        return tuple(member.name for member in self.members if member not in self.early_choices[position].asked)
 
     def go_without(self, names: Collection[str]) -> None:
         """Go through the step without some members."""
-        self.absent, self.foreseen = frozenset(names), {}
+        self.absent, self.early_choices = frozenset(names), {}
         self.is_plain = False
         self._drawn = {}
 
@@ -127,7 +128,7 @@ class Voting:
         """Why the text cannot go on without those that are away; ``None`` where it can."""
         if not any(member.weight > 0 for member in self._present):
             return "nobody else is there"
-        able = {member.name for member in self._members if member.ends_reasoning}
+        able = {member.name for member in self.members if member.ends_reasoning}
         if self._inside_reasoning and able and able <= self.absent:
             return "nobody else can end the reasoning"
         if self.text.stuck:
@@ -156,3 +157,51 @@ class Voting:
 
     def _drawable(self, blind: Collection[str]) -> list[Member]:
         return [member for member in self._present if member.name not in blind and member.weight > 0]
+
+
+class Asked(Voting):
+    """The positions of one text in one step, and what was heard of its voters there."""
+
+    def __init__(self, text: TextSequence, members: tuple[Member, ...]) -> None:
+        super().__init__(text, members)
+        self.drafted: list[int] = []  # columns
+        self.outputs: dict[str, list[tuple[ForwardOutput, int] | None]] = {}
+        """By member and position, the output of a pass that has its distribution, and the row there."""
+
+    @property
+    def last(self) -> int:
+        return len(self.drafted)
+
+    def where(self, member: Member, position: int) -> tuple[ForwardOutput, int]:
+        """The output of a pass that has a member's distribution at a position, and its row there."""
+        found = self.outputs[member.name][position]
+        if found is None:
+            raise AssertionError(f"member {member.name!r} was not run for position {position}")
+        return found
+
+    def span(self, member: Member) -> tuple[int, int] | None:
+        """The first and the last position at which a member is still to be heard, as far as that is known."""
+        known: Iterable[int] = range(len(self.gates)) if self.is_gated else self.pending()
+        heard = self._heard(member)
+        wanted = [position for position in known if position not in heard and member in self.voters(position)]
+        return (wanted[0], wanted[-1]) if wanted else None
+
+    def pending(self) -> Iterator[int]:
+        """The positions that may turn out to be the text's and at which no choice was certain early.
+
+        What becomes certain meanwhile counts.
+        """
+        for position in range(self.last + 1):
+            if position not in self.early_choices:
+                yield position
+            choice = self.early_choices.get(position)
+            if choice is not None and position < self.last and choice.column != self.drafted[position]:
+                return
+
+    def heard(self) -> list[Member]:
+        """The members that were run for all pending positions."""
+        pending = set(self.pending())
+        return [member for member in self.members if pending <= self._heard(member)]
+
+    def _heard(self, member: Member) -> set[int]:
+        return {position for position, output in enumerate(self.outputs.get(member.name, ())) if output is not None}

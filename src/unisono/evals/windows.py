@@ -9,7 +9,7 @@ from functools import partial
 
 from unisono.chat.messages import Prompt
 from unisono.engine.engine import Engine
-from unisono.engine.given import cut
+from unisono.engine.given_text import cut
 from unisono.engine.member import Member
 from unisono.errors import PromptError
 

@@ -10,7 +10,7 @@ from unisono.build import Prepared
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.config.combine import Combine
 from unisono.config.sampling import MEMBER, SHAPING
-from unisono.engine.given import cut
+from unisono.engine.given_text import cut
 from unisono.errors import BackendMissing, PromptError, SpecError, shown
 from unisono.fitting.readings import ObjectiveName, answers_of, leads_of, of_reference
 from unisono.reference_answers import Reference, split

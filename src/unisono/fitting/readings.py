@@ -10,9 +10,9 @@ import numpy as np
 
 from unisono.build import Models, Prepared
 from unisono.chat.messages import Prompt
-from unisono.engine.company import Company
 from unisono.engine.observation import Observer, Seen
 from unisono.engine.reading import Reading, TextReader
+from unisono.engine.setting_group import SettingGroup
 from unisono.errors import PromptError, UnisonoError
 from unisono.fusion.fitting import NODES, NONE, Likely, Observed
 from unisono.fusion.objectives import Choices
@@ -71,9 +71,9 @@ class Observations:
                 for lead, observer in observers.items():
                     if cutting.listener is observer:
                         self._seen[lead][asked[cutting.text]] = observer.finish(cutting)
-                for name, company in self._alone.items():
-                    if cutting.listener is company:
-                        self._logp[name][asked[cutting.text]] = _logp(company.finish(cutting, seconds)[0].logp)
+                for name, group in self._alone.items():
+                    if cutting.listener is group:
+                        self._logp[name][asked[cutting.text]] = _logp(group.finish(cutting, seconds)[0].logp)
             count(len(some))
 
     def of(self, lead: str) -> Observed:
@@ -104,8 +104,8 @@ class Observations:
         return max(right, key=lambda name: (right[name], likelihood[name]))
 
 
-def _alone(prepared: Prepared, models: Models, name: str) -> Company:
-    return Company({0: models.engine(prepared.alone(name)).setting()})
+def _alone(prepared: Prepared, models: Models, name: str) -> SettingGroup:
+    return SettingGroup({0: models.engine(prepared.alone(name)).setting()})
 
 
 def _choices(references: Sequence[Reference], pieces: Sequence[int]) -> Choices:

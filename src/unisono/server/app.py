@@ -12,9 +12,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 from unisono.engine.service import Service
-from unisono.engine.trace_head import about
+from unisono.engine.trace import about
 from unisono.page.files import HEADERS, START, page_files
 from unisono.server import gac
+from unisono.server.answer import Answer
+from unisono.server.answer_schemas import ModelList, ServedModel
+from unisono.server.api_call import ApiCall
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.body import read_body, read_record, spread, with_model
 from unisono.server.errors import Refusal, refusal_of_status
@@ -27,19 +30,13 @@ from unisono.server.openapi import document
 from unisono.server.readiness import DEGRADED, State, degraded, missed
 from unisono.server.replies import json_answer, unless_left
 from unisono.server.request_handle import RequestHandle
-from unisono.server.requests import ApiCall, engine_of, read_chat, read_completion
-from unisono.server.responses import Answer, ChatResponse, CompletionResponse
+from unisono.server.requests import engine_of, read_chat, read_completion
+from unisono.server.responses import ChatResponse, CompletionResponse
 from unisono.server.responses_api.answers import ResponseAnswer
 from unisono.server.responses_api.requests import read_response
 from unisono.server.responses_api.routes import ResponseRoutes
 from unisono.server.responses_api.schemas import ResponseRequest
-from unisono.server.schemas import (
-    ChatRequest,
-    CompletionRequest,
-    GenerationFields,
-    ModelList,
-    ServedModel,
-)
+from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields
 from unisono.server.telemetry import CONTENT_TYPE, cut, say, where
 from unisono.server.token_routes import TokenRoutes
 from unisono.server.web import ClientDisconnect, CORSMiddleware, FastAPI, Request, Response

@@ -1,7 +1,4 @@
-"""The engine for asyncio: clients' calls, and the requests that they make.
-
-Requests are prepared in threads of their own, long prompts in one that short ones do not use (`long_prompts`).
-"""
+"""The engine for asyncio: clients' calls, and the requests that they make, which `async_preparer` prepares."""
 
 from __future__ import annotations
 
@@ -10,31 +7,25 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from unisono.chat.encoding_process import size_of
 from unisono.chat.messages import Prompt, content_of
-from unisono.config.constraint import Constraint
 from unisono.engine.beginning import BeginningError
 from unisono.engine.engine_thread import EngineThread
-from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest
+from unisono.engine.request import Ended, Event, Failed, GenerationRequest
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
-from unisono.errors import BackendMissing, MemberUnavailable, PromptError, SpecError, UnisonoError
+from unisono.errors import MemberUnavailable, PromptError, UnisonoError
 from unisono.free_pages import PROCESS
 from unisono.records import Limits
 from unisono.server import readiness
-from unisono.server.constraint import said_of
+from unisono.server.async_preparer import AsyncPreparer
 from unisono.server.errors import OVERLOADED, Refusal, began_too_late, not_ready, refusal_of, shutting_down
-from unisono.server.limits import CHARACTERS, TOO_LONG, ServerLimits
-from unisono.server.long_prompts import SHORT, WAITING, LongPrompts
+from unisono.server.limits import CHARACTERS, ServerLimits, prompt_field
 from unisono.server.prompt_cut import PromptCut
 from unisono.server.request_handle import RequestHandle
 from unisono.server.telemetry import Metrics, say, where
-from unisono.server.workbench import Workbench
 
 T = TypeVar("T")
 State = Literal["loading", "serving", "draining", "broken", "closed"]
@@ -65,9 +56,7 @@ class AsyncEngine:
         self.error: BaseException | None = None
         self.thread = EngineThread(load, self)
         self._service: Service | None = None
-        self._workbench = Workbench()
-        self._compiling = ThreadPoolExecutor(1, thread_name_prefix="unisono-grammars")
-        self._long = LongPrompts(limits, WAITING * CHARACTERS * limits.prompt)
+        self._preparer = AsyncPreparer(self.thread, limits)
         self._calls: set[RequestHandle] = set()
         self._by_request: dict[RequestId, RequestHandle] = {}
         self._seconds = 1.0
@@ -157,10 +146,10 @@ class AsyncEngine:
         cuts: Sequence[PromptCut] = (),
     ) -> None:
         """Prepare and queue the requests of a call, one per prompt. Raises a `Refusal`."""
-        handle.requests = requests
+        handle.requests, service = requests, self.service
         try:
             async with asyncio.timeout(self.limits.timeout):
-                if (count := len(requests)) > (most := self.service.queue):
+                if (count := len(requests)) > (most := service.queue):
                     scored = sum(request.score for request in requests)
                     twice = "" if scored in (0, count) else ", each scored and written on by a request of its own"
                     words = (
@@ -170,8 +159,11 @@ class AsyncEngine:
                 for request in requests:
                     texts = [request.prompt.text or "", *map(content_of, request.prompt.messages or ())]
                     if (characters := sum(map(len, texts))) > CHARACTERS * self.limits.prompt:
-                        raise self.limits.too_long("prompt", characters)
-                handle.prepared = [await self._prepare(request, constraint_field) for request in requests]
+                        raise self.limits.too_long("prompt", characters, field=prompt_field(request.prompt))
+                handle.prepared = [
+                    await self._preparer.prepare(service, request, constraint_field, self.retry_after)
+                    for request in requests
+                ]
                 for cut, prepared in itertools.product(cuts, handle.prepared):
                     for name, ids in prepared.ids.items():
                         cut.check(name, len(ids))
@@ -180,51 +172,16 @@ class AsyncEngine:
             raise began_too_late() from None
         except Exception as error:
             param = blamed(error, requests[0], sampling_field)
-            refusal = refusal_of(error, param=param, retry_after=self.retry_after)
-            if refusal.code == TOO_LONG and refusal.param == "prompt" and requests[0].prompt.messages is not None:
-                refusal.param = "messages"
-            raise refusal from error
-
-    async def _prepare(self, request: GenerationRequest, constraint_field: str) -> PreparedRequest:
-        try:
-            if (constraint := Constraint.parse(request.constraint)) is not None:
-                await self._workbench.try_constraint(constraint)
-                await self._compile(request.model, constraint)
-            prepared = await self.read(_size_of(request), self.service.prepare, request)
-        except (SpecError, BackendMissing) as error:
-            if request.constraint is None:
-                raise
-            # If the request is fine without its constraint, the constraint is to blame.
-            await self.read(_size_of(request), self.service.prepare, replace(request, constraint=None))
-            raise refusal_of(said_of(error, constraint_field), param=constraint_field) from error
-        for name, ids in prepared.ids.items():
-            self.limits.check_tokens(name, len(ids) + len(prepared.given))
-        return prepared
-
-    async def _compile(self, model: str, constraint: Constraint) -> None:
-        """Compile a constraint, which is kept for its request: a second at most, in which others are prepared."""
-        if (compile_ := self.service.engine(model).compile_grammar) is None:
-            return
-        try:
-            compiling = asyncio.get_running_loop().run_in_executor(self._compiling, compile_, constraint)
-        except RuntimeError:
-            raise shutting_down() from None
-        await compiling
-
-    async def read(self, size: int, work: Callable[..., T], *arguments: Any) -> T:
-        """Do what encodes so many characters and runs no model, beside the steps and the loop.
-
-        Short texts wait for no long ones. Raises a `Refusal` where too many long ones wait.
-        """
-        if size <= SHORT:
-            return await self.thread.read(work, *arguments)
-        return await self._long.read(size, partial(work, *arguments), self.retry_after)
+            raise refusal_of(error, param=param, retry_after=self.retry_after) from error
 
     async def read_in_time(self, param: str, size: int, work: Callable[..., T], *arguments: Any) -> T:
-        """`read` within the time of a request. Raises a `Refusal`, which names ``param`` where the text is wrong."""
+        """Do what encodes so many characters and runs no model, within the time of a request.
+
+        Raises a `Refusal`, which names ``param`` where the text is wrong.
+        """
         try:
             async with asyncio.timeout(self.limits.timeout):
-                return await self.read(size, work, *arguments)
+                return await self._preparer.read(self.retry_after, size, work, *arguments)
         except TimeoutError:
             raise began_too_late() from None
         except UnisonoError as error:
@@ -245,7 +202,7 @@ class AsyncEngine:
         for call in self._calls:
             call.fail(shutting_down())
         self.thread.refuse(shutting_down())
-        self._refuse_waiting()
+        self._preparer.close()
         await _wait(self._idle, 1)
 
     async def close(self, patience: float = 10.0) -> bool:
@@ -254,20 +211,14 @@ class AsyncEngine:
             self.state = "closed"
         if self._probing is not None:
             self._probing.cancel()
-        self._refuse_waiting()
+        self._preparer.close()
         return await self.thread.close(patience)
-
-    def _refuse_waiting(self) -> None:
-        """End the processes beside the server, and refuse those who wait for them."""
-        self._workbench.close()
-        self._compiling.shutdown(wait=False)
-        self._long.close()
 
     # Called by the engine's thread, in the loop.
 
     def loaded(self, service: Service) -> None:
         self._service = service
-        self._long.lend(service)
+        self._preparer.lend(service)
         self.metrics.follow(lambda: service.served, lambda: service.waiting)
         self.metrics.follow_members(service)
         if self.state == "loading":
@@ -334,17 +285,12 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(event.wait(), seconds)
 
 
-def _size_of(request: GenerationRequest) -> int:
-    """About how many characters members have to read."""
-    return size_of(request.prompt) + (0 if request.begin is None else request.begin.length)
-
-
 def blamed(error: Exception, request: GenerationRequest, sampling_field: str) -> str | None:
     """The field of a well-formed request because of which it cannot be served."""
     if isinstance(error, BeginningError):
         return "prefill"
     if isinstance(error, PromptError):
-        return "prompt" if request.prompt.messages is None else "messages"
+        return prompt_field(request.prompt)
     if request.n > 1:
         return "n"
     return sampling_field if request.method is not None and request.method.sampling.beam_width > 1 else None

@@ -20,10 +20,10 @@ from unisono.server.errors import Refusal
 from unisono.server.fields import NAMES_OF_ONE, Field, contradiction, is_off, read_fields, same
 from unisono.server.functions import FUNCTIONS, with_tools
 from unisono.server.invalid_fields import explained
+from unisono.server.json_size import body_has_more, is_deeper
 from unisono.server.limits import ServerLimits
 from unisono.server.plain_fields import plain_fields
 from unisono.server.schemas import Record
-from unisono.server.values import body_has_more, is_deeper
 from unisono.user_files import short_float
 
 R = TypeVar("R", bound=Record)

@@ -11,8 +11,8 @@ from unisono.constraints.grammar import SUBJECT
 from unisono.constraints.json_schema import DEFINED_FORMATS, plain_schema, without_unknown_formats
 from unisono.errors import SpecError, UnisonoError, shown
 from unisono.server.errors import Refusal, invalid, refusal_of
+from unisono.server.json_size import is_deeper
 from unisono.server.schemas import GenerationFields
-from unisono.server.values import is_deeper
 
 OWN = "unisono.constraint"
 KINDS = {

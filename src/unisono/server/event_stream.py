@@ -7,9 +7,9 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
+from unisono.server.answer import Answer
 from unisono.server.errors import Refusal, refusal_of
 from unisono.server.middleware import LOG, RequestLog
-from unisono.server.responses import Answer
 from unisono.server.telemetry import say, where
 from unisono.server.web import StreamingResponse
 

@@ -13,7 +13,7 @@ from unisono.engine.service import Service
 from unisono.errors import SpecError, UnisonoError
 from unisono.server.app import make_app
 from unisono.server.async_engine import AsyncEngine
-from unisono.server.http_server import BACKLOG, Server
+from unisono.server.http.server import BACKLOG, Server
 from unisono.server.limits import ServerLimits
 from unisono.server.middleware import Keys
 from unisono.server.telemetry import Metrics, say

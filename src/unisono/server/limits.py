@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, fields
 
+from unisono.chat.messages import Prompt
 from unisono.errors import SpecError, shown
 from unisono.server.errors import Refusal
 
@@ -64,16 +65,21 @@ class ServerLimits:
                 fitting = "0 or a number above it" if may_be_0 else "a number above 0"
                 raise SpecError(f"the limit {limit.name} is {shown(value)}", hint=f"give {fitting}")
 
-    def too_long(self, what: str, characters: int) -> Refusal:
-        """The refusal of a field's text that is too long to be tokenised."""
+    def too_long(self, what: str, characters: int, *, field: str | None = None) -> Refusal:
+        """The refusal of a text that is too long to be tokenised; ``field`` is where it stands, if not in ``what``."""
         words = f"the {what} has {characters} characters, and this server takes {CHARACTERS * self.prompt} at most"
-        return Refusal(400, words, param=what, code=TOO_LONG)
+        return Refusal(400, words, param=field or what, code=TOO_LONG)
 
-    def check_tokens(self, member: str, length: int) -> None:
-        """Raise a `Refusal` where a member's prompt is too long."""
+    def check_tokens(self, member: str, length: int, prompt: Prompt) -> None:
+        """Raise a `Refusal` where a prompt has too many tokens for a member."""
         if length > self.prompt:
             words = f"the prompt has {length} tokens for member {member!r}, and this server takes {self.prompt} at most"
-            raise Refusal(400, words, param="prompt", code=TOO_LONG)
+            raise Refusal(400, words, param=prompt_field(prompt), code=TOO_LONG)
+
+
+def prompt_field(prompt: Prompt) -> str:
+    """The field of a request in which a prompt stands."""
+    return "prompt" if prompt.messages is None else "messages"
 
 
 MOST_CONNECTIONS = 1024

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from unisono.records import Generation, StepRecord, TopPieces
-from unisono.server.schemas import Logprobs, TopLogprob, chat
+from unisono.server.openai_library import Logprobs, TopLogprob, chat
 
 IMPOSSIBLE = -9999.0
 """OpenAI's value for the logarithm of 0."""

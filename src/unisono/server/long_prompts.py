@@ -235,9 +235,9 @@ class _Reader:
         if "away" in answer:
             member, address, reason, seconds = answer["away"]
             raise MemberUnavailable(member, address, reason, retry_after=seconds)
-        if "length" in answer:
+        if isinstance(what, Prompt) and "length" in answer:
             check_length(self.member.name, answer["length"], context)
-            limits.check_tokens(self.member.name, answer["length"])
+            limits.check_tokens(self.member.name, answer["length"], what)
         ids: list[int] = answer["ids"]
         return ids
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from unisono.server.answer_schemas import ChatAnswer, ChatChunk, CompletionAnswer, ErrorAnswer, ModelList, ServedModel
 from unisono.server.body import HOLDERS, only_ensemble
 from unisono.server.field_tables import OF_CHATS, OF_COMPLETIONS, OF_RESPONSES, OF_TOKENS
 from unisono.server.fields import NAMES_OF_ONE, OFF, Field
@@ -16,16 +17,7 @@ from unisono.server.gac import GENERATE, STATUS, GacError, GacRequest, GacRespon
 from unisono.server.readiness import State
 from unisono.server.reasoning import REASONING
 from unisono.server.responses_api.schemas import DeletedResponse, InputItems, ResponseAnswerRecord, ResponseRequest
-from unisono.server.schemas import (
-    ChatAnswer,
-    ChatChunk,
-    ChatRequest,
-    CompletionAnswer,
-    CompletionRequest,
-    ErrorAnswer,
-    ModelList,
-    ServedModel,
-)
+from unisono.server.schemas import ChatRequest, CompletionRequest
 from unisono.server.token_schemas import (
     DetokenizeAnswer,
     DetokenizeRequest,

@@ -15,7 +15,7 @@ from unisono.constraints.json_schema import NULLABLE, plain_schema
 from unisono.errors import nearest, shown
 from unisono.server.errors import Refusal, invalid
 from unisono.server.fields import contradiction
-from unisono.server.values import is_deeper
+from unisono.server.json_size import is_deeper
 from unisono.user_files import short_float
 
 TOOL_KEYS = ("name", "description", "parameters", "strict")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from unisono.engine.engine import Engine
 from unisono.records import StepRecord
-from unisono.server.echo import ScoredPrompt
+from unisono.server.answer_schemas import PromptLogprob
+from unisono.server.completion_prompts import ScoredPrompt
 from unisono.server.logprobs import logarithm, text_of
-from unisono.server.schemas import PromptLogprob
 from unisono.vocab.union import ABSENT
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from unisono.engine.absence import MemberHealth, health
+from unisono.engine.lost_members import MemberHealth, health
 from unisono.engine.member import Member
 from unisono.engine.service import Service
 from unisono.records import Generation

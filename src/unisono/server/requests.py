@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from unisono.chat.messages import Prompt
@@ -17,15 +17,16 @@ from unisono.engine.request import GenerationRequest
 from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.records import Limits
-from unisono.server.constraint import OWN, read_constraint, read_format
-from unisono.server.echo import Echo, check_scored, echo_of, prompts_of, scoring
+from unisono.server.api_call import ApiCall
+from unisono.server.completion_prompts import check_scored, echo_of, prompts_of, scoring
+from unisono.server.constraint import read_constraint, read_format
 from unisono.server.errors import Refusal, invalid, refusal_of
 from unisono.server.field_tables import OF_CHATS
 from unisono.server.fields import Field, contradiction, unsupported
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.messages import continuing, read_messages
 from unisono.server.method import check_stop_ids, read_method, read_weights
-from unisono.server.prompt_cut import PromptCut, read_cuts
+from unisono.server.prompt_cut import read_cuts
 from unisono.server.prompt_logprobs import PromptLogprobs
 from unisono.server.reasoning import effort_of, reasoned_as, shows_reasoning, tells_templates
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields
@@ -34,63 +35,6 @@ from unisono.server.tools import Calling, check_begun, read_calling, read_silenc
 CONTINUE, ANSWER, PREFILL = "continue_final_message", "add_generation_prompt", "prefill"
 ARGUMENTS = ("chat_template", "documents")
 """What other servers also read in ``chat_template_kwargs``, for it says how their templates are used."""
-
-
-@dataclass(frozen=True, slots=True)
-class ApiCall:
-    """What a call asks for: requests for each prompt, and the form of the answer."""
-
-    requests: tuple[GenerationRequest, ...]
-    lead: str
-    """The member whose count of the prompt is ``prompt_tokens``."""
-    stream: bool
-    include_usage: bool
-    logprobs: int | None
-    """How many of the most likely pieces to list for each; ``None`` for no log-probabilities."""
-    counts_on: bool = False
-    """Whether each chunk of a stream with usage reports that of its choice so far."""
-    echo: tuple[Echo, ...] = ()
-    """By prompt, how it is returned; empty where none is."""
-    scored: tuple[GenerationRequest, ...] = ()
-    """By prompt, the request that scores it; empty where none is scored. ``requests`` is empty where nothing else is
-    asked for.
-    """
-    prompt_logprobs: PromptLogprobs | None = None
-    """How the scored prompts are listed by themselves; ``None`` where they are not."""
-    calling: Calling | None = None
-    """The tools that the answer may call; ``None`` if there are none."""
-    constraint_field: str = OWN
-    """The field that the constraint comes from."""
-    sampling_field: str = "unisono.sampling"
-    """The field that says how pieces are chosen, by its old name where that is used."""
-    clamped: str | None = None
-    """The limit that was clamped, and to what."""
-    left_out: Sequence[str] = ()
-    """The types of tools that no member is offered."""
-    cuts: tuple[PromptCut, ...] = ()
-    """How long the prompt may be."""
-    shows_reasoning: bool = True
-    """Whether the answer tells what was reasoned."""
-
-    @property
-    def first(self) -> GenerationRequest:
-        """One of the requests, which have model and trace in common."""
-        return (self.requests or self.scored)[0]
-
-    @property
-    def begun(self) -> str:
-        """The text that what is written follows."""
-        return "" if self.first.begin is None else self.first.begin.shown
-
-    @property
-    def pending(self) -> bytes:
-        """The bytes of a character that was begun there."""
-        return b"" if self.first.begin is None else self.first.begin.pending
-
-    @property
-    def texts(self) -> int:
-        """How many texts are written."""
-        return sum(request.n for request in self.requests)
 
 
 def read_chat(

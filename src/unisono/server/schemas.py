@@ -1,32 +1,15 @@
-"""Requests and answers as JSON. Answers are records of the `openai` package; our additions are under ``unisono``."""
+"""Requests as JSON, checked strictly; `answer_schemas` has the answers."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from openai.types import Completion, CompletionUsage, Model, chat, completion_choice, shared_params
-from openai.types.chat import ChatCompletion, ChatCompletionChunk, chat_completion
-from openai.types.chat import chat_completion_chunk as chat_chunk
-from openai.types.chat.chat_completion_token_logprob import TopLogprob
-from openai.types.completion_choice import Logprobs
-from openai.types.responses import ResponseIncludable
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
 from typing_extensions import TypedDict
 
 from unisono.server.message_types import Messages, ToolChoice
+from unisono.server.openai_library import chat, shared_params
 from unisono.vocab.marks import MARKS
-
-__all__ = [
-    "CompletionChoice",
-    "CompletionUsage",
-    "Logprobs",
-    "Model",
-    "ResponseIncludable",
-    "TopLogprob",
-    "chat",
-    "chat_chunk",
-    "chat_completion",
-]  # fmt: skip
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 MOST_STOPS = 64
@@ -267,90 +250,3 @@ class CompletionRequest(GenerationFields):
     logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
     prompt_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
     """vLLM's: scores the prompt, and lists so many of the most likely pieces beside each of its own."""
-
-
-class TextReport(BaseModel):
-    """What one choice has beyond OpenAI's fields; in a stream, chunk by chunk."""
-
-    index: int
-    finish: str | None = None
-    """``end``, ``stop``, ``length`` or ``context``."""
-    seed: int | None = None
-    """Reproduces this text; absent if nothing was sampled."""
-    usage: dict[str, Any] | None = None
-    """Prompt tokens by member; pieces, and how many of them were ensembled, drafted, accepted, uncertain."""
-    seconds: dict[str, Any] | None = None
-    trace: list[dict[str, Any]] | None = None
-    """By piece: its bytes, the members' probabilities, the gate's score, the draft; if it was asked for."""
-
-
-class Report(BaseModel):
-    """What an answer has beyond OpenAI's fields."""
-
-    choices: list[TextReport]
-
-
-class ChatAnswer(ChatCompletion):
-    """A chat completion."""
-
-    unisono: Report | None = None
-
-
-class ChatChunk(ChatCompletionChunk):
-    """A chunk of a streamed chat completion."""
-
-    unisono: Report | None = None
-
-
-class PromptLogprob(BaseModel):
-    """How likely a piece is at a place of a prompt."""
-
-    logprob: float
-    rank: int
-    """1 for the most likely."""
-    decoded_token: str
-
-
-class CompletionChoice(completion_choice.CompletionChoice):
-    """One text of a completion."""
-
-    prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = None
-    """By piece of the prompt, the piece and the most likely ones, by the ids that ``logit_bias`` takes; null for what
-    nothing precedes."""
-
-
-class CompletionAnswer(Completion):
-    """A completion, or a chunk of a streamed one."""
-
-    choices: list[CompletionChoice]  # type: ignore[assignment]
-    unisono: Report | None = None
-
-
-class ServedModel(Model):
-    """A model, and what an ensemble of its name is."""
-
-    unisono: dict[str, Any]
-    """The members with their weights, the lead, and how texts are written, as in the first step of a trace."""
-
-
-class ModelList(BaseModel):
-    """An answer of ``/v1/models``."""
-
-    object: str = "list"
-    data: list[ServedModel]
-
-
-class ErrorBody(BaseModel):
-    """An error."""
-
-    message: str
-    type: str
-    param: str | None
-    """The field that is wrong."""
-    code: str | None
-
-
-class ErrorAnswer(BaseModel):
-    """The answer to a request that failed."""
-
-    error: ErrorBody

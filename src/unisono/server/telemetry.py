@@ -18,9 +18,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from unisono.engine.absence import health
-from unisono.engine.breaker import Breaker
+from unisono.engine.circuit_breaker import CircuitBreaker
 from unisono.engine.engine import Engine
+from unisono.engine.lost_members import health
 from unisono.engine.member import Member
 from unisono.engine.service import Service
 from unisono.records import Generation
@@ -229,11 +229,11 @@ class Metrics(ConnectionMetrics):
             self._member_seconds.labels(model, member).inc(seconds)
 
 
-def _is_up(breaker: Breaker) -> float:
+def _is_up(breaker: CircuitBreaker) -> float:
     return float(breaker.reason is None)
 
 
-def _pass_seconds(breaker: Breaker) -> float:
+def _pass_seconds(breaker: CircuitBreaker) -> float:
     return breaker.pass_seconds or 0.0
 
 

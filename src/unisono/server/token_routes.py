@@ -11,7 +11,7 @@ from unisono.server.async_engine import AsyncEngine
 from unisono.server.body import read_body, read_record
 from unisono.server.field_tables import OF_TOKENS
 from unisono.server.fields import Field
-from unisono.server.limits import CHARACTERS
+from unisono.server.limits import CHARACTERS, prompt_field
 from unisono.server.middleware import LOG
 from unisono.server.pieces import detokenize, pieces_json, prompt_of, tokenize
 from unisono.server.replies import json_answer, unless_left
@@ -47,7 +47,7 @@ class TokenRoutes:
         with engine.call():
             wanted, its_engine = await self._wanted(request, TokenizeRequest, OF_TOKENS)
             prompt = prompt_of(wanted, its_engine, strict=engine.limits.strict)
-            param = "prompt" if prompt.messages is None else "messages"
+            param = prompt_field(prompt)
             if (size := size_of(prompt)) > CHARACTERS * engine.limits.prompt:
                 raise engine.limits.too_long(param, size)
             reading = engine.read_in_time(param, size, tokenize, wanted, its_engine, prompt)

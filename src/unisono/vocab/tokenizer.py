@@ -119,7 +119,7 @@ def _settled(token: int, text: str, kind: Kind) -> Kind:
 
 
 @runtime_checkable
-class Foresighted(Protocol):
+class RemoteTokenizer(Protocol):
     """A tokenizer that has to be asked elsewhere."""
 
     def expect(self, texts: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from unisono.backends.endpoint.worker_frames import STEPS, TYPE, ids_frame, read_call
 from unisono.backends.wire import FrameError, read_frame
 from unisono.server.errors import Refusal, refusal_of_status
-from unisono.server.http_protocol import SWITCH
+from unisono.server.http.protocol import SWITCH
 from unisono.server.middleware import Keys, Receive, Scope, Send, refusal_at_door, refuse
 from unisono.server.telemetry import CONTENT_TYPE, say, where
 from unisono.worker.served_member import WAYS

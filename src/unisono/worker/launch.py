@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 
 from unisono.errors import UnisonoError
-from unisono.server.http_server import Server
+from unisono.server.http.server import Server
 from unisono.server.limits import ServerLimits
 from unisono.server.telemetry import say
 from unisono.worker.app import WorkerApp

@@ -106,7 +106,7 @@ class Leases:
     def answer(self, call: Call) -> tuple[Array | TopLogprobs, list[int]]:
         """The distributions that a call asks for, valid until the next call, and how much each slot has read now.
 
-        Raises `NoRoom`, `Superseded`, or `Misasked` before anything is computed.
+        Raises `NoRoom`, `Superseded`, or `InvalidCall` before anything is computed.
         """
         check_questions(call.questions, self._backend.facts)
         session = self._session(call.session)

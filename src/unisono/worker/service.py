@@ -19,11 +19,11 @@ from unisono.errors import UnisonoError
 from unisono.server.errors import FAULT, OVERLOADED, Refusal, not_ready, shutting_down
 from unisono.server.limits import ServerLimits
 from unisono.server.telemetry import say, where
-from unisono.worker.checks import Misasked
+from unisono.worker.checks import InvalidCall
 from unisono.worker.leases import Leases, NoRoom, Superseded
-from unisono.worker.memories import Memories
 from unisono.worker.metrics import WorkerMetrics
 from unisono.worker.portions import kept
+from unisono.worker.row_memories import RowMemories
 from unisono.worker.served_member import ServedMember
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class MemberService:
         self._load = load
         self._member: ServedMember | None = None
         self._leases: Leases | None = None
-        self._memories = Memories(self._holds)
+        self._memories = RowMemories(self._holds)
         self._model = ThreadPoolExecutor(1, thread_name_prefix="unisono-model")
         self._tokenizer = ThreadPoolExecutor(1, thread_name_prefix="unisono-tokenizer")
         self._running = 0
@@ -205,7 +205,7 @@ class MemberService:
 
     def _refusal(self, error: Exception) -> Refusal:
         match error:
-            case Misasked():
+            case InvalidCall():
                 return Refusal(400, str(error), code="invalid_value")
             case Superseded():
                 return Refusal(409, "the client has made another call since this one", code="superseded")

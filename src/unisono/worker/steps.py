@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from unisono.backends.endpoint.worker_frames import ANSWER, CALL
-from unisono.server.connections import Phase
 from unisono.server.errors import Refusal
+from unisono.server.http.connections import Phase
 from unisono.server.middleware import Send, refuse
 
 

@@ -12,7 +12,7 @@ import pytest
 from unisono.backends.endpoint.row_memory import LARGEST, POSSIBLE, ClientMemory, MadeMemory, OpenedMemory, is_here
 from unisono.backends.endpoint.worker_frames import Call
 from unisono.backends.wire import Frame, FrameError
-from unisono.worker.memories import MOST, Memories
+from unisono.worker.row_memories import MOST, RowMemories
 
 pytestmark = pytest.mark.skipif(not POSSIBLE, reason="this system has no memory files")
 HERE = "http://127.0.0.1:1"
@@ -106,7 +106,7 @@ def test_only_a_client_on_the_same_machine_asks_for_one() -> None:
 
 def test_memories_are_the_clients_own_and_end_with_its_session() -> None:
     living = {"one", "two"}
-    memories = Memories(living.__contains__)
+    memories = RowMemories(living.__contains__)
     assert memories.leave(call("one"), ROWS) is None
     offers = {name: memories.offer(call(name)) for name in ("one", "two")}
     names = {name: offer[2] for name, offer in offers.items() if offer is not None}
@@ -127,7 +127,7 @@ def test_memories_are_the_clients_own_and_end_with_its_session() -> None:
 
 def test_there_are_few_and_those_of_ended_sessions_make_room() -> None:
     living = {str(number) for number in range(MOST + 1)}
-    memories = Memories(living.__contains__)
+    memories = RowMemories(living.__contains__)
     assert [memories.offer(call(str(number))) is None for number in range(MOST + 1)] == [False] * MOST + [True]
     living.remove("0")
     assert memories.offer(call(str(MOST))) is not None

@@ -22,8 +22,8 @@ from unisono.backends.endpoint.rows import Row
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.endpoint.weights_print import is_same
 from unisono.backends.fake.backend import FAKE_MODELS, FakeModel, hashed_rule
-from unisono.engine import breaker
-from unisono.engine.absence import health
+from unisono.engine import circuit_breaker
+from unisono.engine.lost_members import health
 from unisono.ensemble import Ensemble
 from unisono.errors import MemberUnavailable
 
@@ -103,9 +103,9 @@ def test_without_a_worker_nothing_can_begin_and_the_error_says_what_to_do() -> N
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(breaker, "FIRST", 0.01)
-    monkeypatch.setattr(breaker, "LONGEST", 0.01)
-    monkeypatch.setattr(breaker, "SPARED", 0.0)
+    monkeypatch.setattr(circuit_breaker, "FIRST", 0.01)
+    monkeypatch.setattr(circuit_breaker, "LONGEST", 0.01)
+    monkeypatch.setattr(circuit_breaker, "SPARED", 0.0)
 
 
 def spec_of(url: str, **keys: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from statistics import fmean
 from unisono.evals.analysis.statistics import SEED, holm
 from unisono.evals.records import NATS, Kind
 from unisono.evals.report.cells import TaskTable, Values, compare
-from unisono.evals.report.records import Beside, Comparison, Overall, OverTasks, SystemFacts
+from unisono.evals.report.records import Comparison, MemberComparison, Overall, OverTasks, SystemFacts
 from unisono.fusion.resampling import stratified_bootstrap
 
 
@@ -71,7 +71,7 @@ def _values(
     return found
 
 
-def _beside(tasks: Sequence[str], own: Sequence[Values], member: str, others: Sequence[Values]) -> Beside:
+def _beside(tasks: Sequence[str], own: Sequence[Values], member: str, others: Sequence[Values]) -> MemberComparison:
     differences = [
         [value - other[question] for question, value in each.items()] for each, other in zip(own, others, strict=True)
     ]
@@ -80,7 +80,7 @@ def _beside(tasks: Sequence[str], own: Sequence[Values], member: str, others: Se
         for task, each, other in zip(tasks, own, others, strict=True)
         if (comparison := compare(member, each, other)) is not None
     }
-    return Beside(
+    return MemberComparison(
         member,
         fmean(fmean(each) for each in differences),
         stratified_bootstrap(differences, SEED),

@@ -196,7 +196,7 @@ class TaskFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class MemberComparison:
     """A system against a member on all tasks."""
 
     member: str
@@ -215,7 +215,7 @@ class OverTasks:
     system: str
     mean: float
     """Of the tasks' means."""
-    beside: tuple[Beside, ...]
+    beside: tuple[MemberComparison, ...]
     """One a member, without itself."""
 
 

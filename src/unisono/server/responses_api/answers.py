@@ -11,16 +11,16 @@ from typing import Any, cast
 from unisono.chat.tool_parser import Content, FoundCall
 from unisono.engine.request import Ended, Wrote
 from unisono.records import Finish, Generation, StepRecord
+from unisono.server.answer import REASONS, Answer
+from unisono.server.answer_schemas import Report
+from unisono.server.api_call import ApiCall
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.errors import Refusal
 from unisono.server.logprobs import Held, Offsets, chat_logprobs
 from unisono.server.request_handle import RequestHandle
-from unisono.server.requests import ApiCall
-from unisono.server.responses import REASONS, Answer
 from unisono.server.responses_api.requests import ResponseCall, renamed
 from unisono.server.responses_api.store import ResponseStore, Stored, packed
 from unisono.server.responses_api.tools import told_choice
-from unisono.server.schemas import Report
 from unisono.server.tools import CallReader
 
 Json = dict[str, Any]

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
+from unisono.server.answer_schemas import Report
+from unisono.server.openai_library import ResponseIncludable
 from unisono.server.responses_api.items import OUTPUTS
-from unisono.server.schemas import GenerationFields, ReasoningOptions, Record, Report, ResponseIncludable
+from unisono.server.schemas import GenerationFields, ReasoningOptions, Record
 
 LOGPROBS = "message.output_text.logprobs"
 _TEXT = {"type": "string"}

@@ -13,7 +13,7 @@ _was_on = False
 
 
 @contextlib.contextmanager
-def uncollected() -> Iterator[None]:
+def garbage_collection_paused() -> Iterator[None]:
     """Collect no garbage meanwhile; also a decorator.
 
     Python looks through all objects again and again as their number grows: with torch imported, the vocabulary of Gemma

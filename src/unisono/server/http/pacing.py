@@ -1,9 +1,8 @@
-"""Requests that were sent before the answer to the one before them: they take turns, some time apart.
+"""Paces cheap requests, so that thousands at once leave time for others: each has its turn, some time after another.
 
-So do the answers to requests that are refused: a client that is refused at once asks again at once.
-
-Each is cheap alone. Thousands at once, on one connection or on many, would leave the event loop no time for others, and
-the engine's thread none of Python's lock.
+Such are requests that were sent before the answer to the one before them (pipelined), and those that are refused: their
+client asks again at once. On one connection or on many, they would leave the event loop no time for others, and the
+engine's thread none of Python's lock.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ APART = 0.005
 """Seconds between two turns."""
 
 
-class Turns:
+class Pacer:
     """Calls back one after another, in order. Call its methods in one event loop."""
 
     def __init__(self) -> None:
@@ -55,7 +54,7 @@ class Turns:
 class Turn:
     """A turn that a task waits for, as long as anybody wants what it brings."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: Pacer) -> None:
         self._turns = turns
         self._over = asyncio.Event()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from unisono.collection import uncollected
+from unisono.garbage_collection import garbage_collection_paused
 
 
 @pytest.fixture(autouse=True)
@@ -17,15 +17,15 @@ def on_again() -> Iterator[None]:
 
 
 def test_it_is_paused_until_the_last_pause_ends() -> None:
-    with uncollected():
-        with uncollected():
+    with garbage_collection_paused():
+        with garbage_collection_paused():
             assert not gc.isenabled()
         assert not gc.isenabled()
     assert gc.isenabled()
 
 
 def test_it_goes_on_after_a_failure() -> None:
-    @uncollected()
+    @garbage_collection_paused()
     def failing() -> None:
         assert not gc.isenabled()
         raise ValueError("of the work")
@@ -38,6 +38,6 @@ def test_it_goes_on_after_a_failure() -> None:
 
 def test_where_it_was_off_it_stays_off() -> None:
     gc.disable()
-    with uncollected():
+    with garbage_collection_paused():
         pass
     assert not gc.isenabled()

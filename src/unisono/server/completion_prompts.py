@@ -12,7 +12,8 @@ from unisono.records import StepRecord
 from unisono.server.alignment import align
 from unisono.server.errors import invalid
 from unisono.server.logprobs import CompletionLogprobs
-from unisono.server.schemas import CompletionRequest, Logprobs
+from unisono.server.openai_library import Logprobs
+from unisono.server.schemas import CompletionRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,14 @@ from unisono.engine.plan import Plan
 from unisono.engine.prefill import Prefill
 from unisono.engine.runner import Runner, by_model
 from unisono.engine.step_state import StepState
-from unisono.fusion.partial import Unasked, decides, next_to_ask
+from unisono.fusion.partial_votes import Unasked, decides, next_to_ask
 
 Turns = dict[StepState, list[Member]]
 """Whom each text asks next."""
 
 
-class Foresight:
-    """Asks members of texts whose plan foresees, and notes in their states what is certain without the rest."""
+class SequentialVoting:
+    """Asks members of texts that ask in turn, and notes in their states what is certain without the rest."""
 
     def __init__(
         self,
@@ -46,14 +46,14 @@ class Foresight:
         """
         self._times.is_timing = True
         everybody = {state: group for group, its_states in states.items() for state in its_states}
-        groups = {state: group for state, group in everybody.items() if state.foresees}
+        groups = {state: group for state, group in everybody.items() if state.asks_in_turn}
         # A model whose texts may come to ask it one after another would lose the rows of the first; so it would where
-        # a member is lost, and those who are there are asked about positions that were foreseen.
-        keep = self._runner.loses or len({(state.plan, state.foresees, state.drafter) for state in everybody}) > 1
+        # a member is lost, and those who are there are asked about positions that were certain early.
+        keep = self._runner.loses or len({(state.plan, state.asks_in_turn, state.drafter) for state in everybody}) > 1
         for state in groups:
             self._begin(state)
         waiting: defaultdict[SequenceGroup, set[Member]] = defaultdict(set)
-        while turns := self._turns([state for state in groups if state.foresees and groups[state] not in waiting]):
+        while turns := self._turns([state for state in groups if state.asks_in_turn and groups[state] not in waiting]):
             for state, members in turns.items():
                 if far := {member for member in members if self._prefill.is_far(state.cursor(member))}:
                     waiting[groups[state]] |= far
@@ -69,7 +69,7 @@ class Foresight:
             choice = self._certifier.forced(state, position)
             if choice is None:  # nobody knows whether what is drafted behind it will be allowed
                 break
-            state.foreseen[position] = choice
+            state.early_choices[position] = choice
         if state.drafter is not None:
             self._look(state)
 
@@ -108,12 +108,12 @@ class Foresight:
         heard = state.heard()
         rest = [member for member in self._members if member not in heard]
         plan = state.plan
-        if not state.foresees or not decides(plan.combine.rule, _weights(plan, heard), _weights(plan, rest)):
+        if not state.asks_in_turn or not decides(plan.combine.rule, _weights(plan, heard), _weights(plan, rest)):
             return
         for position in state.pending():
-            choice = self._certifier.foresee(state, position, heard)
+            choice = self._certifier.choose_early(state, position, heard)
             if choice.is_certain:
-                state.foreseen[position] = choice
+                state.early_choices[position] = choice
 
 
 def _weights(plan: Plan, members: Iterable[Member]) -> list[float]:

@@ -1,6 +1,6 @@
-"""How often a batch changes what a seed draws: exactly, over all random numbers, along texts in company and alone.
+"""How often a batch changes what a seed draws: exactly, over all random numbers, along texts in a batch and alone.
 
-Usage: python benchmarks/company.py [--backend NAME] [--steps N]
+Usage: python benchmarks/batched_draws.py [--backend NAME] [--steps N]
 
 Eight texts of the demo pair are drawn together. Then each is written once more, alone, with the same pieces, and the
 distributions at each of its positions are compared: the share of the numbers that draw another column is computed, for
@@ -72,7 +72,7 @@ def by_halves(one_U: np.ndarray, other_U: np.ndarray) -> float:
 
 
 def _compared(engine: Engine, temperature: str, steps: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """What is drawn from at each position, in company and alone."""
+    """What is drawn from at each position, in a batch and alone."""
     together, columns = _written(engine, temperature, steps, range(len(PROMPTS)), None)
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
     for number in range(len(PROMPTS)):

@@ -11,12 +11,12 @@ from typing import Any
 
 import h11
 
-from unisono.server.connections import Connection, Connections, Phase, network_of
 from unisono.server.errors import Refusal
+from unisono.server.http.connections import Connection, Connections, Phase, network_of
+from unisono.server.http.pacing import Pacer, Turn
+from unisono.server.http.strict import StrictConnection
+from unisono.server.http.uvicorn_library import FlowControl, H11Protocol, RequestResponseCycle
 from unisono.server.middleware import OPEN, REFUSED, App, Receive, Scope, Send, answer_to
-from unisono.server.strict_http import StrictConnection
-from unisono.server.turns import Turn, Turns
-from unisono.server.uvicorn_library import FlowControl, H11Protocol, RequestResponseCycle
 
 AHEAD = 1 << 16
 """Bytes of a connection's next requests after which it is not read until they are answered; and those of a body that
@@ -46,7 +46,7 @@ class HttpProtocol(H11Protocol):
     """A connection of uvicorn that `Connections` knows."""
 
     def __init__(
-        self, connections: Connections, turns: Turns, refusals: Turns, malformed: Turns, **options: Any
+        self, connections: Connections, turns: Pacer, refusals: Pacer, malformed: Pacer, **options: Any
     ) -> None:
         """``turns`` are those of what has arrived, ``refusals`` of the answers to what is refused, and ``malformed`` to
         what is no HTTP, whose clients may have left unseen.

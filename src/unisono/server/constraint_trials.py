@@ -30,7 +30,7 @@ Failure = tuple[str, str | None]
 """The message and the hint of an error."""
 
 
-class Workbench:
+class ConstraintTrials:
     """Two processes, one for short constraints and one for long ones; each is started when it is first needed."""
 
     def __init__(self, patience: float | None = None) -> None:

@@ -72,7 +72,7 @@ def health(member: Member, groups: Sequence[SequenceGroup]) -> MemberHealth:
 States = Mapping[SequenceGroup, Sequence[StepState]]
 
 
-class Absence:
+class LostMembers:
     """Looks at the members without whom texts may go on."""
 
     def __init__(self, members: Sequence[Member], runner: Runner, prefill: Prefill) -> None:

@@ -48,17 +48,17 @@ class Setting:
     """Encodes a prompt for its members. Raises what `Preparer.prepare` raises."""
 
     @property
-    def company(self) -> tuple[object, ...]:
-        """Equal for settings that can be served by one `Company`."""
+    def group_key(self) -> tuple[object, ...]:
+        """Equal for settings that can be served by one `SettingGroup`."""
         members = [(reader_of(each), each.temperature, each.calibration) for each in self.members]
         return (*members, id(self.union), self.plan.lead.name)
 
 
-class Company:
+class SettingGroup:
     """Settings of the same members, shaped alike, in one union, with one lead. They may differ in all else."""
 
     def __init__(self, settings: Mapping[int, Setting]) -> None:
-        """Serve settings by their numbers; all have the same `Setting.company`."""
+        """Serve settings by their numbers; all have the same `Setting.group_key`."""
         first = next(iter(settings.values()))
         self.settings = settings
         self.members, self.union, self.plan, self.prepare = first.members, first.union, first.plan, first.prepare

@@ -10,7 +10,7 @@ import pytest
 from support.told import compositions
 from unisono.fusion.bounds import UNSHAPED, Certificate, Reshaping, Voter, Whole, certify, kinds_of
 from unisono.fusion.logits_processors import add_bias, confine
-from unisono.fusion.partial import Unasked, certify_plausible, decides, next_to_ask, untold
+from unisono.fusion.partial_votes import Unasked, certify_plausible, decides, next_to_ask, untold
 from unisono.fusion.rules import ALPHA, COMBINE_RULES, FLOOR
 
 SIZE = 5
@@ -47,7 +47,7 @@ def choices(rule: str, p_BU_K: list[np.ndarray], weights: tuple[float, ...], res
     return {int(add_bias(q_U, reshaping.bias).argmax()) for q_U in q_BU}
 
 
-def foresee(rule: str, asked: dict[int, np.ndarray], weights: tuple[float, ...], reshaping: Reshaping) -> Certificate:
+def early(rule: str, asked: dict[int, np.ndarray], weights: tuple[float, ...], reshaping: Reshaping) -> Certificate:
     """What is certain when members of these numbers have said so much."""
     if rule == "contrastive":
         p_U_K = [asked.get(member) for member in range(len(weights))]
@@ -70,7 +70,7 @@ def test_nothing_that_the_last_member_says_changes_what_is_certain(rule: str, we
         completions = distributions(MAPS[silent], 6)
         for number, pair in enumerate(itertools.product(*rows)):
             asked, reshaping = dict(zip(others, pair, strict=True)), RESHAPINGS[number % len(RESHAPINGS)]
-            found = foresee(rule, asked, weights, reshaping)
+            found = early(rule, asked, weights, reshaping)
             if found.is_certain:
                 p_BU_K = [asked[member][None] if member in asked else completions for member in range(3)]
                 assert choices(rule, p_BU_K, weights, reshaping) == {found.column}
@@ -85,7 +85,7 @@ def test_nothing_that_two_members_say_changes_what_one_makes_certain(rule: str) 
     pairs = [np.stack(rows) for rows in zip(*itertools.product(*rest), strict=True)]
     for number, p_U in enumerate(distributions(MAPS[0], 10)):
         reshaping = RESHAPINGS[number % len(RESHAPINGS)]
-        found = foresee(rule, {0: p_U}, weights, reshaping)
+        found = early(rule, {0: p_U}, weights, reshaping)
         if found.is_certain:
             assert choices(rule, [p_U[None], *pairs], weights, reshaping) == {found.column}
             certain += 1
@@ -96,7 +96,7 @@ def test_what_is_not_certain_of_a_mean_can_still_change() -> None:
     """The bound is tight: the last member's whole vote for one rival suffices, or makes a tie."""
     unsure = 0
     for pair in itertools.product(some(distributions(MAPS[0], 6), 20, 0), some(distributions(MAPS[1], 6), 20, 1)):
-        found = foresee("mean", dict(enumerate(pair)), WEIGHTS[0], UNSHAPED)
+        found = early("mean", dict(enumerate(pair)), WEIGHTS[0], UNSHAPED)
         if not found.is_certain:
             last = np.eye(SIZE, dtype=np.float32)[[column for column in MAPS[2] if column >= 0]]
             q_BU = COMBINE_RULES["mean"]([np.repeat(p_U[None], len(last), 0) for p_U in pair] + [last], WEIGHTS[0])
@@ -109,7 +109,7 @@ def test_what_is_not_certain_of_a_mean_can_still_change() -> None:
 
 def test_a_tie_is_never_certain() -> None:
     asked = {0: np.array([0.5, 0.5, 0, 0, 0], np.float32), 1: np.array([0.5, 0.5, 0, 0, 0], np.float32)}
-    assert not foresee("mean", asked, (0.49, 0.5, 0.01), UNSHAPED).is_certain
+    assert not early("mean", asked, (0.49, 0.5, 0.01), UNSHAPED).is_certain
 
 
 @pytest.mark.parametrize("weights", [(1.0, -0.5), (1.0, -0.2, -0.1), (0.7, 0.3, -0.5)])
@@ -119,13 +119,13 @@ def test_nothing_that_an_amateur_says_changes_what_is_certain(weights: tuple[flo
     completions = distributions(MAPS[silent], 6)
     for number, its in enumerate(itertools.product(*rows)):
         reshaping = RESHAPINGS[number % len(RESHAPINGS)]
-        found = foresee("contrastive", dict(enumerate(its)), weights, reshaping)
+        found = early("contrastive", dict(enumerate(its)), weights, reshaping)
         certain[found.is_certain] += 1
         if found.is_certain:
             p_BU_K = [*(p_U[None] for p_U in its), completions]
             assert choices("contrastive", p_BU_K, weights, reshaping) == {found.column}
     assert all(certain.values())
-    assert not foresee("contrastive", {silent: rows[0][0]}, weights, UNSHAPED).is_certain
+    assert not early("contrastive", {silent: rows[0][0]}, weights, UNSHAPED).is_certain
 
 
 @pytest.mark.parametrize(

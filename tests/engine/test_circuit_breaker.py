@@ -1,4 +1,4 @@
-"""A breaker: when a lost model is asked again, by a clock that stands still."""
+"""A circuit breaker: when a lost model is asked again, by a clock that stands still."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from unisono.engine.breaker import FIRST, LATEST, LONGEST, SPARED, Breaker
+from unisono.engine.circuit_breaker import FIRST, LATEST, LONGEST, SPARED, CircuitBreaker
 from unisono.errors import MemberUnavailable
 
 
@@ -18,19 +18,19 @@ class Clock:
         return self.now
 
 
-def fail(breaker: Breaker, clock: Clock, seconds: float = 0.0, retry_after: float | None = None) -> None:
+def fail(breaker: CircuitBreaker, clock: Clock, seconds: float = 0.0, retry_after: float | None = None) -> None:
     with contextlib.suppress(MemberUnavailable), breaker.asking("x", "here"):
         clock.now += seconds
         raise MemberUnavailable("x", "http://there", "refused", retry_after=retry_after)
     assert breaker.reason == "http://there: refused"
 
 
-def answer(breaker: Breaker, clock: Clock, seconds: float = 0.0) -> None:
+def answer(breaker: CircuitBreaker, clock: Clock, seconds: float = 0.0) -> None:
     with breaker.asking("x", "here"):
         clock.now += seconds
 
 
-def wait_of(breaker: Breaker) -> float:
+def wait_of(breaker: CircuitBreaker) -> float:
     return breaker.error("x").retry_after or 0.0
 
 
@@ -40,12 +40,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def breaker(clock: Clock) -> Breaker:
-    return Breaker(clock)
+def breaker(clock: Clock) -> CircuitBreaker:
+    return CircuitBreaker(clock)
 
 
 def test_nobody_asks_while_it_is_open_and_the_refusal_says_who_where_why_and_when(
-    breaker: Breaker, clock: Clock
+    breaker: CircuitBreaker, clock: Clock
 ) -> None:
     fail(breaker, clock)
     clock.now += FIRST / 4
@@ -55,7 +55,7 @@ def test_nobody_asks_while_it_is_open_and_the_refusal_says_who_where_why_and_whe
     assert caught.value.retry_after == pytest.approx(0.75 * FIRST)
 
 
-def test_one_answer_after_the_wait_closes_it(breaker: Breaker, clock: Clock) -> None:
+def test_one_answer_after_the_wait_closes_it(breaker: CircuitBreaker, clock: Clock) -> None:
     fail(breaker, clock)
     clock.now += FIRST
     assert (breaker.state, breaker.asks) == ("half-open", True)
@@ -65,7 +65,7 @@ def test_one_answer_after_the_wait_closes_it(breaker: Breaker, clock: Clock) -> 
     assert wait_of(breaker) == FIRST  # anew
 
 
-def test_each_failure_doubles_the_wait_up_to_a_bound(breaker: Breaker, clock: Clock) -> None:
+def test_each_failure_doubles_the_wait_up_to_a_bound(breaker: CircuitBreaker, clock: Clock) -> None:
     waits = []
     for _ in range(9):
         fail(breaker, clock)
@@ -75,20 +75,20 @@ def test_each_failure_doubles_the_wait_up_to_a_bound(breaker: Breaker, clock: Cl
     assert waits[-2:] == [LONGEST, LONGEST]
 
 
-def test_a_dead_model_takes_a_tenth_of_the_time_at_most(breaker: Breaker, clock: Clock) -> None:
+def test_a_dead_model_takes_a_tenth_of_the_time_at_most(breaker: CircuitBreaker, clock: Clock) -> None:
     fail(breaker, clock, seconds=5.0)
     assert wait_of(breaker) == 5.0 * SPARED
 
 
 @pytest.mark.parametrize(("told", "waited"), [(90.0, 90.0), (0.2, FIRST), (1e9, LATEST)])
 def test_a_model_that_says_when_to_come_back_is_not_asked_before(
-    told: float, waited: float, breaker: Breaker, clock: Clock
+    told: float, waited: float, breaker: CircuitBreaker, clock: Clock
 ) -> None:
     fail(breaker, clock, retry_after=told)
     assert wait_of(breaker) == waited
 
 
-def test_a_time_out_is_a_loss_and_other_faults_are_none(breaker: Breaker) -> None:
+def test_a_time_out_is_a_loss_and_other_faults_are_none(breaker: CircuitBreaker) -> None:
     with pytest.raises(RuntimeError), breaker.asking("x", "here"):
         raise RuntimeError("out of memory")
     assert breaker.state == "closed"
@@ -97,7 +97,9 @@ def test_a_time_out_is_a_loss_and_other_faults_are_none(breaker: Breaker) -> Non
     assert breaker.state == "open"
 
 
-def test_a_loss_and_a_return_are_logged_once(breaker: Breaker, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_loss_and_a_return_are_logged_once(
+    breaker: CircuitBreaker, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "unisono")
     for _ in range(3):
         fail(breaker, clock)

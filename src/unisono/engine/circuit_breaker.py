@@ -16,7 +16,7 @@ from unisono.errors import MemberUnavailable
 
 log = logging.getLogger(__name__)
 
-BreakerState = Literal["closed", "open", "half-open"]
+CircuitState = Literal["closed", "open", "half-open"]
 
 FIRST = 1.0
 """Seconds before a lost model is asked again; doubled each time that it fails."""
@@ -28,7 +28,7 @@ LATEST = 600.0
 RECENT = 16  # passes over which the latency is averaged, about
 
 
-class Breaker:
+class CircuitBreaker:
     """What is known of how one loaded model answers. All engines over it share one, in one thread at a time."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,7 +42,7 @@ class Breaker:
         self._wait = FIRST
 
     @property
-    def state(self) -> BreakerState:
+    def state(self) -> CircuitState:
         if self._error is None:
             return "closed"
         return "open" if self._clock() < self._until else "half-open"

@@ -17,13 +17,13 @@ from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
-from unisono.server import uvicorn_library as uvicorn
-from unisono.server.connections import Connections
 from unisono.server.errors import shutting_down
-from unisono.server.http_protocol import HttpProtocol
+from unisono.server.http import uvicorn_library as uvicorn
+from unisono.server.http.connections import Connections
+from unisono.server.http.pacing import Pacer
+from unisono.server.http.protocol import HttpProtocol
 from unisono.server.limits import ServerLimits
 from unisono.server.telemetry import ConnectionMetrics, say, where
-from unisono.server.turns import Turns
 
 BACKLOG = 2048
 """Connections that wait in the kernel to be accepted."""
@@ -69,7 +69,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
-                http=partial(HttpProtocol, self.connections, Turns(), Turns(), Turns()),  # type: ignore[arg-type]
+                http=partial(HttpProtocol, self.connections, Pacer(), Pacer(), Pacer()),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="on",
                 log_config=None,

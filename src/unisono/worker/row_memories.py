@@ -13,7 +13,7 @@ MOST = 8
 """The most memories at once; the rows of more clients are sent."""
 
 
-class Memories:
+class RowMemories:
     """One for each client that can open it. One thread calls all of it."""
 
     def __init__(self, lives: Callable[[str], bool]) -> None:
