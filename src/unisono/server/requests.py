@@ -49,6 +49,8 @@ class ApiCall:
     """How many of the most likely pieces to list for each; ``None`` for no log-probabilities."""
     counts_on: bool = False
     """Whether each chunk of a stream with usage reports that of its choice so far."""
+    chunk_seconds: float = 0.0
+    """The least time between chunks of a stream."""
     echo: tuple[Echo, ...] = ()
     """By prompt, how it is returned; empty where none is."""
     scored: tuple[GenerationRequest, ...] = ()
@@ -281,6 +283,7 @@ def _call(
         bool(request.stream and options and options.include_usage),
         logprobs,
         counts_on=bool(options and options.continuous_usage_stats),
+        chunk_seconds=(extension and extension.chunk_seconds) or 0.0,
         sampling_field="unisono.sampling" if extension is None or extension.draw is None else "unisono.draw",
         constraint_field=constraint_field,
         clamped=clamped,
