@@ -44,12 +44,15 @@ def test_masses_are_those_of_folding_and_sums_are_to_rounding(seed: int, voters:
         assert np.array_equal(found.mean(row, every), q_BU[row])
         for k, p_U in enumerate(rows):
             assert np.array_equal(found.voter(k, row, every), p_U)
+            heavy = found.heavy(row, 0.05, 7)
+            assert heavy is not None
+            assert heavy.at(7) == (float(q_BU[row][7]), [float(p_U[7]) for p_U in rows])
             for count in (1, 5):
                 order = np.argsort(-p_U, kind="stable")[:count].tolist()
                 wanted = [column for place, column in enumerate(order) if not place or p_U[column] >= 0.05]
-                assert found.top(k, row, count, 0.05) == tuple((column, float(p_U[column])) for column in wanted)
+                assert heavy.top(k, count) == tuple((column, float(p_U[column])) for column in wanted)
         order = np.argsort(-q_BU[row], kind="stable")[:10].tolist()
-        likeliest = found.likeliest(row, 10)
+        likeliest = found.likeliest(row, 10, found.heavy(row, 1e-3, 7))
         assert likeliest is None or likeliest == tuple((column, float(q_BU[row][column])) for column in order)
         assert likeliest is not None or np.sort(q_BU[row])[-10] < 1e-9
         nats, apart = found.spread(row)
@@ -60,7 +63,7 @@ def test_masses_are_those_of_folding_and_sums_are_to_rounding(seed: int, voters:
 def test_flat_distributions_are_left_to_folding(monkeypatch: pytest.MonkeyPatch) -> None:
     found, _, _ = made(1, 2, 0.0)
     monkeypatch.setattr(unfolded, "MANY", 3)
-    assert found.likeliest(0, 10) is found.top(0, 0, 10, 1e-3) is None
+    assert found.heavy(0, 1e-3, 7) is None
 
 
 def test_ids_that_are_dropped_may_have_no_logit() -> None:

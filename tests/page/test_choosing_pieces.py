@@ -8,6 +8,8 @@ from typing import Any
 from support.served_page import DUO, ServedPage, letters, refused, streamed
 from support.traces import step
 
+ASKED = {"trace": True, "chunk_seconds": 0.2}
+
 
 def test_a_click_pins_a_piece_until_it_is_released(served: ServedPage, page: Any) -> None:
     served.open()
@@ -139,14 +141,14 @@ def test_settings_send_what_is_changed_and_nothing_else(served: ServedPage, page
     page.locator("#settings summary").click()
     page.locator("#controls [name='weight:a']").fill("")
     served.send("Hello")
-    assert served.sent[0]["unisono"] == {"trace": True}
+    assert served.sent[0]["unisono"] == ASKED
     page.locator("#controls [name=threshold]").fill("0.3")
     served.send("Hello")
-    assert served.sent[1]["unisono"] == {"trace": True, "gate": "confidence:0.3 boundary"}
+    assert served.sent[1]["unisono"] == {**ASKED, "gate": "confidence:0.3 boundary"}
     page.locator("#controls [name=threshold]").fill("")
     page.locator("#controls [name='weight:b']").fill("0.1")
     served.send("Hello")
-    assert served.sent[2]["unisono"] == {"trace": True, "weights": {"a": 0.5, "b": 0.1}}
+    assert served.sent[2]["unisono"] == {**ASKED, "weights": {"a": 0.5, "b": 0.1}}
 
 
 def test_a_piece_is_told_in_one_sentence_also_where_little_is_known_of_it(served: ServedPage, page: Any) -> None:

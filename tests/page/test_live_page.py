@@ -189,13 +189,30 @@ def test_a_server_that_dies_in_the_middle_is_told_in_words(tmp_path: Path, page:
     page.get_by_text("The server cannot be reached.").first.wait_for()
 
 
-def test_an_answer_can_be_stopped_and_outlives_a_reload_as_far_as_it_came(tmp_path: Path, page: Any) -> None:
+DRAWN = """
+() => {
+  window.drawn = [];
+  new MutationObserver(() => {
+    const count = document.querySelectorAll(".piece").length;
+    if (count !== window.drawn.at(-1)?.count) window.drawn.push({ count, moves: document.getAnimations().length });
+  }).observe(document.querySelector("#conversation"), { subtree: true, childList: true });
+}
+"""
+
+
+def test_an_answer_comes_in_few_drawings_can_be_stopped_and_outlives_a_reload_as_far_as_it_came(
+    tmp_path: Path, page: Any
+) -> None:
     with process(tmp_path, 40) as served:
         begin(page, served.url, 200)
+        page.evaluate(DRAWN)
         send(page, "Hello")
-        page.locator(".piece").nth(1).wait_for()
+        page.locator(".piece").nth(20).wait_for()
         page.get_by_text("Stop", exact=True).click()
         page.locator(".answer[data-state=stopped]").wait_for()
+        drawn = page.evaluate("window.drawn")
+        assert 3 <= len(drawn) <= drawn[-1]["count"] / 2, drawn
+        assert not any(each["moves"] for each in drawn)
         assert page.locator("#send").is_enabled()
         send(page, "Hello")
         page.locator(".answer").nth(1).locator(".piece").nth(2).wait_for()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from unisono.server.json_size import DEEPEST
 from unisono.server.limits import ServerLimits
 from unisono.server.plain_fields import plain_fields
 
+LISTS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
 PING: dict[str, Any] = {"type": "function", "function": {"name": "ping"}}
 
 
@@ -191,6 +193,35 @@ def test_each_chunk_counts_on_where_that_is_asked_for(served: Served) -> None:
         for fewer in ({"include_usage": True}, {"continuous_usage_stats": True}):
             chunks = streamed(served, path, {**given, "stream_options": fewer})
             assert not any(chunk.get("usage") for chunk in chunks if chunk["choices"])
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_chunks_that_are_to_come_seldom_say_the_same_in_fewer(served: Served, path: str) -> None:
+    prompt = {"messages": SAY} if "chat" in path else {"prompt": "the cat"}
+    for more in ({}, {"n": 2, "temperature": 1, "seed": 1}):
+        body = {"model": "duo", "max_tokens": 24, "logprobs": True if "chat" in path else 2, **prompt, **more}
+        began = time.monotonic()
+        often = streamed(served, path, {**body, "unisono": {"trace": True}})
+        seldom = streamed(served, path, {**body, "unisono": {"trace": True, "chunk_seconds": 10}})
+        assert time.monotonic() - began < 10  # the end does not wait
+        assert len(seldom) <= 4 * more.get("n", 1) < 24 <= len(often)
+        assert gathered(seldom) == gathered(often)
+
+
+def gathered(chunks: list[dict[str, Any]]) -> dict[int, tuple[str, list[Any], list[Any], list[str]]]:
+    """What a stream says of each choice, but for times: its text, probabilities, trace and end."""
+    found: dict[int, tuple[str, list[Any], list[Any], list[str]]] = {}
+    for chunk in chunks:
+        [choice] = chunk["choices"]
+        text, probabilities, trace, ends = found.get(choice["index"], ("", [], [], []))
+        text += choice["text"] if "text" in choice else choice["delta"].get("content", "")
+        told = choice.get("logprobs") or {}
+        probabilities += told.get("content") or list(zip(*(told.get(name, []) for name in LISTS), strict=True))
+        for report in chunk.get("unisono", {"choices": []})["choices"]:
+            trace += [{**step, "seconds": None} for step in report.get("trace") or []]
+        ends += [choice["finish_reason"]] if choice.get("finish_reason") else []
+        found[choice["index"]] = text, probabilities, trace, ends
+    return found
 
 
 def test_a_text_may_end_with_its_stop_string(served: Served) -> None:

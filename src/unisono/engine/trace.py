@@ -82,11 +82,11 @@ def record_unfolded(
         return True
     trace, count, voters = text.request.trace, _kept_of_voters(state), state.voters(position)
     wanted = max(text.request.top_logprobs, TOP_PIECES * trace)
-    tops = [unfolded.top(k, row, count, TOP_MASS) if count else () for k in range(len(voters))]
-    likeliest = unfolded.likeliest(row, wanted) if wanted else ()
-    if likeliest is None or None in tops:
+    heavy = unfolded.heavy(row, TOP_MASS if wanted or count > 1 else 1.0, column)
+    likeliest = unfolded.likeliest(row, wanted, heavy) if wanted else ()
+    if heavy is None or likeliest is None:
         return False
-    at = np.array([column])
+    p, masses = heavy.at(column)
     entropy, variation = unfolded.spread(row) if trace else (None, None)
     names = [voter.name for voter in voters]
     state.records.append(
@@ -94,10 +94,10 @@ def record_unfolded(
             piece=union.piece(column),
             mark=union.mark(column),
             part=text.part,
-            p=float(unfolded.mean(row, at)[0]),
+            p=p,
             voted=tuple(names),
-            members={name: float(unfolded.voter(k, row, at)[0]) for k, name in enumerate(names)},
-            top={name: _pieces(top, union) for name, top in zip(names, tops, strict=True) if top},
+            members=dict(zip(names, masses, strict=True)),
+            top={name: _pieces(heavy.top(k, count), union) for k, name in enumerate(names)} if count else {},
             likeliest=_pieces(likeliest, union),
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),

@@ -18,7 +18,7 @@ from unisono.fusion import trace_measures
 from unisono.fusion.fold import FoldPlan, Softmax
 
 MANY = 2000  # ids, from which on folding is as good
-BEGIN, LEAST = 1e-3, 1e-12  # masses, between which the likeliest columns are looked for
+LEAST = 1e-12  # mass, below which the likeliest columns are not looked for
 Ranked = tuple[tuple[int, float], ...]
 """Columns and their probabilities, the likeliest first, and of two that are as likely the lower one."""
 Floats = NDArray[np.float32]
@@ -56,6 +56,37 @@ def _sources(plan: FoldPlan, columns: Ints) -> Ints:
 
 
 @dataclass(frozen=True, slots=True)
+class Heavy:
+    """All columns of a row to which a voter or the mean gives ``bound`` at least, and each voter's likeliest one.
+
+    There may be others among them.
+    """
+
+    bound: float
+    columns: Ints
+    """In their order."""
+    masses_K: Sequence[Floats]
+    """By voter, its masses of these columns."""
+    q: Floats
+    """The combined masses."""
+
+    def top(self, k: int, count: int) -> Ranked:
+        """A voter's likeliest columns of mass ``bound`` at least, or its first."""
+        masses = self.masses_K[k]
+        return _ranked(self.columns, masses, max(1, min(count, int(np.count_nonzero(masses >= self.bound)))))
+
+    def likeliest(self, count: int) -> Ranked | None:
+        """The likeliest columns of the mean. ``None`` where there may be others."""
+        enough = np.count_nonzero(self.q >= self.bound) >= count  # whatever is left out has less
+        return _ranked(self.columns, self.q, count) if enough else None
+
+    def at(self, column: int) -> tuple[float, list[float]]:
+        """The combined mass of one of the columns, and what each voter gives it."""
+        place = int(np.searchsorted(self.columns, column))
+        return float(self.q[place]), [float(masses[place]) for masses in self.masses_K]
+
+
+@dataclass(frozen=True, slots=True)
 class Unfolded:
     """The mean of voters' distributions, of some rows. Lasts as long as these do."""
 
@@ -74,46 +105,45 @@ class Unfolded:
 
     def mean(self, row: int, columns: Ints) -> Floats:
         """The combined masses of columns."""
-        q = self.voter(0, row, columns) * self.weight_K[0]
-        for k in range(1, len(self.p_K)):
-            q += self.voter(k, row, columns) * self.weight_K[k]
+        return self._mean([self.voter(k, row, columns) for k in range(len(self.p_K))])
+
+    def _mean(self, masses_K: Sequence[Floats]) -> Floats:
+        q = masses_K[0] * self.weight_K[0]
+        for masses, weight in zip(masses_K[1:], self.weight_K[1:], strict=True):
+            q += masses * weight
         return q
 
-    def top(self, k: int, row: int, count: int, bound: float) -> Ranked | None:
-        """A voter's likeliest columns of mass ``bound`` at least, or its first. ``None`` where folding is as good."""
-        p_V, plan = self.p_K[k].p_BV[row], self.p_K[k].plan
-        peak = float(p_V.max())
-        least = peak if count == 1 else min(bound, peak)
-        ids = trace_measures.columns_of_mass(p_V, least / plan.most * _SLACK)
-        columns = _columns_of([(plan, ids)])
-        if columns is None:
+    def heavy(self, row: int, bound: float, column: int) -> Heavy | None:
+        """The columns of mass ``bound``, and this one. ``None`` where folding is as good."""
+        found = []
+        for p, weight in zip(self.p_K, self.weight_K, strict=True):
+            least = bound / max(1.0, len(self.p_K) * weight)  # one voter gives it, where the mean has ``bound``
+            found.append((p.plan, _ids_of(p.p_BV[row], p.plan, least)))
+        if (columns := _columns_of(found, column)) is None:
             return None
-        masses = self.voter(k, row, columns)
-        return _ranked(columns, masses, max(1, min(count, int(np.count_nonzero(masses >= bound)))))
+        masses_K = [self.voter(k, row, columns) for k in range(len(self.p_K))]
+        return Heavy(bound, columns, masses_K, self._mean(masses_K))
 
-    def likeliest(self, row: int, count: int) -> Ranked | None:
-        """The likeliest columns of the mean. ``None`` where folding is as good."""
-        bound = BEGIN
-        while bound > LEAST:
-            found = []
-            for p, weight in zip(self.p_K, self.weight_K, strict=True):
-                share = bound / (len(self.p_K) * weight * p.plan.most)  # one voter has it of one id, at least
-                found.append((p.plan, trace_measures.columns_of_mass(p.p_BV[row], share * _SLACK)))
-            if (columns := _columns_of(found)) is None:
-                return None
-            q = self.mean(row, columns)
-            if np.count_nonzero(q >= bound) >= count:  # whatever is left out has less
-                return _ranked(columns, q, count)
-            bound /= 30
+    def likeliest(self, row: int, count: int, heavy: Heavy | None) -> Ranked | None:
+        """The likeliest columns of the mean: heavy ones, or lighter ones where these are too few.
+
+        ``None`` where folding is as good.
+        """
+        while heavy is not None:
+            if (found := heavy.likeliest(count)) is not None:
+                return found
+            bound = heavy.bound / 30
+            heavy = self.heavy(row, bound, int(heavy.columns[0])) if bound > LEAST else None
         return None
 
     def spread(self, row: int) -> tuple[float, float]:
         """The entropy of the mean, in nats, and how far apart voters are: the largest total variation of two."""
-        p_JK, entropy = [], 0.0
+        p_JK: list[Floats] = []
+        entropy = 0.0
         joint = zip(self.joint.source_K, self.joint.additions_K, strict=True)
         for p, weight, (source, additions) in zip(self.p_K, self.weight_K, joint, strict=True):
             p_V = p.p_BV[row]
-            p_J = p_V[source]
+            p_J: Floats = np.take(p_V, source, mode="clip")  # which is faster than indexing
             entropy -= weight * (p.nats(row) + math.log(weight))
             entropy += _nats(p_J * weight) + sum(_nats(p_V[ids] * weight) for _, ids in additions)
             for places, ids in additions:
@@ -133,12 +163,22 @@ _SLACK = 0.999
 """What bounds are lowered by, against rounding."""
 
 
-def _columns_of(found: Sequence[tuple[FoldPlan, Ints]]) -> Ints | None:
-    """The columns of ids, in their order; ``None`` where they are many."""
+def _ids_of(p_V: Floats, plan: FoldPlan, bound: float) -> Ints:
+    """Ids of which each column of mass ``bound`` has one, and so has the likeliest column."""
+    ids: Ints = trace_measures.columns_of_mass(p_V, bound / plan.most * _SLACK)
+    peak = float(p_V[ids].max() if len(ids) else p_V.max())
+    if peak < bound:
+        ids = trace_measures.columns_of_mass(p_V, peak / plan.most * _SLACK)
+    return ids
+
+
+def _columns_of(found: Sequence[tuple[FoldPlan, Ints]], column: int) -> Ints | None:
+    """The columns of ids, and one more, in their order; ``None`` where they are many."""
     if sum(len(ids) for _, ids in found) > MANY:
         return None
-    columns = np.unique(np.concatenate([plan.column_V[ids[ids < len(plan.column_V)]] for plan, ids in found]))
-    return columns[columns >= 0].astype(np.int64)
+    theirs = [plan.column_V[ids[ids < len(plan.column_V)]] for plan, ids in found]
+    columns: Ints = np.unique(np.concatenate([*theirs, np.array([column], np.int32)])).astype(np.int64)
+    return columns[columns >= 0]
 
 
 def _ranked(columns: Ints, masses: Floats, count: int) -> Ranked:

@@ -75,7 +75,7 @@ class Answer:
         if call.counts_on:
             read = [{name: len(ids) for name, ids in each.ids.items()} for each in handle.prepared]
             self._read = [*map(self._lead_s, read)]
-        async for index, event in handle.events():
+        async for index, event in handle.events(call.chunk_seconds if call.stream else 0.0):
             if call.stream:
                 self._pieces[index] = event.pieces if isinstance(event, Wrote) else event.generation.usage.pieces
                 for chunk in self.chunks(index, event):

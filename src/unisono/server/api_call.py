@@ -26,6 +26,8 @@ class ApiCall:
     """How many of the most likely pieces to list for each; ``None`` for no log-probabilities."""
     counts_on: bool = False
     """Whether each chunk of a stream with usage reports that of its choice so far."""
+    chunk_seconds: float = 0.0
+    """The least time between chunks of a stream."""
     echo: tuple[Echo, ...] = ()
     """By prompt, how it is returned; empty where none is."""
     scored: tuple[GenerationRequest, ...] = ()

@@ -21,6 +21,8 @@ SAMPLED = (
     "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", "truncated_sampling",
 )  # fmt: skip
 """The fields that are options of the sampling."""
+APART = {"trace", "chunk_seconds", "constraint", "weights"}
+"""The keys of the extension that are none of a method."""
 RANDOM = -1
 """The seed that, in vLLM and llama.cpp, stands for none."""
 
@@ -28,7 +30,7 @@ RANDOM = -1
 def read_method(request: GenerationFields, engine: Engine) -> Method:
     """The ensemble's method, or with what a call replaces of it. Raises a `Refusal`."""
     method, extension = engine.method, request.unisono
-    if extension and (keys := extension.model_dump(exclude={"trace", "constraint", "weights"}, exclude_none=True)):
+    if extension and (keys := extension.model_dump(exclude=APART, exclude_none=True)):
         method = _replaced(lambda given: _checked(engine.method.but(**given), engine), keys, "unisono")
     given = _sampled(request)
     if request.do_sample is False and given.setdefault("temperature", 0) != 0:

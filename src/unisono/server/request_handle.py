@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest, Wrote
 from unisono.engine.scheduler import RequestId
 from unisono.records import Generation
 from unisono.server.errors import refusal_of
 from unisono.server.telemetry import Metrics
+
+_Came = tuple[int, Wrote | Ended] | Exception
 
 
 class RequestHandle:
@@ -28,17 +32,28 @@ class RequestHandle:
         self.first_piece: float | None = None
         self._began = time.perf_counter()
         self._metrics = metrics
-        self._events: asyncio.Queue[tuple[int, Wrote | Ended] | Exception] = asyncio.Queue()
+        self._events: asyncio.Queue[_Came] = asyncio.Queue()
+        self._over = asyncio.Event()
+        """Set with the last event."""
         self._last_event: dict[int, float] = {}
         """When each choice last had an event."""
 
-    async def events(self) -> AsyncIterator[tuple[int, Wrote | Ended]]:
-        """Yield events with their choice until all texts have ended. Raises a `Refusal` if a request failed."""
+    async def events(self, pause: float = 0.0) -> AsyncIterator[tuple[int, Wrote | Ended]]:
+        """Yield events with their choice until all texts have ended. Raises a `Refusal` if a request failed.
+
+        After events, a ``pause`` in seconds ends early only with the call. What came meanwhile of a choice is joined.
+        """
         while self.running or not self._events.empty():
-            event = await self._events.get()
-            if isinstance(event, Exception):
-                raise refusal_of(event) from event
-            yield event
+            came = [await self._events.get()]
+            while pause and not self._events.empty():
+                came.append(self._events.get_nowait())
+            for event in _joined(came):
+                if isinstance(event, Exception):
+                    raise refusal_of(event) from event
+                yield event
+            if pause and self.running:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._over.wait(), pause)
 
     async def finish(self) -> None:
         async for _ in self.events():
@@ -59,6 +74,8 @@ class RequestHandle:
             self.running[event.request_id] -= 1
             if not self.running[event.request_id]:
                 del self.running[event.request_id]
+            if not self.running:
+                self._over.set()
         elif not request.score:
             if self.first_piece is None:
                 self.first_piece = now - self._began
@@ -73,3 +90,29 @@ class RequestHandle:
         """End the call with an error, after its earlier events. A call that is complete stays so."""
         if self.running or not self.request_ids:
             self._events.put_nowait(error)
+            self._over.set()
+
+
+def _joined(came: Sequence[_Came]) -> list[_Came]:
+    """Events, those that wrote on at a choice as one; a choice ends after them."""
+    written: dict[int, Wrote] = {}
+    ends: list[_Came] = []
+    for each in came:
+        if isinstance(each, Exception):
+            ends.append(each)
+            continue
+        choice, event = each
+        if isinstance(event, Ended):
+            ends.append(each)
+        else:
+            written[choice] = _both(written[choice], event) if choice in written else event
+    return [*written.items(), *ends]
+
+
+def _both(one: Wrote, other: Wrote) -> Wrote:
+    return replace(
+        other,
+        text=one.text + other.text,
+        steps=one.steps + other.steps,
+        reasoning=one.reasoning + other.reasoning,
+    )

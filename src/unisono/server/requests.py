@@ -225,6 +225,7 @@ def _call(
         bool(request.stream and options and options.include_usage),
         logprobs,
         counts_on=bool(options and options.continuous_usage_stats),
+        chunk_seconds=(extension and extension.chunk_seconds) or 0.0,
         sampling_field="unisono.sampling" if extension is None or extension.draw is None else "unisono.draw",
         constraint_field=constraint_field,
         clamped=clamped,

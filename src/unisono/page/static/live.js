@@ -8,7 +8,7 @@ import { Settings, words } from "./settings.js";
 import { TurnView } from "./turn_view.js";
 import { Variant } from "./variant.js";
 
-const EVERY = 100; // milliseconds from one drawing of an answer to the next: models on this machine want the processor, too
+const COUNTED = 1000; // milliseconds from one drawing of what is counted over all pieces to the next; new pieces are shown as they come
 
 export class Live {
   #conversation = Conversation.kept();
@@ -159,17 +159,18 @@ export class Live {
     const controller = new AbortController();
     this.#busy(controller, true);
     const view = this.#views.get(turn);
-    let waiting = 0;
-    let drawn = -Infinity;
-    const draw = () => {
-      waiting = 0;
-      drawn = performance.now();
-      following(() => view.update(variant));
+    let frame = 0;
+    let counted = -Infinity;
+    const draw = (now) => {
+      frame = 0;
+      const isDue = now - counted >= COUNTED;
+      if (isDue) counted = now;
+      following(() => (isDue ? view.update(variant) : view.grow(variant)));
     };
     try {
       for await (const news of stream(variant.request, controller.signal)) {
         variant.add(news);
-        waiting ||= setTimeout(draw, Math.max(0, drawn + EVERY - performance.now()));
+        frame ||= requestAnimationFrame(draw); // none comes while the page is out of sight
       }
       variant.state = "done";
     } catch (error) {
@@ -178,8 +179,8 @@ export class Live {
       if (error.needsKey) await askKey();
     }
     this.#busy(controller, false);
-    clearTimeout(waiting);
-    draw();
+    cancelAnimationFrame(frame);
+    draw(Infinity);
   }
 
   #busy(controller, isBusy) {

@@ -2,6 +2,8 @@
 
 import { same, textOf } from "./bytes.js";
 
+const EVERY = 0.2; // seconds from one part of an answer to the next: each wakes the browser, which the models may want the processor from
+
 let count = 0;
 
 export class Variant {
@@ -50,7 +52,7 @@ export class Variant {
   get request() {
     const { max_tokens: most, temperature, seed, ...method } = this.settings;
     const max_tokens = most === undefined ? undefined : Math.max(1, most - this.begun.length);
-    const request = { model: this.model, messages: this.messages, stream: true, max_tokens, temperature, seed, unisono: { trace: true, ...method } };
+    const request = { model: this.model, messages: this.messages, stream: true, max_tokens, temperature, seed, unisono: { trace: true, chunk_seconds: EVERY, ...method } };
     if (this.begun.length) request.prefill = this.begun.map(beginning);
     return JSON.parse(JSON.stringify(request)); // without what is undefined
   }
