@@ -23,6 +23,7 @@ from unisono.server.invalid_fields import explained
 from unisono.server.limits import ServerLimits
 from unisono.server.plain_fields import plain_fields
 from unisono.server.schemas import Record
+from unisono.server.template_fields import with_variables
 from unisono.server.values import body_has_more, is_deeper
 from unisono.user_files import short_float
 
@@ -134,7 +135,7 @@ def read_record(record: type[R], body: Mapping[str, Any], table: Mapping[str, Fi
     body = _of_endpoint(record, body, strict=strict)
     given = read_fields(body, table, strict=strict)
     given = with_tools(given, strict=strict) if FUNCTIONS in record.model_fields else given
-    given = given if strict else plain_fields(given)
+    given = given if strict else plain_fields(with_variables(given, record.model_fields))
     try:
         return record.model_validate(given)
     except ValidationError as error:
@@ -155,6 +156,19 @@ def spread(body: Mapping[str, Any]) -> dict[str, Any]:
                 raise contradiction(f"{holder}.{name}", value, name, plain[name])
             plain.setdefault(name, value)
     return plain
+
+
+def as_deployed(body: dict[str, Any], named: str | None, models: Sequence[str]) -> dict[str, Any]:
+    """A body with the model that its path names, as Azure's clients do: it answers, whatever the body calls it.
+
+    Raises a `Refusal` where the body names another model that there is.
+    """
+    if named is None:
+        return body
+    given = body.get("model")
+    if isinstance(given, str) and given != named and given in models:
+        raise contradiction("model", given, "the path's deployment", named)
+    return {**body, "model": named}
 
 
 def with_model(body: dict[str, Any], models: Sequence[str]) -> dict[str, Any]:

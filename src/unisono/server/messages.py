@@ -105,9 +105,12 @@ def _read_message(given: Any, name: str, strict: bool) -> Message:
 
 
 def plain_content(role: str, given: Any) -> Any:
-    """A message's content as text or parts: one part alone, and a tool's result that is a value of JSON."""
+    """A message's content as text or parts: one part alone, lists of parts in a list, and a tool's value of JSON."""
     if _is_part(given):
         return [given]
+    if isinstance(given, list) and any(isinstance(each, list) for each in given):
+        flat = [part for each in given for part in (each if isinstance(each, list) else [each])]
+        given = flat if all(map(_is_part, flat)) else given
     if role != "tool" or given is None or isinstance(given, str):
         return given
     if isinstance(given, list) and all(part is None or isinstance(part, str) or _is_part(part) for part in given):

@@ -156,7 +156,7 @@ class GenerationFields(Record):
     """Whether a text that a stop string ends is cut behind it."""
     ignore_eos: bool | None = _named("ignore_eos", "ban_eos_token")
     """Whether END is never chosen."""
-    min_tokens: Annotated[int | None, Field(ge=0)] = _named("min_tokens", "min_new_tokens")
+    min_tokens: Annotated[int | None, Field(ge=0)] = _named("min_tokens", "min_new_tokens", "min_completion_tokens")
     """Pieces before END can be chosen."""
     min_p: Annotated[float | None, Field(ge=0, le=1)] = None
     include_reasoning: bool | None = None
@@ -221,10 +221,12 @@ class ReasoningOptions(Record):
 class ThinkingOptions(Record):
     """Anthropic's ``thinking``."""
 
-    type: Literal["enabled", "disabled", "adaptive"] | None = None
-    """``adaptive`` leaves it to the members, as by default."""
+    type: Literal["enabled", "disabled", "adaptive", "auto"] | None = None
+    """``adaptive``, or ``auto``, leaves it to the members, as by default."""
     budget_tokens: Annotated[int | None, Field(ge=-1)] = None
     """The same as ``thinking_token_budget``."""
+    display: str | None = None
+    """Without effect: what was reasoned is told whole."""
 
 
 class ChatRequest(GenerationFields):

@@ -45,6 +45,8 @@ def way_out(path: str) -> str:
     segments = path.strip("/").lower().split("/")
     while segments and segments[0] in _VERSIONS:
         del segments[0]
+    if segments[:1] == ["deployments"]:  # Azure's, of a model
+        segments = [segment for segment in segments[1:] if segment in _WORDS]
     return (segments and _WORDS.get(segments[0].partition(":")[0])) or _SERVED
 
 
