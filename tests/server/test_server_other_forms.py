@@ -117,6 +117,7 @@ def test_what_is_no_function_stays_refused(tool: dict[str, Any]) -> None:
         ("any", "required"),
         ({"type": "tool", "name": "weather"}, NAMED),
         ({"type": "function", "name": "weather"}, NAMED),
+        ("weather", NAMED),
         (NAMED, NAMED),
     ],
 )
@@ -126,7 +127,7 @@ def test_a_choice_in_another_apis_form_is_that_choice(given: Any, choice: Any) -
 
 @pytest.mark.parametrize(
     "given",
-    [{"type": "auto", "disable_parallel_tool_use": 1}, "weather", "anything", {"type": "tool"}, {"type": ["auto"]}, 1],
+    [{"type": "auto", "disable_parallel_tool_use": 1}, "wether", "anything", {"type": "tool"}, {"type": ["auto"]}, 1],
 )
 def test_a_choice_that_says_more_or_nothing_is_refused(given: Any) -> None:
     with pytest.raises(Refusal, match="tool_choice"):

@@ -198,7 +198,7 @@ SHARED: dict[str, Field] = {
     **_refused("allowed_token_ids", _GRAMMAR),
     **_refused("bad_words", _BANNED),
     **_refused("logits_processors custom_logit_processor", "use logit_bias, or unisono.sampling"),
-    **_refused("grammar grammar_string ebnf guided_grammar structural_tag guideline", _GRAMMAR),
+    **_refused("grammar grammar_string ebnf structural_tag guideline", _GRAMMAR),
     **_refused("return_token_ids return_tokens_as_token_ids return_tokens return_prompt_token_ids", _IDS, False),
     **_refused("input_ids", "use prompt of /v1/completions, which takes the ids of a member alone"),
     **_refused("prompt_embeds image_data", _TEXT),

@@ -139,7 +139,9 @@ class GenerationFields(Record):
     """``false`` is temperature 0; ``true`` needs a temperature above it."""
     frequency_penalty: Penalty | None = None
     guided_choice: Annotated[list[Text] | None, Field(min_length=1)] = None
-    """These six are other servers' names for a constraint."""
+    """These seven are other servers' names for a constraint."""
+    guided_grammar: str | None = None
+    """A grammar of llguidance, which begins with ``%llguidance``; others are refused."""
     guided_json: str | dict[str, Any] | None = None
     guided_regex: str | None = None
     json_schema: str | dict[str, Any] | None = None
