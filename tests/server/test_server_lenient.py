@@ -170,14 +170,14 @@ def test_what_other_servers_call_by_a_name_is_done(served: Served, named: dict[s
 LABELLED = {"name": "x", "description": None, "strict": None}
 GRAMMAR = '%llguidance {}\n\nstart: "so it" | "日本"'
 """As guidance writes one."""
-GUIDANCES = '''%llguidance {}
+GUIDANCES = """%llguidance {}
 
 start: a
 
 a[capture]: %json {"properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "type": "object", "x-guidance": {
   "whitespace_flexible": false, "whitespace_pattern": null, "item_separator": ", ", "key_separator": ": ",
   "coerce_one_of": true, "lenient": false}}
-'''
+"""
 SCHEMA = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
 
 
@@ -218,7 +218,7 @@ def test_other_names_of_a_constraint_are_constraints(served: Served, named: dict
     ("change", "param", "words"),
     [
         ({"guided_json": SCHEMA, "regex": "a"}, "guided_json", "regex are given"),
-        ({"guided_json": SCHEMA, "json_schema": {**SCHEMA, "minProperties": 1}}, "guided_json", "json_schema are given"),
+        ({"guided_json": SCHEMA, "json_schema": {**SCHEMA, "title": "x"}}, "guided_json", "json_schema are given"),
         ({"guided_regex": "a", "unisono": {"constraint": "regex:b"}}, "unisono.constraint", "guided_regex"),
         ({"guided_regex": "a", "response_format": {"type": "json_object"}}, "response_format", "guided_regex"),
         ({"response_format": {"type": "json_object", "schema": {"type": "wish"}}}, "response_format", "wish"),

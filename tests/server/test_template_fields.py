@@ -80,5 +80,6 @@ def test_other_endpoints_read_what_they_can() -> None:
             read_record(CompletionRequest, {"model": "duo", "prompt": "x", name: {"a": 1}}, OF_COMPLETIONS)
     with pytest.raises(Refusal, match="use reasoning"):
         read_record(ResponseRequest, {**asked, "disable_reasoning": True}, OF_RESPONSES)
+    chat = {"model": "duo", "messages": SAY, "chat_template_args": {"a": 1}}
     with pytest.raises(Refusal, match="chat_template_args"):
-        read_record(ChatRequest, {"model": "duo", "messages": SAY, "chat_template_args": {"a": 1}}, OF_CHATS, strict=True)
+        read_record(ChatRequest, chat, OF_CHATS, strict=True)

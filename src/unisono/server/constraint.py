@@ -30,7 +30,10 @@ KINDS = {
 }
 """By field, the kind of its constraint; a choice is written as a grammar."""
 IN_STRUCTURED_OUTPUTS = {
-    **{"json": JSON_SCHEMA, "regex": REGEX, "choice": LARK, "json_object": JSON_OBJECT},
+    "json": JSON_SCHEMA,
+    "regex": REGEX,
+    "choice": LARK,
+    "json_object": JSON_OBJECT,
     "grammar": LARK,
 }
 
@@ -67,7 +70,9 @@ def read_constraint(request: GenerationFields, *, strict: bool = False) -> tuple
 def _check_grammar(name: str, value: Any) -> None:
     """Refuse a grammar of another form: one text may be several things in EBNF, GBNF and Lark."""
     if not isinstance(value, str) or not value.lstrip().startswith(LLGUIDANCE):
-        words = f"grammars of llguidance are read, which begin with {LLGUIDANCE}; or restrict the answer with {OWN} (lark)"
+        words = (
+            f"grammars of llguidance are read, which begin with {LLGUIDANCE}; or restrict the answer with {OWN} (lark)"
+        )
         raise unsupported(name, value, words)
 
 

@@ -230,10 +230,13 @@ OF_CHATS: dict[str, Field] = {
     **_refused("echo_last", "for a prompt and its text, use /v1/completions", at_most=0),
     **_refused("suffix", "messages are answered, not filled in"),
     **_refused("raw_output", "conversations are written by templates: for a prompt, use /v1/completions", False),
-    **_refused("prompt_mode", "conversations are written by each member's own template: use reasoning_effort"),  # Mistral
+    **_refused(
+        "prompt_mode", "conversations are written by each member's own template: use reasoning_effort"
+    ),  # Mistral
     **_refused("reasoning_history", "each template says what it writes of past reasoning, by chat_template_kwargs"),
     **_refused(
-        "prompt_logprobs top_prompt_logprobs", "members read a conversation each in its own template: to score text, use /v1/completions"
+        "prompt_logprobs top_prompt_logprobs",
+        "members read a conversation each in its own template: to score text, use /v1/completions",
     ),
     **_refused("add_special_tokens thinking_forced_open", _TEMPLATES, False),
     **_refused("add_bos_token", _TEMPLATES, True),

@@ -54,4 +54,6 @@ def other_method(method: str, taken: Iterable[str]) -> str:
     """Why a path is not answered that is asked for with another method than it takes."""
     methods = sorted(set(taken) - {"HEAD", "OPTIONS"})
     words = f"this path takes {' or '.join(methods)}, not {method}" if methods else f"this path does not take {method}"
+    if method == "POST":  # to the base URL alone, or what other servers have there
+        return f"{words}; {_SERVED}"
     return f"{words}: send the request as a JSON body" if methods == ["POST"] else words
