@@ -118,6 +118,7 @@ def test_what_is_no_function_stays_refused(tool: dict[str, Any]) -> None:
         ({"type": "tool", "name": "weather"}, NAMED),
         ({"type": "function", "name": "weather"}, NAMED),
         ("weather", NAMED),
+        ({"type": "function", "function": "weather"}, NAMED),
         (NAMED, NAMED),
     ],
 )

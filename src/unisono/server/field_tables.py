@@ -81,7 +81,7 @@ _WITHOUT_EFFECT: dict[str, Field] = {
     **_harmless("bootstrap_host bootstrap_port bootstrap_room", _ROUTED),
     **_harmless("routed_dp_rank disagg_prefill_dp_rank data_parallel_rank", _ROUTED),
     **_harmless("request_id rid", "the server names requests itself: x-request-id"),
-    **_harmless("chat_id session_id conversation_id timeout extra_headers extra_query", _CLIENT),
+    **_harmless("chat_id session_id conversation_id thread_id trace_id timeout extra_headers extra_query", _CLIENT),
     **_harmless("drop_params keep_alive caching fallbacks num_retries tags cache", _CLIENT),
     **_harmless("litellm_metadata litellm_session_id litellm_trace_id", _CLIENT),
     **_harmless("request_timeout stream_timeout max_retries ttl", _CLIENT),

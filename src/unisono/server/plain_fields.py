@@ -196,6 +196,8 @@ def _plain_choice(given: Any) -> Any:
         raise Refusal(400, words, param="tool_choice.function", code="missing_field")
     if isinstance(kind, str) and kind in CHOICES and len(given) == 1:
         return CHOICES[kind]
+    if kind == "function" and isinstance(given.get("function"), str) and len(given) == 2:
+        return {"type": "function", "function": {"name": given["function"]}}
     if kind == ALLOWED and given.keys() <= {"type", "mode", "tools"}:
         return {"type": kind, kind: {key: value for key, value in given.items() if key != "type"}}
     if kind == ALLOWED and (unknown := sorted(given.keys() - {"type", ALLOWED})):
