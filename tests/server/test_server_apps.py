@@ -180,6 +180,15 @@ def test_times_are_whole_numbers_on_the_wire(served: Served) -> None:
         ({"role": "tool", "content": False}, "false"),
         ({"role": "tool", "content": [{"text": "a"}, {"type": "text", "text": "b"}]}, "ab"),
         ({"role": "tool", "content": {"type": "text", "text": "a"}}, "a"),
+        ({"role": "tool", "content": [[{"type": "text", "text": "a"}], [{"text": "b"}]]}, "ab"),
+        ({"role": "tool", "content": [["a"], ["b"]]}, '[["a"], ["b"]]'),
+        ({"role": "tool", "content": [{"type": "event", "day": 1}]}, '[{"type": "event", "day": 1}]'),
+        ({"role": "tool", "content": {"type": "event", "text": "x"}}, '{"type": "event", "text": "x"}'),
+        (
+            {"role": "tool", "content": [{"type": "text", "text": "a"}, {"type": "b"}]},
+            '[{"type": "text", "text": "a"}, {"type": "b"}]',
+        ),
+        ({"role": "user", "content": [[{"type": "text", "text": "a"}], {"type": "text", "text": "b"}]}, "ab"),
         ({"role": "user", "content": {"type": "text", "text": "a"}}, "a"),
         ({"role": "user", "content": [None, {"text": "a"}, {"type": "text", "text": None}]}, "a"),
         ({"role": "user", "content": None}, ""),
@@ -195,7 +204,13 @@ def test_a_content_is_read_in_the_forms_that_programs_write(given: dict[str, Any
 
 @pytest.mark.parametrize(
     "given",
-    [{"role": "user", "content": 3}, {"role": "user", "content": {"city": "x"}}, {"role": "user", "content": [{}]}],
+    [
+        {"role": "user", "content": 3},
+        {"role": "user", "content": {"city": "x"}},
+        {"role": "user", "content": [{}]},
+        {"role": "user", "content": [{"type": "event"}]},
+        {"role": "tool", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
+    ],
 )
 def test_what_is_no_text_of_a_user_stays_refused(given: dict[str, Any]) -> None:
     with pytest.raises(Refusal, match=r"messages\[0\]\.content"):

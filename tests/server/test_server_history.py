@@ -76,6 +76,14 @@ SAME: dict[str, tuple[list[Any], list[Any]]] = {
             answer("t3", ""),
         ],
     ),
+    "results in messages of tools": (
+        [
+            calling(call("t1"), call("t2")),
+            {**blocks("tool", result("t1", [{"type": "text", "text": "yes"}])), "tool_call_id": "t1"},
+            {**blocks("tool", {"type": "tool_result", "content": "no"}), "tool_call_id": "t2"},
+        ],
+        [calling(call("t1"), call("t2")), answer("t1"), answer("t2", "no")],
+    ),
     "thoughts beside blocks": (
         [blocks("assistant", {"type": "thinking", "thinking": "Hm."}, use("t1")), blocks("user", result("t1"))],
         [calling(call("t1"), reasoning_content="Hm.", content=""), answer("t1")],

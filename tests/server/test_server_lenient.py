@@ -168,6 +168,16 @@ def test_what_other_servers_call_by_a_name_is_done(served: Served, named: dict[s
 
 
 LABELLED = {"name": "x", "description": None, "strict": None}
+GRAMMAR = '%llguidance {}\n\nstart: "so it" | "日本"'
+"""As guidance writes one."""
+GUIDANCES = """%llguidance {}
+
+start: a
+
+a[capture]: %json {"properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "type": "object", "x-guidance": {
+  "whitespace_flexible": false, "whitespace_pattern": null, "item_separator": ", ", "key_separator": ": ",
+  "coerce_one_of": true, "lenient": false}}
+"""
 SCHEMA = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
 
 
@@ -190,6 +200,12 @@ SCHEMA = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": [
         ({"guided_regex": "(so )+it"}, {"regex": "(so )+it"}),
         ({"regex": "(so )+it"}, {"regex": "(so )+it"}),
         ({"structured_outputs": {"regex": "(so )+it"}}, {"regex": "(so )+it"}),
+        *(({name: GRAMMAR}, {"lark": GRAMMAR}) for name in ("guided_grammar", "grammar", "grammar_string")),
+        ({"structured_outputs": {"grammar": GRAMMAR}}, {"lark": GRAMMAR}),
+        ({"guided_grammar": GUIDANCES, "structured_outputs": {"grammar": GUIDANCES}}, {"lark": GUIDANCES}),
+        ({"grammar": GRAMMAR, "grammar_string": "", "guided_grammar": None}, {"lark": GRAMMAR}),
+        ({"guided_grammar": GRAMMAR, "structured_outputs": {"grammar": GRAMMAR}}, {"lark": GRAMMAR}),
+        ({"guided_json": SCHEMA, "structured_outputs": {"json": SCHEMA}}, {"json_schema": SCHEMA}),
         ({"guided_choice": ["so it", 'a "b"']}, {"lark": 'start: "so it" | "a \\"b\\""'}),
         ({"structured_outputs": {"choice": ["so it", "日本"]}}, {"lark": 'start: "so it" | "日本"'}),
     ],
@@ -202,6 +218,7 @@ def test_other_names_of_a_constraint_are_constraints(served: Served, named: dict
     ("change", "param", "words"),
     [
         ({"guided_json": SCHEMA, "regex": "a"}, "guided_json", "regex are given"),
+        ({"guided_json": SCHEMA, "json_schema": {**SCHEMA, "title": "x"}}, "guided_json", "json_schema are given"),
         ({"guided_regex": "a", "unisono": {"constraint": "regex:b"}}, "unisono.constraint", "guided_regex"),
         ({"guided_regex": "a", "response_format": {"type": "json_object"}}, "response_format", "guided_regex"),
         ({"response_format": {"type": "json_object", "schema": {"type": "wish"}}}, "response_format", "wish"),
@@ -209,6 +226,10 @@ def test_other_names_of_a_constraint_are_constraints(served: Served, named: dict
         ({"guided_json": "{"}, "guided_json", "not JSON"),
         ({"guided_choice": []}, "guided_choice", "not be empty"),
         ({"structured_outputs": {"grammar": "x"}}, "structured_outputs.grammar", "unisono.constraint"),
+        ({"structured_outputs": {"grammar": 3}}, "structured_outputs.grammar", "%llguidance"),
+        ({"guided_grammar": 'root ::= "a"'}, "guided_grammar", "%llguidance"),
+        ({"guided_grammar": "%llguidance {}\nstart: ("}, "guided_grammar", "guided_grammar"),
+        ({"grammar": 'root ::= "a"'}, "grammar", "unisono.constraint"),
         ({"structured_outputs": {"choice": 3}}, "structured_outputs.choice", "list"),
     ],
 )

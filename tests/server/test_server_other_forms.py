@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 
 from support.fakes import make_fakes
@@ -115,6 +117,8 @@ def test_what_is_no_function_stays_refused(tool: dict[str, Any]) -> None:
         ("any", "required"),
         ({"type": "tool", "name": "weather"}, NAMED),
         ({"type": "function", "name": "weather"}, NAMED),
+        ("weather", NAMED),
+        ({"type": "function", "function": "weather"}, NAMED),
         (NAMED, NAMED),
     ],
 )
@@ -124,7 +128,7 @@ def test_a_choice_in_another_apis_form_is_that_choice(given: Any, choice: Any) -
 
 @pytest.mark.parametrize(
     "given",
-    [{"type": "auto", "disable_parallel_tool_use": 1}, "weather", "anything", {"type": "tool"}, {"type": ["auto"]}, 1],
+    [{"type": "auto", "disable_parallel_tool_use": 1}, "wether", "anything", {"type": "tool"}, {"type": ["auto"]}, 1],
 )
 def test_a_choice_that_says_more_or_nothing_is_refused(given: Any) -> None:
     with pytest.raises(Refusal, match="tool_choice"):
@@ -259,10 +263,38 @@ def test_thoughts_that_nobody_can_read_are_left_out() -> None:
         ("/v1/v1/embeddings", "/v1/v1/embeddings"),
         ("/v2/models", "/v2/models"),
         ("/modelsx", "/modelsx"),
+        ("/openai/v1/chat/completions", "/v1/chat/completions"),
+        ("/api/v1/models", "/v1/models"),
+        ("/models/chat/completions", "/v1/chat/completions"),
+        ("/models/chat", "/v1/models/chat"),
+        ("/api/chat", "/api/chat"),
+        ("/api/generate/", "/api/generate/"),
+        ("/openai/deployments/duo/embeddings", "/openai/deployments/duo/embeddings"),
+        ("/deploymentsx/duo/completions", "/deploymentsx/duo/completions"),
     ],
 )
 def test_a_path_that_is_joined_wrongly_is_that_path(given: str, path: str) -> None:
-    assert usual_path(given) == path
+    assert usual_path(given) == (path, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "model"),
+    [
+        ("/openai/deployments/duo/chat/completions", "/v1/chat/completions", "duo"),
+        ("/openai/v1/openai//deployments//duo//completions/", "/v1/completions/", "duo"),
+        ("/openai/deployments/duo/b/chat/completions", "/v1/chat/completions", "duo/b"),
+        ("/deployments/my.model-1/completions", "/v1/completions", "my.model-1"),
+    ],
+)
+def test_a_path_may_name_the_model_as_azures_does(given: str, path: str, model: str) -> None:
+    assert usual_path(given) == (path, model)
+
+
+def test_a_path_of_slashes_is_read_at_once() -> None:
+    began = time.process_time()
+    for path in ("/openai/deployments" + "/" * 16_000, "/openai/deployments/" + "a/" * 8_000, "/v1/" * 4_000):
+        assert usual_path(path) == (path, None)
+    assert time.process_time() - began < 1
 
 
 def test_a_base_url_may_end_anyhow(served: Served) -> None:
@@ -276,6 +308,22 @@ def test_a_base_url_may_end_anyhow(served: Served) -> None:
     missing = served.post("/v1/embeddings", body)
     assert missing.status_code == 404
     assert "by /v1/chat/completions and /v1/completions" in missing.json()["error"]["message"]
+
+
+def test_azures_client_asks_the_model_that_its_path_names(served: Served) -> None:
+    with openai.AzureOpenAI(
+        azure_endpoint=served.url, azure_deployment="duo/a", api_version="2024-10-21", api_key="none", max_retries=0
+    ) as client:
+        for model in ("duo/a", "gpt-4o"):
+            answer = client.chat.completions.create(model=model, messages=SAY, max_tokens=3)  # type: ignore[call-overload]
+            assert answer.model == "duo/a"
+        with pytest.raises(openai.BadRequestError, match="model is 'duo', but the path's deployment is 'duo/a'"):
+            client.chat.completions.create(model="duo", messages=SAY)  # type: ignore[call-overload]
+        with pytest.raises(openai.NotFoundError, match="/v1/chat/completions and /v1/completions, and do nothing else"):
+            client.embeddings.create(model="duo", input="x")
+    path = "/openai/deployments/{}/completions?api-version=2024-10-21"
+    assert served.post(path.format("duo"), {"prompt": "the cat", "max_tokens": 2}).json()["model"] == "duo"
+    assert "did you mean 'duo'" in served.post(path.format("duoo"), {"prompt": "the cat"}).json()["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/duo", "/health", "/ready", "/metrics", "/openapi.json"])

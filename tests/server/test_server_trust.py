@@ -32,7 +32,7 @@ from unisono.server.constraint_trials import ConstraintTrials
 from unisono.server.hosts import is_loopback
 from unisono.server.launch import bind
 from unisono.server.limits import ServerLimits
-from unisono.server.middleware import Keys, read_keys
+from unisono.server.middleware import Keys, key_of, read_keys
 from unisono.server.telemetry import JsonLines
 
 KEY, OTHER = "a-key-of-some-length", "another-key-of-some-length"
@@ -88,6 +88,10 @@ def test_a_server_with_keys_opens_to_them_alone() -> None:
             assert served.post("/v1/chat/completions", CHAT, **headers).status_code == 401
         with pytest.raises(openai.AuthenticationError):
             served.client("wrong").models.list()
+        asked = {"model": "duo", "input": "the cat", "max_output_tokens": 2}
+        stored = "/v1/responses/" + served.post("/v1/responses", asked, **{"api-key": KEY}).json()["id"]
+        assert served.get(stored, authorization=f"Bearer {KEY}").status_code == 200
+        assert served.get(stored, **{"api-key": OTHER}).status_code == 404
         assert served.get("/health").status_code == served.get("/ready").status_code == 200
 
 
@@ -105,9 +109,9 @@ def test_all_keys_are_compared_whichever_is_given(monkeypatch: pytest.MonkeyPatc
         middleware.hmac, "compare_digest", lambda left, right: compared.append(left) or real(left, right)
     )
     keys = Keys([KEY, OTHER])
-    for authorization in (f"Bearer {KEY}", f"Bearer {OTHER}", "Bearer no", ""):
+    for key in (KEY.encode(), OTHER.encode(), b"no", b"", None):
         compared.clear()
-        keys.admit(authorization.encode())
+        keys.admit(key)
         assert len(compared) == 2
         assert {len(digest) for digest in compared} == {32}
 
@@ -137,9 +141,34 @@ def test_a_key_file_has_a_key_a_line(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(f"# mine\n{KEY}\n\n  {OTHER}  \r\n")
     keys = read_keys(path)
-    assert keys.admit(f"Bearer {KEY}".encode())
-    assert keys.admit(f"bearer {OTHER}".encode())
-    assert not keys.admit(b"Bearer # mine")
+    assert keys.admit(KEY.encode())
+    assert keys.admit(OTHER.encode())
+    assert not keys.admit(b"# mine")
+
+
+BEARER, BASIC = (b"authorization", b"Bearer " + KEY.encode()), (b"authorization", b"Basic eDp5")
+AZURES = (b"api-key", KEY.encode())
+
+
+@pytest.mark.parametrize(
+    ("headers", "has_key"),
+    [
+        ([BEARER], True),
+        ([(b"authorization", b"bearer  " + KEY.encode())], True),
+        ([AZURES], True),
+        ([BEARER, AZURES], True),
+        ([BASIC, AZURES], True),
+        ([], False),
+        ([BASIC], False),
+        ([BEARER, BEARER], False),
+        ([AZURES, AZURES], False),
+        ([BEARER, (b"api-key", b"another")], False),
+        ([(b"authorization", KEY.encode())], False),
+        ([(b"x-api-key", KEY.encode())], False),
+    ],
+)
+def test_a_key_is_a_bearer_token_or_azures_header_and_one(headers: list[tuple[bytes, bytes]], has_key: bool) -> None:
+    assert Keys([KEY]).admit(key_of([(b"host", b"localhost"), *headers])) is has_key
 
 
 def test_bodies_are_bounded_whether_their_length_is_declared_or_not() -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, LARK, REGEX, Constraint
-from unisono.constraints.json_schema import JSON_OPTIONS, OPTIONS, SPACING, check_schema
+from unisono.constraints.json_schema import GIVEN_OPTIONS, JSON_OPTIONS, OPTIONS, SPACING, check_schema
 from unisono.errors import BackendMissing, SpecError, shown
 from unisono.fusion.logits_processors import Allowed
 from unisono.user_files import short_float
@@ -222,10 +222,8 @@ def _check_lark(grammar: str) -> None:
         )
     for schema in _schemas_in(grammar):
         options = schema.pop(OPTIONS, None)
-        if isinstance(options, dict) and set(options) - {*JSON_OPTIONS, *SPACING}:
-            raise SpecError(
-                f"{OPTIONS} is {shown(options)}", hint=f"choose one of {', '.join([*JSON_OPTIONS, *SPACING])}"
-            )
+        if isinstance(options, dict) and set(options) - set(GIVEN_OPTIONS):
+            raise SpecError(f"{OPTIONS} is {shown(options)}", hint=f"choose one of {', '.join(GIVEN_OPTIONS)}")
         check_schema(schema)
 
 

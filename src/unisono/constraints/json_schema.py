@@ -67,6 +67,8 @@ SPACING = {
     "key_separator": ": ?",
 }
 """The spacing of an answer in JSON."""
+GIVEN_OPTIONS = (*JSON_OPTIONS, *SPACING, "whitespace_pattern", "coerce_one_of")
+"""What a grammar may say of the JSON in it. guidance says all but the first."""
 
 
 def check_schema(schema: Any) -> None:

@@ -134,14 +134,15 @@ class Answer:
             created=self.created,
             model=self.call.first.model,
             object=OBJECTS[kind],
+            system_fingerprint=None,  # which some clients require
             **more,
         )
         return made.model_dump_json(exclude_unset=True, warnings=False).encode()
 
     def chunk(self, choice: Any, report: TextReport | None) -> bytes:
         """A chunk of one choice."""
-        usage = self._so_far(choice.index) if self.call.include_usage and self.call.counts_on else None
-        more = {"usage": usage} if self.call.include_usage else {}
+        # Where it is not told yet, the key is left out: some clients read nothing else of a chunk that has it.
+        more = {"usage": self._so_far(choice.index)} if self.call.include_usage and self.call.counts_on else {}
         return self.record(self.part, [choice], [] if report is None else [report], **more)
 
     def _so_far(self, index: int) -> CompletionUsage:

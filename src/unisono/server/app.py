@@ -19,13 +19,13 @@ from unisono.server.answer import Answer
 from unisono.server.answer_schemas import ModelList, ServedModel
 from unisono.server.api_call import ApiCall
 from unisono.server.async_engine import AsyncEngine
-from unisono.server.body import read_body, read_record, spread, with_model
+from unisono.server.body import as_deployed, read_body, read_record, spread, with_model
 from unisono.server.errors import Refusal, refusal_of_status
 from unisono.server.event_stream import SLACK, EventStream, events_of
 from unisono.server.field_tables import OF_CHATS, OF_COMPLETIONS, OF_RESPONSES
 from unisono.server.fields import Field, check_reasoning, check_sampling
 from unisono.server.limits import ServerLimits
-from unisono.server.middleware import LOG, Keys, Middleware, RequestLog, read_origins
+from unisono.server.middleware import DEPLOYMENT, LOG, Keys, Middleware, RequestLog, read_origins
 from unisono.server.openapi import document
 from unisono.server.readiness import DEGRADED, State, degraded, missed
 from unisono.server.replies import json_answer, unless_left
@@ -150,6 +150,7 @@ class _Routes:
         with contextlib.ExitStack() as left:
             handle = left.enter_context(engine.call())
             body = await read_body(request.headers, request.stream(), engine.limits)
+            body = as_deployed(body, request.scope[DEPLOYMENT], engine.service.models)
             body = body if engine.limits.strict else with_model(spread(body), engine.service.models)
             wanted = read_record(endpoint.record, body, endpoint.fields, strict=engine.limits.strict)
             log.facts |= {"stream": bool(wanted.stream), "user": cut(wanted.user)}

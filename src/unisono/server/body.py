@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from unisono.config.compact import unique_keys
 from unisono.errors import shown
+from unisono.server.constraint import GRAMMAR, LLGUIDANCE
 from unisono.server.errors import Refusal
 from unisono.server.fields import NAMES_OF_ONE, Field, contradiction, is_off, read_fields, same
 from unisono.server.functions import FUNCTIONS, with_tools
@@ -24,6 +25,7 @@ from unisono.server.json_size import body_has_more, is_deeper
 from unisono.server.limits import ServerLimits
 from unisono.server.plain_fields import plain_fields
 from unisono.server.schemas import Record
+from unisono.server.template_fields import with_variables
 from unisono.user_files import short_float
 
 R = TypeVar("R", bound=Record)
@@ -31,6 +33,8 @@ R = TypeVar("R", bound=Record)
 JSON = "application/json"
 CHARSET = re.compile(r"""charset\s*=\s*["']?([^"';\s]+)""", re.IGNORECASE)
 DEEP = "it is nested too deeply"
+GRAMMARS = ("grammar", "grammar_string")
+"""Other names of a grammar: llama.cpp's, and textgen's."""
 HOLDERS = ("extra_body", "options")
 """Fields whose keys are fields: of clients that send openai's ``extra_body`` as it is, and Ollama's."""
 ASKED = {
@@ -132,9 +136,10 @@ def _no_json(why: str) -> Refusal:
 def read_record(record: type[R], body: Mapping[str, Any], table: Mapping[str, Field], *, strict: bool = False) -> R:
     """Validate a request's body. Raises a `Refusal` that names the first wrong, unknown or unsupported field."""
     body = _of_endpoint(record, body, strict=strict)
+    body = body if strict else _with_grammar(body)
     given = read_fields(body, table, strict=strict)
     given = with_tools(given, strict=strict) if FUNCTIONS in record.model_fields else given
-    given = given if strict else plain_fields(given)
+    given = given if strict else plain_fields(with_variables(given, record.model_fields))
     try:
         return record.model_validate(given)
     except ValidationError as error:
@@ -157,6 +162,19 @@ def spread(body: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+def as_deployed(body: dict[str, Any], named: str | None, models: Sequence[str]) -> dict[str, Any]:
+    """A body with the model that its path names, as Azure's clients do: it answers, whatever the body calls it.
+
+    Raises a `Refusal` where the body names another model that there is.
+    """
+    if named is None:
+        return body
+    given = body.get("model")
+    if isinstance(given, str) and given != named and given in models:
+        raise contradiction("model", given, "the path's deployment", named)
+    return {**body, "model": named}
+
+
 def with_model(body: dict[str, Any], models: Sequence[str]) -> dict[str, Any]:
     """A body with the model that it leaves out, if one ensemble is served. Raises a `Refusal` where several are."""
     if body.get("model") not in (None, ""):
@@ -171,6 +189,14 @@ def only_ensemble(models: Sequence[str]) -> str | None:
     """The ensemble among models, which are members alone, too; ``None`` where there are several, or none."""
     ensembles = [name for name in models if "/" not in name]
     return ensembles[0] if len(ensembles) == 1 else None
+
+
+def _with_grammar(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A body in which a grammar of llguidance has vLLM's name; grammars of other forms are refused by their own."""
+    told = [name for name in GRAMMARS if isinstance(body.get(name), str) and body[name].lstrip().startswith(LLGUIDANCE)]
+    if not told or body.get(GRAMMAR) is not None:
+        return body
+    return {GRAMMAR if name == told[0] else name: value for name, value in body.items() if name != GRAMMAR}
 
 
 def _of_endpoint(record: type[Record], body: Mapping[str, Any], *, strict: bool) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, LARK, REGEX, Constraint
@@ -11,11 +12,16 @@ from unisono.constraints.grammar import SUBJECT
 from unisono.constraints.json_schema import DEFINED_FORMATS, plain_schema, without_unknown_formats
 from unisono.errors import SpecError, UnisonoError, shown
 from unisono.server.errors import Refusal, invalid, refusal_of
+from unisono.server.fields import unsupported
 from unisono.server.json_size import is_deeper
 from unisono.server.schemas import GenerationFields
 
 OWN = "unisono.constraint"
+GRAMMAR = "guided_grammar"
+LLGUIDANCE = "%llguidance"
+"""What a grammar of llguidance begins with, in Lark's form: that of clients of guidance, and in llama.cpp, too."""
 KINDS = {
+    GRAMMAR: LARK,
     "guided_json": JSON_SCHEMA,
     "guided_regex": REGEX,
     "guided_choice": LARK,
@@ -23,7 +29,13 @@ KINDS = {
     "regex": REGEX,
 }
 """By field, the kind of its constraint; a choice is written as a grammar."""
-IN_STRUCTURED_OUTPUTS = {"json": JSON_SCHEMA, "regex": REGEX, "choice": LARK, "json_object": JSON_OBJECT}
+IN_STRUCTURED_OUTPUTS = {
+    "json": JSON_SCHEMA,
+    "regex": REGEX,
+    "choice": LARK,
+    "json_object": JSON_OBJECT,
+    "grammar": LARK,
+}
 
 
 def read_constraint(request: GenerationFields, *, strict: bool = False) -> tuple[Constraint | None, str]:
@@ -33,6 +45,8 @@ def read_constraint(request: GenerationFields, *, strict: bool = False) -> tuple
         given[OWN] = request.unisono.constraint
     for name, kind in KINDS.items():
         if (value := getattr(request, name)) is not None:
+            if name == GRAMMAR:
+                _check_grammar(name, value)
             given[name] = _of_kind(kind, value)
     for key, value in (request.structured_outputs or {}).items():
         if value is None or value is False:
@@ -42,15 +56,27 @@ def read_constraint(request: GenerationFields, *, strict: bool = False) -> tuple
             known = ", ".join(IN_STRUCTURED_OUTPUTS)
             raise invalid(name, f"{name} is {shown(value)}, and is not supported; known: {known}; or use {OWN}")
         kind = IN_STRUCTURED_OUTPUTS[key]
-        _check_kind(name, kind, value)
+        check = _check_grammar if key == "grammar" else partial(_check_kind, kind)
+        check(name, value)
         given[name] = _of_kind(kind, value)
     name, *others = [*given] or [OWN]
+    # One client may ask several servers: guidance writes a grammar by vLLM's old name and by its new one.
+    others = [other for other in others if json.dumps(given[other]) != json.dumps(given[name])]
     if others:
         raise invalid(name, f"{name} and {others[0]} are given: leave one out")
     return _parsed(given.get(name), name, strict=strict), name
 
 
-def _check_kind(name: str, kind: str, value: Any) -> None:
+def _check_grammar(name: str, value: Any) -> None:
+    """Refuse a grammar of another form: one text may be several things in EBNF, GBNF and Lark."""
+    if not isinstance(value, str) or not value.lstrip().startswith(LLGUIDANCE):
+        words = (
+            f"grammars of llguidance are read, which begin with {LLGUIDANCE}; or restrict the answer with {OWN} (lark)"
+        )
+        raise unsupported(name, value, words)
+
+
+def _check_kind(kind: str, name: str, value: Any) -> None:
     if kind == JSON_OBJECT and value is not True:
         raise invalid(name, f"{name} is {shown(value)}: it is true or false")
     if kind != LARK:
@@ -62,7 +88,7 @@ def _check_kind(name: str, kind: str, value: Any) -> None:
 def _of_kind(kind: str, value: Any) -> Any:
     if kind == JSON_OBJECT:
         return JSON_OBJECT
-    return {kind: _choice(value) if kind == LARK else value}
+    return {kind: _choice(value) if kind == LARK and isinstance(value, list) else value}
 
 
 def _choice(words: list[str]) -> str:

@@ -71,7 +71,7 @@ _LOADED = "models are loaded as the file says"
 
 _WITHOUT_EFFECT: dict[str, Field] = {
     **_harmless("prompt_cache_key prompt_cache_options prompt_cache_retention cache_prompt cache_salt", _CACHED),
-    **_harmless("n_cache_reuse extra_key", _CACHED),
+    **_harmless("n_cache_reuse extra_key prompt_cache_isolation_key cache_control", _CACHED),
     **_harmless("store", _STORED, False),
     **_harmless("metadata", _STORED, {}),
     **_harmless("service_tier", _QUEUED, "auto", "default"),
@@ -81,7 +81,7 @@ _WITHOUT_EFFECT: dict[str, Field] = {
     **_harmless("bootstrap_host bootstrap_port bootstrap_room", _ROUTED),
     **_harmless("routed_dp_rank disagg_prefill_dp_rank data_parallel_rank", _ROUTED),
     **_harmless("request_id rid", "the server names requests itself: x-request-id"),
-    **_harmless("chat_id session_id conversation_id timeout extra_headers extra_query", _CLIENT),
+    **_harmless("chat_id session_id conversation_id thread_id trace_id timeout extra_headers extra_query", _CLIENT),
     **_harmless("drop_params keep_alive caching fallbacks num_retries tags cache", _CLIENT),
     **_harmless("litellm_metadata litellm_session_id litellm_trace_id", _CLIENT),
     **_harmless("request_timeout stream_timeout max_retries ttl", _CLIENT),
@@ -90,7 +90,8 @@ _WITHOUT_EFFECT: dict[str, Field] = {
     **_harmless("client_metadata", _CLIENT),  # Codex
     **_harmless("api_type api_server legacy_api", _CLIENT, False),  # SillyTavern
     **_harmless("num_gpu main_gpu num_thread num_batch low_vram f16_kv use_mmap use_mlock numa vocab_only", _LOADED),
-    **_harmless("max_tool_calls", "no tool is run here"),  # the Responses API's, of tools that its server runs
+    # The Responses API's, and OpenRouter's, of tools that their servers run.
+    **_harmless("max_tool_calls deferred_tools stop_server_tools_when", "no tool is run here"),
     **_harmless("disable_tool_validation", "calls in messages are read as they are"),  # Groq
     **_harmless("provider route models", "the request's model answers, here"),
     **_harmless("usage include_usage", "usage is told anyway; in a stream, with stream_options"),
@@ -99,21 +100,22 @@ _WITHOUT_EFFECT: dict[str, Field] = {
     **_harmless("n_keep num_keep", _WHOLE, 0, -1),
     **_harmless("context_length_exceeded_behavior context_overflow_policy contextOverflowPolicy", _WHOLE),
     **_harmless("timings_per_token perf_metrics_in_response", "seconds stand under unisono, at the end", False),
-    **_harmless("verbose", "a request is not repeated; what was done stands under unisono", False),
+    **_harmless("verbose debug", "a request is not repeated; what was done stands under unisono", False),
     **_harmless("return_progress", "a prompt's progress is not reported", False),
     **_harmless("sse_ping_interval stream_interval", "a stream has an event for each step"),
     **_harmless("guided_decoding_backend", "one library reads all constraints", "auto"),
     **_harmless("backend_sampling", "pieces are drawn in one place"),
     **_harmless("stream_reasoning", "reasoning streams as it is written", True),  # SGLang
     **_harmless("spaces_between_special_tokens", _TEXTS, True),
-    **_harmless("draft_model num_draft_tokens prompt_lookup_num_tokens ngram_corpus_id", _DRAFTS),
+    **_harmless("draft_model num_draft_tokens prompt_lookup_num_tokens ngram_corpus_id speculation", _DRAFTS),
     **_harmless("draft_num_predict speculative_ngram", _DRAFTS, False),
     **_harmless("speculative.n_max speculative.n_min speculative.p_min speculative.type", _DRAFTS),
-    **_harmless("mm_processor_kwargs media_io_kwargs images_config", _PICTURES),
+    **_harmless("mm_processor_kwargs media_io_kwargs images_config image_config", _PICTURES),
+    **_harmless("disable_search citation_options", _SEARCH),  # Perplexity, Groq
     **_harmless("max_dynamic_patch min_dynamic_patch use_audio_in_video vl_high_resolution_images", _PICTURES),
     # Parameters of what is refused below: alone they change nothing.
     **_harmless("mirostat_tau mirostat_eta xtc_threshold dynatemp_exponent smoothing_curve adaptive_decay", _UNPICKED),
-    **_harmless("dynatemp_low dynatemp_high", _UNPICKED),
+    **_harmless("dynatemp_low dynatemp_high mirostat_lr mirostat_target", _UNPICKED),
     **_harmless("rep_pen_slope", _ALL, 1),  # of rep_pen_range
     **_harmless("dry_base dry_allowed_length dry_penalty_last_n dry_sequence_breakers", _PENALTY),
     **_harmless("grammar_lazy grammar_type grammar_triggers preserved_tokens", _GIVEN_GRAMMAR),
@@ -173,12 +175,13 @@ SHARED: dict[str, Field] = {
     **_harmless("truncation", _WHOLE, "disabled"),  # or "auto": the same
     **_refused("incremental_output", "a stream has what is new", True, only_with=("stream",)),  # DashScope
     **_refused("plugins guardrails", "there are none"),
+    **_refused("safety_model", "nothing is moderated here"),
     **_refused("tool_ids tool_servers", "give tools"),  # Open WebUI
     **_refused("files", "write into a message what a file says"),
     **_refused("features search_parameters search_domain_filter", _SEARCH),
     **_refused("enable_search return_images", _SEARCH, False),
     **_refused("stop_regex", "texts end at strings: use stop"),
-    **_refused("skip_special_tokens", _TEXTS, True),
+    **_refused("skip_special_tokens safe_tokenization", _TEXTS, True),
     **_refused("background", "an answer goes to who waits for it", False),
     **_refused("include", _TOLD),
     **_refused("details decoder_input_details return_meta_info return_cached_tokens_details", _TOLD, False),
@@ -195,7 +198,7 @@ SHARED: dict[str, Field] = {
     **_refused("allowed_token_ids", _GRAMMAR),
     **_refused("bad_words", _BANNED),
     **_refused("logits_processors custom_logit_processor", "use logit_bias, or unisono.sampling"),
-    **_refused("grammar grammar_string ebnf guided_grammar structural_tag guideline", _GRAMMAR),
+    **_refused("grammar grammar_string ebnf structural_tag guideline", _GRAMMAR),
     **_refused("return_token_ids return_tokens_as_token_ids return_tokens return_prompt_token_ids", _IDS, False),
     **_refused("input_ids", "use prompt of /v1/completions, which takes the ids of a member alone"),
     **_refused("prompt_embeds image_data", _TEXT),
@@ -224,10 +227,16 @@ OF_CHATS: dict[str, Field] = {
     **_refused("moderation", "nothing is moderated here", empty_asks=True),
     **_refused("web_search_options", _SEARCH, empty_asks=True),
     **_refused("echo", "for a prompt and its text, use /v1/completions", False),
+    **_refused("echo_last", "for a prompt and its text, use /v1/completions", at_most=0),
     **_refused("suffix", "messages are answered, not filled in"),
     **_refused("raw_output", "conversations are written by templates: for a prompt, use /v1/completions", False),
     **_refused(
-        "prompt_logprobs", "members read a conversation each in its own template: to score text, use /v1/completions"
+        "prompt_mode", "conversations are written by each member's own template: use reasoning_effort"
+    ),  # Mistral
+    **_refused("reasoning_history", "each template says what it writes of past reasoning, by chat_template_kwargs"),
+    **_refused(
+        "prompt_logprobs top_prompt_logprobs",
+        "members read a conversation each in its own template: to score text, use /v1/completions",
     ),
     **_refused("add_special_tokens thinking_forced_open", _TEMPLATES, False),
     **_refused("add_bos_token", _TEMPLATES, True),
@@ -247,7 +256,9 @@ OF_COMPLETIONS: dict[str, Field] = {
     **_refused("tool_choice function_call", _TALK, "none", "auto"),
     **_refused("reasoning_effort", f"a prompt is read as it is: {_TALK}", "none", "default"),
     **_refused("enable_thinking think", f"a prompt is read as it is: {_TALK}", False),
-    **_refused("chat_template_kwargs", f"a prompt is read as it is: {_TALK}"),
+    **_refused("chat_template_kwargs chat_template_args", f"a prompt is read as it is: {_TALK}"),
+    **_refused("clear_thinking preserve_thinking disable_reasoning", f"a prompt is read as it is: {_TALK}", False),
+    **_refused("echo_last", "use echo", at_most=0),
     **_refused("top_logprobs", "logprobs is the number of the most likely pieces to list", 0),
     **_refused("add_special_tokens add_bos_token", "a prompt begins as its member's tokenizer begins it", True),
 }
@@ -272,7 +283,9 @@ OF_RESPONSES: dict[str, Field] = {
     **_refused("response_format", "use text.format", {"type": "text"}),
     **_refused("functions", "use tools"),
     **_refused("function_call", "use tool_choice", "none", "auto"),
-    **_refused("reasoning_effort enable_thinking thinking think", "use reasoning, or chat_template_kwargs"),
+    **_refused(
+        "reasoning_effort enable_thinking thinking think disable_reasoning", "use reasoning, or chat_template_kwargs"
+    ),
     **_refused("logprobs", "use include: ['message.output_text.logprobs'], and top_logprobs", False),
     **_refused("documents", "write them into the input"),
     **_refused("chat_template", _TEMPLATES),

@@ -78,7 +78,7 @@ def _is_empty(value: object) -> bool:
 STOPS = ("stop", "stop_sequences", "stopping_strings")
 NAMES_OF_ONE = (
     ("max_tokens", "max_completion_tokens", "n_predict", "max_new_tokens", "num_predict", "max_output_tokens"),
-    ("min_tokens", "min_new_tokens"),
+    ("min_tokens", "min_new_tokens", "min_completion_tokens"),
     ("repetition_penalty", "repeat_penalty", "rep_pen"),
     (
         *("thinking_token_budget", "thinking_budget_tokens", "reasoning_budget_tokens"),

@@ -38,7 +38,7 @@ def plain_history(given: Sequence[Named]) -> list[Named]:
 def _apart(name: str, message: Any) -> Iterator[Named]:
     """A message without parts that are calls or results: these become its calls, or messages before it."""
     role, parts = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
-    kind = USE if role == "assistant" else RESULT if role == "user" else None
+    kind = USE if role == "assistant" else RESULT if role in ("user", "tool") else None
     numbered = list(enumerate(parts)) if isinstance(parts, list) else []
     blocks = {place: part for place, part in numbered if isinstance(part, dict) and part.get("type") == kind}
     if kind is None or not blocks:
@@ -55,7 +55,7 @@ def _apart(name: str, message: Any) -> Iterator[Named]:
         yield name, _calling(message, rest, list(blocks.values()))
         return
     for place, block in blocks.items():
-        yield f"{name}.content[{place}]", _answering(block)
+        yield f"{name}.content[{place}]", _answering(block, message.get("tool_call_id"))
     if rest:
         yield name, {**message, "content": rest}
 
@@ -82,9 +82,11 @@ def _calling(message: dict[str, Any], rest: list[Any], blocks: list[dict[str, An
     return {**message, "content": rest or None, "tool_calls": calls}
 
 
-def _answering(block: dict[str, Any]) -> dict[str, Any]:
+def _answering(block: dict[str, Any], known: Any) -> dict[str, Any]:
+    """A result as a message; ``known`` is the id of its call that its message has, where that is a tool's."""
     failed = {"is_error": True} if block.get("is_error") else {}  # for templates that read it
-    return {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": block.get("content") or "", **failed}
+    call = block.get("tool_use_id") or known
+    return {"role": "tool", "tool_call_id": call, "content": block.get("content") or "", **failed}
 
 
 @dataclass(slots=True)

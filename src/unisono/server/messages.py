@@ -25,6 +25,11 @@ TEXT_KEYS = ("type", "text")
 CALL_KEYS = ("id", "type", "function", "custom")
 FUNCTION_KEYS = ("name", "arguments")
 """The keys of a past call and its function. Others, such as ``parsed_arguments`` of openai's ``parse``, repeat them."""
+PARTS = (
+    *("text", "input_text", "output_text", "refusal", "thinking", "document", "file", "input_file"),
+    *("image", "image_url", "input_image", "audio", "audio_url", "input_audio", "video", "video_url", "input_video"),
+)
+"""The types of parts in a tool's result. What has another type is a value of the tool."""
 THOUGHTS = ("thinking", "reasoning", "text", "summary")
 """The keys of a part that was reasoned, of which one has its text."""
 CONTINUING = ("prefix", "partial")
@@ -105,19 +110,25 @@ def _read_message(given: Any, name: str, strict: bool) -> Message:
 
 
 def plain_content(role: str, given: Any) -> Any:
-    """A message's content as text or parts: one part alone, and a tool's result that is a value of JSON."""
-    if _is_part(given):
+    """A message's content as text or parts: one part alone, lists of parts in a list, and a tool's value of JSON."""
+    if _is_part(role, given):
         return [given]
+    if isinstance(given, list) and any(isinstance(each, list) for each in given):
+        flat = [part for each in given for part in (each if isinstance(each, list) else [each])]
+        given = flat if all(_is_part(role, part) for part in flat) else given
     if role != "tool" or given is None or isinstance(given, str):
         return given
-    if isinstance(given, list) and all(part is None or isinstance(part, str) or _is_part(part) for part in given):
+    if isinstance(given, list) and all(part is None or isinstance(part, str) or _is_part(role, part) for part in given):
         return given
     return json.dumps(given, ensure_ascii=False)
 
 
-def _is_part(given: Any) -> bool:
-    """Whether a value is a part of a content: it has a type, or nothing but text."""
-    return isinstance(given, dict) and (isinstance(given.get("type"), str) or given.keys() == {"text"})
+def _is_part(role: str, given: Any) -> bool:
+    """Whether a value is a part of a content: it has nothing but text, or a type; a tool's values may have one, too."""
+    if not isinstance(given, dict) or given.keys() == {"text"}:
+        return isinstance(given, dict)
+    kind = given.get("type")
+    return isinstance(kind, str) and (role != "tool" or kind in PARTS)
 
 
 def _check_forms(message: dict[str, Any], name: str) -> None:

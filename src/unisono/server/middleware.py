@@ -44,8 +44,15 @@ KEY_HAS = f"has {LEAST} or more visible ASCII characters, such as `openssl rand 
 LEFT = 499
 """The status, in logs and metrics only, of a request whose client left before the answer."""
 
-USUAL = re.compile(r"/+(?:v1/+)*(chat/+completions|completions|responses|models|pieces)(/.*)?")
-"""The API's paths, also where a client joins a base URL and a path with two slashes, a second ``/v1`` or none."""
+USUAL = re.compile(
+    r"/+(?:(?:v1|openai|api|models(?=/+chat/+completions/*$))/+)*(?:deployments/+(?P<model>[^/]+(?:/[^/]+)??)/+(?=chat/|completions))?"
+    r"(?P<name>chat/+completions|completions|responses|models|pieces)(?P<rest>/.*)?"
+)
+"""The API's paths, also where a client joins a base URL and a path with two slashes, a second ``/v1`` or none, or asks
+where other servers have them: Azure (``/openai/deployments/MODEL``, ``/models``), Groq (``/openai/v1``), OpenRouter.
+"""
+DEPLOYMENT = "unisono.deployment"
+"""The key, in the scope, of the model that a path names."""
 ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 PORTS = {"http": ":80", "https": ":443"}
 """The ports that browsers leave out."""
@@ -91,7 +98,7 @@ class Middleware:
             return
         known = scope.get(LOG)  # of a request that the app has begun to read, refused meanwhile
         log = scope[LOG] = known or RequestLog(f"req-{secrets.token_hex(8)}")
-        scope["path"] = usual_path(scope["path"])
+        scope["path"], scope[DEPLOYMENT] = usual_path(scope["path"])
         began = time.perf_counter()
 
         async def sending(message: MutableMapping[str, Any]) -> None:
@@ -138,25 +145,35 @@ def refusal_at_door(scope: Scope, keys: Keys | None, foreign: Refusal | None) ->
     if (refused := scope.get(REFUSED)) is not None:
         assert isinstance(refused, Refusal)
         return refused
-    given: dict[bytes, list[bytes]] = {b"host": [], b"authorization": []}
-    for name, value in scope["headers"]:
-        if name in given:
-            given[name].append(value)
-    if foreign is not None and not is_local(given[b"host"]):
+    if foreign is not None and not is_local([value for name, value in scope["headers"] if name == b"host"]):
         return foreign
     if keys is None or scope["path"].removesuffix("/") in OPEN or PAGE.fullmatch(scope["path"]):
         return None
-    said = given[b"authorization"]
-    return None if keys.admit(said[0] if len(said) == 1 else None) else KEYLESS
+    return None if keys.admit(key_of(scope["headers"])) else KEYLESS
 
 
-def usual_path(path: str) -> str:
-    """A path of the API as it is served; other paths as they are."""
+def key_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The API key of a request's headers: ``Authorization: Bearer KEY``, or Azure's ``api-key: KEY``.
+
+    ``None`` where there is none, or more than one.
+    """
+    given = [(name, value) for name, value in headers if name in (b"authorization", b"api-key")]
+    if len(given) != len(dict(given)):
+        return None
+    found = set()
+    for name, value in given:
+        scheme, _, key = (b"bearer", b"", value) if name == b"api-key" else value.partition(b" ")
+        if scheme.lower() == b"bearer":
+            found.add(key.strip())
+    return found.pop() if len(found) == 1 else None
+
+
+def usual_path(path: str) -> tuple[str, str | None]:
+    """A path of the API as it is served, and the model that it names; other paths as they are."""
     found = USUAL.fullmatch(path)
     if found is None:
-        return path
-    name, rest = found[1], found[2] or ""
-    return "/v1/" + re.sub("/+", "/", name) + re.sub("^/+", "/", rest)
+        return path, None
+    return "/v1/" + re.sub("/+", "/", found["name"]) + re.sub("^/+", "/", found["rest"] or ""), found["model"]
 
 
 async def refuse(send: Send, refusal: Refusal) -> None:
@@ -216,14 +233,13 @@ class Keys:
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = [_digest(key.encode()) for key in keys]
 
-    def admit(self, authorization: bytes | None) -> bool:
-        """Whether an Authorization header is ``Bearer`` and one of the keys; always compares with all, in full."""
-        scheme, _, key = (authorization or b"").partition(b" ")
-        given = _digest(key.strip())
+    def admit(self, key: bytes | None) -> bool:
+        """Whether this is one of the keys; always compares with all, in full."""
+        given = _digest(key or b"")
         found = False
         for digest in self._digests:
             found |= hmac.compare_digest(digest, given)
-        return found and scheme.lower() == b"bearer"
+        return found
 
 
 def is_key(text: str) -> bool:

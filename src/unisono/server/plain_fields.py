@@ -36,7 +36,7 @@ RECORDS = ("reasoning", "stream_options", "thinking", "unisono")
 """Fields whose keys are options, too: null stands for leaving one out."""
 EMPTY = (
     *("reasoning_effort", "tool_choice", "response_format", "previous_response_id"),
-    *("regex", "guided_regex", "json_schema", "guided_json"),
+    *("regex", "guided_regex", "json_schema", "guided_json", "guided_grammar"),
 )
 """Fields that ask for nothing where they are empty text."""
 LOGGED = ("user", "safety_identifier")
@@ -62,7 +62,15 @@ def plain_fields(body: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in plain.items() if value is not None}
     if isinstance(given.get("tools"), list):
         given["tools"] = [_plain_tool(tool, f"tools[{number}]") for number, tool in enumerate(given["tools"])]
+        names = [tool["function"].get("name") for tool in given["tools"] if _is_function(tool)]
+        choice = given.get("tool_choice")
+        if isinstance(choice, str) and choice not in CHOICES and choice in names:
+            given["tool_choice"] = {"type": "function", "function": {"name": choice}}  # TGI's form
     return given
+
+
+def _is_function(tool: Any) -> bool:
+    return isinstance(tool, dict) and isinstance(tool.get("function"), dict)
 
 
 def _whole(value: Any, levels: int = 2) -> Any:
@@ -188,6 +196,8 @@ def _plain_choice(given: Any) -> Any:
         raise Refusal(400, words, param="tool_choice.function", code="missing_field")
     if isinstance(kind, str) and kind in CHOICES and len(given) == 1:
         return CHOICES[kind]
+    if kind == "function" and isinstance(given.get("function"), str) and len(given) == 2:
+        return {"type": "function", "function": {"name": given["function"]}}
     if kind == ALLOWED and given.keys() <= {"type", "mode", "tools"}:
         return {"type": kind, kind: {key: value for key, value in given.items() if key != "type"}}
     if kind == ALLOWED and (unknown := sorted(given.keys() - {"type", ALLOWED})):

@@ -105,7 +105,7 @@ def _wishes(request: GenerationFields) -> Iterator[Wish]:
         if options.max_tokens is not None:
             yield Wish("reasoning.max_tokens", options.max_tokens, _budget(options.max_tokens))
     if (thinking := request.thinking) is not None:
-        if thinking.type not in (None, "adaptive"):
+        if thinking.type not in (None, "adaptive", "auto"):
             yield _whether("thinking.type", thinking.type, thinking.type == "enabled")
         if thinking.budget_tokens is not None:
             yield Wish("thinking.budget_tokens", thinking.budget_tokens, _budget(thinking.budget_tokens))

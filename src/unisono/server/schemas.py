@@ -124,7 +124,9 @@ class GenerationFields(Record):
     """``false`` is temperature 0; ``true`` needs a temperature above it."""
     frequency_penalty: Penalty | None = None
     guided_choice: Annotated[list[Text] | None, Field(min_length=1)] = None
-    """These six are other servers' names for a constraint."""
+    """These seven are other servers' names for a constraint."""
+    guided_grammar: str | None = None
+    """A grammar of llguidance, which begins with ``%llguidance``; others are refused."""
     guided_json: str | dict[str, Any] | None = None
     guided_regex: str | None = None
     json_schema: str | dict[str, Any] | None = None
@@ -141,7 +143,7 @@ class GenerationFields(Record):
     """Whether a text that a stop string ends is cut behind it."""
     ignore_eos: bool | None = _named("ignore_eos", "ban_eos_token")
     """Whether END is never chosen."""
-    min_tokens: Annotated[int | None, Field(ge=0)] = _named("min_tokens", "min_new_tokens")
+    min_tokens: Annotated[int | None, Field(ge=0)] = _named("min_tokens", "min_new_tokens", "min_completion_tokens")
     """Pieces before END can be chosen."""
     min_p: Annotated[float | None, Field(ge=0, le=1)] = None
     include_reasoning: bool | None = None
@@ -206,10 +208,12 @@ class ReasoningOptions(Record):
 class ThinkingOptions(Record):
     """Anthropic's ``thinking``."""
 
-    type: Literal["enabled", "disabled", "adaptive"] | None = None
-    """``adaptive`` leaves it to the members, as by default."""
+    type: Literal["enabled", "disabled", "adaptive", "auto"] | None = None
+    """``adaptive``, or ``auto``, leaves it to the members, as by default."""
     budget_tokens: Annotated[int | None, Field(ge=-1)] = None
     """The same as ``thinking_token_budget``."""
+    display: str | None = None
+    """Without effect: what was reasoned is told whole."""
 
 
 class ChatRequest(GenerationFields):

@@ -45,6 +45,8 @@ def way_out(path: str) -> str:
     segments = path.strip("/").lower().split("/")
     while segments and segments[0] in _VERSIONS:
         del segments[0]
+    if segments[:1] == ["deployments"]:  # Azure's, of a model
+        segments = [segment for segment in segments[1:] if segment in _WORDS]
     return (segments and _WORDS.get(segments[0].partition(":")[0])) or _SERVED
 
 
@@ -52,4 +54,6 @@ def other_method(method: str, taken: Iterable[str]) -> str:
     """Why a path is not answered that is asked for with another method than it takes."""
     methods = sorted(set(taken) - {"HEAD", "OPTIONS"})
     words = f"this path takes {' or '.join(methods)}, not {method}" if methods else f"this path does not take {method}"
+    if method == "POST":  # to the base URL alone, or what other servers have there
+        return f"{words}; {_SERVED}"
     return f"{words}: send the request as a JSON body" if methods == ["POST"] else words

@@ -11,6 +11,7 @@ from unisono.errors import shown
 from unisono.records import is_unicode
 from unisono.server.errors import invalid
 from unisono.server.fields import unsupported
+from unisono.server.middleware import key_of
 from unisono.server.replies import json_answer
 from unisono.server.responses_api.schemas import DeletedResponse, InputItems
 from unisono.server.responses_api.store import ResponseStore
@@ -35,8 +36,8 @@ class ResponseRoutes:
 
     def owner(self, request: Request) -> bytes:
         """Whose request it is: a digest of its API key, which has been checked."""
-        key = request.headers.get("authorization", "").partition(" ")[2].strip()
-        return hashlib.sha256(key.encode()).digest() if self._has_keys else b""
+        key = key_of(request.scope["headers"]) or b""
+        return hashlib.sha256(key).digest() if self._has_keys else b""
 
     async def shown(self, request: Request) -> Response:
         stored = self.store.get(request.path_params["response"], self.owner(request))
