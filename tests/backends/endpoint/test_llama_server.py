@@ -108,6 +108,7 @@ def test_a_wrong_answer_is_an_error_and_the_slot_is_as_before(engine: LlamaServe
         backend.advance([Feed(slot, IDS)])
     assert raised.value.member == "far"
     assert raised.value.address == engine.url
+    assert raised.value.refused == (wrong == "another model")
     told = backend.advance([Feed(slot, IDS)])
     assert isinstance(told, TopLogprobs)
     assert told.ids_NK[0, 0] == int(np.argmax(engine.model.next_token(IDS)))
