@@ -94,6 +94,12 @@ def test_what_does_not_pass_is_an_error_at_once() -> None:
         assert time.monotonic() - began < 5
 
 
+def test_nobody_there_is_an_error_that_names_the_address() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(MemberUnavailable, match=f"'far' at {url}"):
+        loader_of(url, wait=0.0).facts()
+
+
 def test_without_a_worker_nothing_can_begin_and_the_error_says_what_to_do() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     spec = {"name": "b", "url": url, "on_failure": "degrade", "wait": 0}
