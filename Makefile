@@ -51,6 +51,8 @@ test-clients:
 	@.venv/bin/python tools/install_clients.py
 	UNISONO_CLIENTS=$(CURDIR)/.clients-venv .venv/bin/python -m pytest tests/clients $(ARGS)
 
+# Engines start many processes, each of which would compile all that it imports
+test-engines: export PYTHONDONTWRITEBYTECODE =
 test-engines:
 	@$(INSTALL) trio
 	@.venv/bin/python tools/install_engines.py

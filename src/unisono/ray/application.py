@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayActorError
 from ray.serve import Application
+from ray.serve.schema import ProxyStatus
 
 from unisono.errors import ModelError, SpecError
 from unisono.ray import cluster
@@ -23,6 +26,8 @@ NAME = "unisono"
 """Of the application that `unisono serve --ray` runs."""
 HEALTH_SECONDS = 5.0
 """Between two questions whether a replica is healthy."""
+PROXY_SECONDS = 120.0
+"""In which a proxy has to be ready."""
 DELAY_SECONDS = 60.0
 """For which fewer requests have to last before replicas are ended: a replica loads models."""
 
@@ -81,7 +86,7 @@ def serve_application(arguments: Arguments, host: str, port: int) -> None:
             hint="deploy there: serve deploy config.yaml, with import_path unisono.ray.application:app",
         )
     try:
-        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+        start_proxy(host, port)
         say("loading", replicas=arguments.replicas)
         serve.run(app(arguments.model_dump()), name=NAME, route_prefix="/", blocking=False)
         say("ready", host=host, port=port)
@@ -96,6 +101,29 @@ def serve_application(arguments: Arguments, host: str, port: int) -> None:
     finally:
         serve.shutdown()
     say("ended", clean=True)
+
+
+def start_proxy(host: str, port: int) -> None:
+    """Start Serve, with its proxy on the cluster's head. Raises a `ModelError` where there is none in time.
+
+    Serve ends a proxy that is not ready within seconds, as on a busy machine, and starts another one, which may take
+    longer; but `serve.start` waits for the first alone.
+    """
+    try:
+        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+        return
+    except (RayActorError, TimeoutError) as error:
+        died = error
+    deadline = time.monotonic() + PROXY_SECONDS
+    while not (proxies := serve.status().proxies) or any(each != ProxyStatus.HEALTHY for each in proxies.values()):
+        if time.monotonic() >= deadline:
+            raise ModelError(
+                f"the proxy of Ray Serve is not ready on {host}:{port} after {PROXY_SECONDS:g} s: "
+                f"{cluster.first_line(died)}",
+                hint="look whether the port is free, or the machine too busy; RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S gives "
+                "a proxy more seconds to start",
+            ) from died
+        time.sleep(0.2)
 
 
 def _reason() -> str | None:

@@ -130,8 +130,9 @@ def test_a_wrong_answer_is_an_error_and_the_slot_is_as_before(wrong: str) -> Non
         backend = load(url, top=8)
         slot = backend.open()
         server.faults["/v1/completions"] = [wrongly]
-        with pytest.raises(MemberUnavailable, match=words):
+        with pytest.raises(MemberUnavailable, match=words) as raised:
             backend.advance([Feed(slot, IDS, 2)])
+        assert raised.value.refused == (wrong == "another model")
         told = backend.advance([Feed(slot, IDS)])
     assert isinstance(told, TopLogprobs)
     assert told.ids_NK[0, 0] == int(np.argmax(server.model.next_token(IDS)))

@@ -111,5 +111,6 @@ def test_a_wrong_answer_is_an_error(server: SGLangStandIn, wrong: str) -> None:
         backend = loader(url).load(lambda *_: None)
         unlikely = int(server.model.next_token(TEXTS[0]).argmin())
         server.faults["/generate"] = [tampering(server, tamper)]
-        with pytest.raises(MemberUnavailable, match=words):
+        with pytest.raises(MemberUnavailable, match=words) as raised:
             backend.advance([Feed(backend.open(), TEXTS[0], also=[unlikely])])
+        assert raised.value.refused == (wrong == "other weights")

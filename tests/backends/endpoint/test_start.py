@@ -1,4 +1,4 @@
-"""Engines that are not there when an ensemble begins, and engines that come back as another model."""
+"""Engines that are not there when an ensemble begins, and whose weights are looked at again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.fakes import PROMPTS, make_fakes
 from support.http_stand_in import Reply
 from support.llama_server_stand_in import LlamaServerStandIn
 from support.workers import working
-from unisono.backends.base import Feed, LoadRequest, ModelSource, TopLogprobs
+from unisono.backends.base import Feed, LoadRequest, ModelSource
 from unisono.backends.endpoint import loader, weights_print
 from unisono.backends.endpoint.loader import EndpointLoader
 from unisono.backends.endpoint.rows import Row
@@ -94,6 +94,12 @@ def test_what_does_not_pass_is_an_error_at_once() -> None:
         assert time.monotonic() - began < 5
 
 
+def test_nobody_there_is_an_error_that_names_the_address() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(MemberUnavailable, match=f"'far' at {url}"):
+        loader_of(url, wait=0.0).facts()
+
+
 def test_without_a_worker_nothing_can_begin_and_the_error_says_what_to_do() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     spec = {"name": "b", "url": url, "on_failure": "degrade", "wait": 0}
@@ -155,23 +161,6 @@ def test_what_is_not_the_engine_that_was_assumed_stays_away_by_name(
             assert ensemble.generate(PROMPTS[0], max_new_tokens=4).usage.degraded
             assert [health(member, ()).state for member in ensemble._engine.members] == ["ready", "refused"]
     assert any("stays away" in line and words[wrong] in line for line in caplog.messages)
-
-
-def test_an_engine_that_comes_back_with_other_weights_is_refused() -> None:
-    """Same name, size and shape; the connection was lost in between."""
-    stand_in = LlamaServerStandIn(FAKE_MODELS["b"])
-    with stand_in.serve() as url:
-        backend = loader_of(url, retries=1).load(lambda *_: None)
-        slot = backend.open()
-        backend.advance([Feed(slot, [5, 6, 7])])
-        stand_in.model = FakeModel(stand_in.model.tokenizer, hashed_rule(stand_in.model.output_rows, seed=9))
-        stand_in.faults["/completion"] = [Reply(resets=True)]
-        with pytest.raises(MemberUnavailable, match="it has other weights now than when it was loaded"):
-            backend.advance([Feed(slot, [8])])
-        with pytest.raises(MemberUnavailable, match="other weights"):  # and the next time
-            backend.advance([Feed(slot, [8])])
-        stand_in.model = FAKE_MODELS["b"]
-        assert isinstance(backend.advance([Feed(slot, [8])]), TopLogprobs)
 
 
 def test_after_a_silence_the_weights_are_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:

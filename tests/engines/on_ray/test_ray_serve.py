@@ -16,7 +16,7 @@ from support import ray_clusters
 from support.engine_processes import free_port
 from support.fakes import PROMPTS, make_fakes
 from unisono import Ensemble
-from unisono.ray.application import NAME, app
+from unisono.ray.application import NAME, app, start_proxy
 
 REQUESTS = 200
 REPLICA = f"ray::ServeReplica:{NAME}:Ensemble"
@@ -37,7 +37,7 @@ def client(arguments: dict[str, Any]) -> Iterator[openai.OpenAI]:
     make_fakes()
     port = free_port()
     with ray_clusters.cluster():
-        serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+        start_proxy("127.0.0.1", port)
         serve.run(app(arguments), name=NAME)
         yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=60)
         serve.shutdown()

@@ -145,7 +145,7 @@ class CompletionsAdapter:
         if read != len(ids):
             raise self._client.failed(f"it read {read} ids where it was sent {len(ids)}")
         if model != self._name:
-            raise self._client.failed(f"{model!r} answers, and not {self._name!r}")
+            raise self._client.failed(f"{model!r} answers, and not {self._name!r}", refused=True)
         if block and cached:
             raise self._client.failed(
                 "it tells distributions of positions that it took from its cache, which are stale"

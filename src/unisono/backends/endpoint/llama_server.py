@@ -125,7 +125,7 @@ class LlamaServerAdapter:
                 f"it read {answer.get('tokens_evaluated')} of {len(ids)} ids, so it answers another text than was asked"
             )
         if answer.get("model") != self._name:
-            raise self._client.failed(f"{answer.get('model')!r} answers, and not {self._name!r}")
+            raise self._client.failed(f"{answer.get('model')!r} answers, and not {self._name!r}", refused=True)
         return answer
 
     def _read(self, answer: dict[str, Any], top: int) -> Row:

@@ -102,7 +102,7 @@ class SGLangAdapter(CompletionsAdapter):
         if meta.get("prompt_tokens") != len(ids):
             raise self._client.failed(f"it read {meta.get('prompt_tokens')} ids where it was sent {len(ids)}")
         if self._weights is not None and meta.get("weight_version") != self._weights:
-            raise self._client.failed("its weights are other ones now than when it was loaded")
+            raise self._client.failed("its weights are other ones now than when it was loaded", refused=True)
         return meta
 
     def _within(
