@@ -32,6 +32,7 @@ from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.weights import scaled
 from unisono.identity import check_fitted
 from unisono.member_template import TemplateReading
+from unisono.member_words import words_beyond, words_deaf, words_endless, words_uncased
 from unisono.members import (
     Model,
     PreparedMember,
@@ -46,8 +47,6 @@ from unisono.members import (
     read_model,
     reporter,
     silent,
-    words_beyond,
-    words_uncased,
 )
 from unisono.self_check import adapter_check, kept, self_check
 from unisono.vocab.union import UnionMember, UnionVocabulary, build_union
@@ -265,6 +264,10 @@ def _reading_warnings(member: PreparedMember) -> Iterator[str]:
     yield from (f"the adapter of member {member.spec.name!r} {words}" for words in member.adapter_doubts)
     yield from (f"member {member.spec.name!r} {words}" for words in member.odd_ends)
     yield from (f"the chat template of member {member.spec.name!r} {words}" for words in member.template_faults)
+    if member.deaf:
+        yield words_deaf(f"member {member.spec.name!r}")
+    if not member.endings:
+        yield words_endless(f"member {member.spec.name!r}")
     if member.uncased:
         yield words_uncased(member.spec.name)
 

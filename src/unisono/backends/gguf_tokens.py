@@ -34,6 +34,8 @@ _SPECIALS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pa
 BYTE = 6
 _KINDS: Mapping[int, Kind] = {1: "normal", 2: "control", 3: "control", 4: "added", 5: "unused", BYTE: "byte"}
 """By ``tokenizer.ggml.token_type``: normal, unknown, control, user-defined, unused, byte."""
+WRITTEN = ("normal", "byte", "added")
+SUPPRESSED = "tokenizer.ggml.suppress_tokens"
 _CONTROL = re.compile(r"<\|[^\s<>|]+\|>|<｜[^\s<>｜]+｜>")
 """Names that no ordinary token has. ``<|>`` is one of Haskell's."""
 _BRACKETED = re.compile(r"<\S+>|\[\S+\]")
@@ -148,6 +150,11 @@ def token_warnings(file: GgufFile) -> list[str]:
             f"its file calls {listed(controls)} ordinary or unused (tokenizer.ggml.token_type): they are control "
             "tokens by their names, and taken for that"
         )
+    if suppressed := [texts[i] for i in _listed_ids(file, SUPPRESSED, len(texts)) if settled[i] in WRITTEN]:
+        found.append(
+            f"its file asks that {listed(suppressed)} are never written ({SUPPRESSED}), which llama.cpp's own programs "
+            "see to and an ensemble does not"
+        )
     if file.text("tokenizer.ggml.model") in SCORED:
         longer = [i for i, kind in enumerate(kinds) if kind == "normal" and len(texts[i]) > 1]
         values = scores.tolist() if isinstance(scores, np.ndarray) and len(scores) == len(texts) else None
@@ -157,6 +164,11 @@ def token_warnings(file: GgufFile) -> list[str]:
                 "probably split otherwise than in its training: convert the model again with a newer converter"
             )
     return found
+
+
+def _listed_ids(file: GgufFile, key: str, tokens: int) -> list[int]:
+    value = file.metadata.get(key)
+    return [int(i) for i in value if 0 <= i < tokens] if isinstance(value, np.ndarray) else []
 
 
 def stated_kinds(codes: Iterable[int]) -> list[Kind]:

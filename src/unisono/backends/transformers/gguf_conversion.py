@@ -29,12 +29,12 @@ from unisono.errors import ModelCorrupt, ModelUnsupported
 from unisono.user_files import open_plain
 from unisono.vocab.tokenizer import TokenTable
 
-FORMAT = 6
+FORMAT = 7
 """Increment when the result of a conversion changes, or how it is kept.
 
 Those of format 1 were not checked for missing weights, those of format 2 had not all that the file says of positions,
 those of format 3 had no seal, those of format 4 lacked numbers of the file, those of format 5 took control tokens for
-text where the file did.
+text where the file did, those of format 6 had another base of positions than llama.cpp where the file says none.
 """
 CONTENT = "content.json"
 ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
