@@ -34,6 +34,7 @@ _SPECIALS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pa
 BYTE = 6
 _KINDS: Mapping[int, Kind] = {1: "normal", 2: "control", 3: "control", 4: "added", 5: "unused", BYTE: "byte"}
 """By ``tokenizer.ggml.token_type``: normal, unknown, control, user-defined, unused, byte."""
+AGAIN = "convert the model again, with a newer llama.cpp"
 WRITTEN = ("normal", "byte", "added")
 SUPPRESSED = "tokenizer.ggml.suppress_tokens"
 _CONTROL = re.compile(r"<\|[^\s<>|]+\|>|<｜[^\s<>｜]+｜>")
@@ -77,14 +78,14 @@ def read_tokens(file: GgufFile) -> tuple[list[int], list[str]]:
     """The type and the text of each token. Raises `ModelUnsupported` or `ModelCorrupt`."""
     tokens, types = file.metadata.get("tokenizer.ggml.tokens"), file.metadata.get("tokenizer.ggml.token_type")
     if not isinstance(tokens, list):
-        raise ModelUnsupported(f"{file.path} names a tokenizer but holds no tokens")
+        raise ModelUnsupported(f"{file.path} names a tokenizer but holds no tokens", hint=AGAIN)
     codes = types.tolist() if isinstance(types, np.ndarray) else [1] * len(tokens)
     if len(codes) != len(tokens):
-        raise ModelCorrupt(f"{file.path} has {len(tokens)} tokens but {len(codes)} token types")
+        raise ModelCorrupt(f"{file.path} has {len(tokens)} tokens but {len(codes)} token types", hint=AGAIN)
     try:
         return codes, [token.decode() for token in tokens]
     except UnicodeDecodeError as error:
-        raise ModelCorrupt(f"{file.path} holds a token that is not UTF-8 ({error})") from error
+        raise ModelCorrupt(f"{file.path} holds a token that is not UTF-8 ({error})", hint=AGAIN) from error
 
 
 def named_ids(file: GgufFile, tokens: int) -> set[int]:
@@ -100,12 +101,12 @@ def _check_written(file: GgufFile, scheme: Scheme, texts: list[str]) -> None:
     if not any(own in text for text in texts) and any(text.startswith(other) for text in texts):
         raise ModelUnsupported(
             f"{file.path} says that its tokenizer is {model!r}, and its tokens are written as those of {others}",
-            hint="convert the model again, with a newer llama.cpp",
+            hint=AGAIN,
         )
     if model in MERGING and not isinstance(merges, list):
         raise ModelCorrupt(
             f"{file.path} has no merges (tokenizer.ggml.merges), by which its tokenizer, {model!r}, splits text",
-            hint="convert the model again, with a newer llama.cpp",
+            hint=AGAIN,
         )
 
 

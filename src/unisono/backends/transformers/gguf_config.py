@@ -35,6 +35,11 @@ def check_stated(file: GgufFile) -> None:
     llama.cpp loads no file without these keys.
     """
     attends = any(".attn_q" in name or ".attn_k" in name for name in file.shapes)
+    shared = f"{file.architecture}.attention.head_count_kv"
+    if file.architecture == "llama" and shared not in file.metadata:  # by which its reader puts keys in order
+        raise ModelUnsupported(
+            f"{file.path} does not say {shared}, without which transformers misreads it", hint=LLAMACPP_HINT
+        )
     wanted = [(name,) for name in (*_STATED, *(("attention.head_count",) if attends else ()))]
     for names in (*wanted, EPSILON_KEYS):
         keys = [f"{file.architecture}.{name}" for name in names]

@@ -96,9 +96,11 @@ class Conversion:
 
     def tokenizer(self) -> JsonTokenizer:
         """The tokenizer, with the table read from the GGUF file."""
-        table = read_table(self.file)
-        table = replace(table, adds_bos=adds_bos(self.file), strips=strips_of(self.file, table))
-        content = self._json("tokenizer", lambda: gguf_tokenizer_json(self.file, table))
+        file = self.file
+        with naming(f"member {self._member!r}: "):
+            table = read_table(file)
+            table = replace(table, adds_bos=adds_bos(file), strips=strips_of(file, table))
+            content = self._json("tokenizer", lambda: gguf_tokenizer_json(file, table))
         return JsonTokenizer(table, content, table.opening)
 
     def config(self) -> dict[str, Any]:
