@@ -107,3 +107,22 @@ def test_what_a_file_asks_of_those_who_choose_tokens_is_said(keys: dict[str, Any
     said = gguf_warnings(replace(file, metadata={**file.metadata, **keys}))
     assert len(said) == bool(words)
     assert all(words in each for each in said)
+
+
+@pytest.mark.parametrize(
+    ("first", "keys", "bos", "eos"),
+    [
+        (["<unk>", "<s>", "</s>"], {}, 1, 2),  # as llama.cpp does
+        (["<unk>", "<s>", "</s>"], {"bos_token_id": 2}, 2, 2),
+        (["a", "b", "c"], {}, None, None),
+        (["<unk>", "<s>", "</s>"], {"bos_token_id": 999, "eos_token_id": 999}, None, None),
+    ],
+    ids=str,
+)
+def test_a_sentencepiece_file_that_names_no_bos_has_the_usual_one(
+    first: list[str], keys: dict[str, Any], bos: int | None, eos: int | None
+) -> None:
+    table = read_table(head("llama", [*first, *BYTES, "\u2581"], None, **keys))
+    assert (table.bos_id, table.eos_id) == (bos, eos)
+    assert table.special_texts.get("bos_token") == (None if bos is None else first[bos])
+    assert set(table.declared_end_ids) == {eos} - {None}

@@ -18,7 +18,7 @@ from support.tiny_models import COMMON, save_tiny  # noqa: E402
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
 from unisono.backends.transformers.loader import TransformersLoader  # noqa: E402
 from unisono.backends.transformers.stated import unread  # noqa: E402
-from unisono.backends.transformers.tokenizer_settings import bos_in_vain, empty_template  # noqa: E402
+from unisono.backends.transformers.tokenizer_settings import bos_in_vain, bos_twice, empty_template  # noqa: E402
 from unisono.errors import ModelUnsupported  # noqa: E402
 
 CAUSAL = {"LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Gemma3ForCausalLM", "GraniteForCausalLM"}
@@ -220,6 +220,12 @@ def test_a_bos_that_is_asked_for_in_vain_is_said(wants: object, bos: int | None,
     found = bos_in_vain({} if wants is None else {"add_bos_token": wants}, bos, adds=adds)
     assert said in found
     assert bool(said) is bool(found)
+
+
+def test_two_bos_before_a_raw_prompt_are_said() -> None:
+    assert "begins raw prompts with 2 BOS" in bos_twice([5, 5, 7], 5)
+    assert not bos_twice([5, 7, 7], 5)
+    assert not bos_twice([], None)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ alphabet, whatever the model's name (``byte_encode = false`` in llama-vocab.cpp)
 SCORED, MERGING = ("llama", "t5"), ("gpt2", "gemma4")
 """Kinds of tokenizers that join tokens by the scores of the results, and by a list of merges."""
 _SPECIALS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+USUAL = {"unknown": 0, "bos": 1, "eos": 2}
+"""In llama.cpp, the ids of a SentencePiece tokenizer whose file names none."""
 BYTE = 6
 _KINDS: Mapping[int, Kind] = {1: "normal", 2: "control", 3: "control", 4: "added", 5: "unused", BYTE: "byte"}
 """By ``tokenizer.ggml.token_type``: normal, unknown, control, user-defined, unused, byte."""
@@ -55,22 +57,19 @@ def read_table(file: GgufFile) -> TokenTable:
     codes, texts = read_tokens(file)
     _check_written(file, scheme, texts)
     kinds = settled_kinds(stated_kinds(codes), texts, scheme, named_ids(file, len(texts)))
-    ends = {_known(file, name, len(texts)) for name in ("eos", "eot", "eom")} - {None}
+    ids = {name: _special(file, name, kinds) for name in ("eot", "eom", *_SPECIALS.values())}
+    ends = {ids[name] for name in ("eos", "eot", "eom")}
     return TokenTable(
         scheme=scheme,
         family=family,
         texts=tuple("" if kind == "unused" else text for text, kind in zip(texts, kinds, strict=True)),
         kinds=tuple(kinds),
         declared_end_ids=tuple(sorted(end for end in ends if end is not None)),
-        bos_id=_known(file, "bos", len(texts)),
-        eos_id=_known(file, "eos", len(texts)),
+        bos_id=ids["bos"],
+        eos_id=ids["eos"],
         chat_template=file.text("tokenizer.chat_template"),
         named_templates=_named_templates(file),
-        special_texts={
-            name: texts[token]
-            for name, key in _SPECIALS.items()
-            if (token := _known(file, key, len(texts))) is not None
-        },
+        special_texts={name: texts[token] for name, key in _SPECIALS.items() if (token := ids[key]) is not None},
     )
 
 
@@ -133,8 +132,17 @@ def _scheme(file: GgufFile) -> tuple[Scheme, str]:
     return SCHEMES["gemma4" if file.text("tokenizer.ggml.pre") in RAW_MERGES else model]
 
 
+def _special(file: GgufFile, name: str, kinds: Sequence[Kind]) -> int | None:
+    """The id that a file gives to a token, or the usual one where that is a control token."""
+    token = _known(file, name, len(kinds))
+    is_stated = f"tokenizer.ggml.{name}_token_id" in file.metadata
+    return token if is_stated or token is None or kinds[token] == "control" else None
+
+
 def _known(file: GgufFile, name: str, tokens: int) -> int | None:
-    token = file.number(f"tokenizer.ggml.{name}_token_id")
+    key = f"tokenizer.ggml.{name}_token_id"
+    usual = USUAL.get(name) if file.text("tokenizer.ggml.model") == "llama" else None
+    token = file.number(key) if key in file.metadata else usual
     return token if token is not None and 0 <= token < tokens else None
 
 

@@ -63,6 +63,7 @@ class ModelFiles:
             made = read_tokenizer(tokenizer, ends, self.who, template)
             never = made.table.never_written if asked.keys() & {*model_config.SUPPRESSING} else frozenset()
             self.notices.hear(model_config.not_applied(asked, never))
+            self.notices.hear(tokenizer_settings.bos_twice(made.encode_prompt(""), made.table.bos_id))
             self.notices.hear_all(self._settings_in_vain(made.table, getattr(tokenizer, "chat_template", None)))
             return made
 

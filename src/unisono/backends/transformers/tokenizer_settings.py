@@ -32,6 +32,13 @@ def bos_in_vain(stated: Mapping[str, Any], bos: int | None, *, adds: bool) -> st
     )
 
 
+def bos_twice(opening: list[int], bos: int | None) -> str:
+    """A warning where a tokenizer begins texts with two BOS; ``opening`` is what stands before them."""
+    if bos is None or opening.count(bos) < 2:
+        return ""
+    return f"its tokenizer begins raw prompts with {opening.count(bos)} BOS, as its post_processor says: one is usual"
+
+
 def empty_template(stated: Mapping[str, Any], place: str | None) -> str:
     """A warning where an empty file hides the template in a ``stated`` tokenizer_config.json, as the library has it."""
     if place is None or Path(place).stat().st_size or not stated.get("chat_template"):
