@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from unisono.backends.model_facts import check_ids
 from unisono.backends.transformers.tokenizer import shaped
 from unisono.errors import ModelUnsupported, shown
 from unisono.user_files import DATA, read_bytes
@@ -72,11 +73,13 @@ def check_as_filed(
     """Compare what a library made of a `tokenizer.json` with the file; return a warning where they differ in details.
 
     Empty where they do not. ``is_split_anew`` leaves out the pre_tokenizer, which the library was asked to change.
-    Raises `ModelUnsupported` where parts of another kind split or decode ordinary text otherwise.
+    Raises `ModelUnsupported` where tokens have other ids, or parts of another kind split or decode ordinary text
+    otherwise, and `ModelCorrupt` for ids that no model has.
     """
     filed = json.loads(read_bytes(file, DATA))
     if is_split_anew:
         filed["pre_tokenizer"] = made["pre_tokenizer"]
+    check_ids(_vocabulary(filed).values(), len(_vocabulary(filed)), f"{who}: its tokenizer")
     if (moved := _moved_added(filed, {**_vocabulary(made), **_added(made)})) is not None:
         raise _misread(file, library, who, moved)
     alike = all(filed.get(part) == made.get(part) for part in PARTS) and _rules(filed) == _rules(made)
