@@ -32,6 +32,7 @@ from unisono.garbage_collection import garbage_collection_paused
 from unisono.identity import check_fitted
 from unisono.loading import load_weights, seen_by
 from unisono.member_template import TemplateReading
+from unisono.member_words import words_deaf, words_endless, words_uncased
 from unisono.members import (
     Model,
     PreparedMember,
@@ -45,7 +46,6 @@ from unisono.members import (
     join_member,
     read_model,
     silent,
-    words_uncased,
 )
 from unisono.vocab.union import UnionMember, UnionVocabulary, build_union
 
@@ -228,6 +228,10 @@ def _reading_warnings(member: PreparedMember) -> Iterator[str]:
     yield from (f"the adapter of member {member.spec.name!r} {words}" for words in member.adapter_doubts)
     yield from (f"member {member.spec.name!r} {words}" for words in member.odd_ends)
     yield from (f"the chat template of member {member.spec.name!r} {words}" for words in member.template_faults)
+    if member.deaf:
+        yield words_deaf(f"member {member.spec.name!r}")
+    if not member.endings:
+        yield words_endless(f"member {member.spec.name!r}")
     if member.uncased:
         yield words_uncased(member.spec.name)
 

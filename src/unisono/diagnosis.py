@@ -13,7 +13,8 @@ from unisono.build import Prepared
 from unisono.chat.template import DEFAULT
 from unisono.config.method import Method
 from unisono.member_diagnosis import MemberDiagnosis, diagnose_member
-from unisono.members import PreparedMember, Wanted, words_beyond, words_uncased
+from unisono.member_words import words_beyond, words_deaf, words_endless, words_uncased
+from unisono.members import PreparedMember, Wanted
 
 LOW_SHARE = 0.6
 """Below this share of common pieces in ordinary text, members often have to spell each other's words."""
@@ -187,7 +188,7 @@ def _member_warnings(member: MemberDiagnosis, *, is_first: bool, alone: bool, lo
     if member.uncased:
         yield words_uncased(name)
     if member.deaf:
-        yield f"the chat template of {name} writes the same whatever is asked: it never sees the question"
+        yield words_deaf(name)
     if not member.system_heard:
         yield (
             f"the chat template of {name} does not write its system message, or refuses it: "
@@ -201,7 +202,7 @@ def _member_warnings(member: MemberDiagnosis, *, is_first: bool, alone: bool, lo
             "also begin to reason or to call a tool, which an ensemble does not write"
         )
     if not member.end:
-        yield f"{name} has no token that ends a text: it never votes to stop"
+        yield words_endless(name)
     if unspellable and is_first:
         yield (
             f"{name} cannot spell {len(unspellable)} bytes ({' '.join(unspellable)}): no member may choose a piece "

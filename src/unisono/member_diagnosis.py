@@ -11,7 +11,6 @@ from unisono.backends.endpoint.report import EndpointReport, Reports
 from unisono.chat.conversation import own_messages
 from unisono.chat.messages import Message
 from unisono.chat.template import TemplateFailure
-from unisono.chat.template_probe import writes_users
 from unisono.errors import PromptError
 from unisono.members import PreparedMember
 from unisono.vocab.marks import OF_CALLS
@@ -126,7 +125,7 @@ def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         unspellable_bytes=_unspellable_bytes_of(member),
         chat_template=_template_of(member),
         templates=tuple(table.named_templates) if member.spec.chat_template is None else (),
-        deaf=_is_deaf(member),
+        deaf=member.deaf,
         template_faults=member.template_faults,
         adapter_doubts=member.adapter_doubts,
         odd_ends=member.odd_ends,
@@ -188,19 +187,6 @@ def _self_check_of(member: PreparedMember) -> str:
     if findings is None:
         return "not done"
     return "failed" if findings else "passed"
-
-
-def _is_deaf(member: PreparedMember) -> bool:
-    if member.encoder.template is None:
-        return False
-    try:
-        first, second = (
-            member.encoder.encode_messages([Message(role="user", content=question)])
-            for question in ("Why?", "How many?")
-        )
-    except PromptError:
-        return not writes_users(member.encoder.template)
-    return first == second
 
 
 def _hears_its_system(member: PreparedMember) -> bool:

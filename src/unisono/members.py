@@ -14,13 +14,15 @@ import numpy as np
 from unisono.backends.adapter_reading import trained_otherwise
 from unisono.backends.base import Loader, LoadRequest, ModelFacts, ModelSource
 from unisono.backends.registry import check_adapter_files, check_files, make_loader
+from unisono.chat.messages import Message
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template_faults import template_faults
+from unisono.chat.template_probe import writes_users
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.member import MemberSpec
 from unisono.config.model_source import adapter_is_file, choose_backend, find_adapter, find_model
 from unisono.config.whole_distributions import refusal
-from unisono.errors import SpecError, VocabularyError
+from unisono.errors import PromptError, SpecError, VocabularyError
 from unisono.fusion.calibration import Calibration
 from unisono.member_template import TemplateReading, is_given, read_template
 from unisono.vocab.bounded import within_rows
@@ -113,6 +115,20 @@ class PreparedMember(Model):
         return () if self.encoder.template is None else template_faults(self.encoder.template)
 
     @property
+    def deaf(self) -> bool:
+        """Whether its chat template writes the same for different questions."""
+        if self.encoder.template is None:
+            return False
+        try:
+            first, second = (
+                self.encoder.encode_messages([Message(role="user", content=question)])
+                for question in ("Why?", "How many?")
+            )
+        except PromptError:
+            return not writes_users(self.encoder.template)
+        return first == second
+
+    @property
     def adapter_doubts(self) -> tuple[str, ...]:
         """How its adapter was trained to read and it does not, in words that follow "the adapter of NAME"."""
         if self.adapter is None or self.backend == "fake":
@@ -192,23 +208,6 @@ def read_model(wanted: Wanted, report: Report) -> Model:
         tokenizer=within_rows(tokenizer, facts.usable_rows),
         facts=facts,
         remote_tokenizer=tokenizer if isinstance(tokenizer, RemoteTokenizer) else None,
-    )
-
-
-def words_uncased(name: str) -> str:
-    return (
-        f"the tokenizer of {name} reads texts in lower case, prompts too; capital letters that other members write "
-        "reach its model unchanged, in pieces that it has rarely seen"
-    )
-
-
-def words_beyond(name: str, rows: int, beyond: Sequence[str]) -> str:
-    """Say that a member's tokenizer has tokens for which its model has no row."""
-    examples = ", ".join(filter(None, beyond[:4])) + (" …" if len(beyond) > 4 else "")
-    tokens = f"{len(beyond):,} {'token' if len(beyond) == 1 else 'tokens'} ({examples})"
-    return (
-        f"the tokenizer of {name} is larger than its model by {tokens}: the model has {rows:,} rows, "
-        "and further tokens are spelled as ordinary text"
     )
 
 

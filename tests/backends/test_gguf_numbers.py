@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("gguf")
 transformers = pytest.importorskip("transformers")
 
+from support.gguf_files import rewrite_gguf  # noqa: E402
 from support.tiny_gguf import HEADS, WIDTH, tiny_tensors, write_tiny  # noqa: E402
 from unisono.backends.base import LoadRequest, ModelSource  # noqa: E402
 from unisono.backends.gguf import GgufFile  # noqa: E402
@@ -125,3 +127,40 @@ def test_a_model_of_embeddings_is_refused_by_each_backend(
     path = write_tiny(tmp_path / "tiny.gguf", tiny_tensors(), **keys)
     with pytest.raises(ModelUnsupported, match="makes embeddings, not text"):
         make_loader(backend, LoadRequest("m", ModelSource("gguf", str(path)), device="cpu")).facts()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "keys", "sliding"),
+    [
+        ("gemma3", {"attention__sliding_window": 8}, None),
+        ("gemma3", {}, [False, False, False]),
+        ("gemma3", {"attention__sliding_window": 8, "attention__sliding_window_pattern": 2}, [True, False, True]),
+        ("gemma3", {"attention__sliding_window": 8, "attention__sliding_window_pattern": 1}, [False, False, False]),
+        ("gemma3", {"attention__sliding_window": 8, "attention__sliding_window_pattern": 0}, [True, True, True]),
+        (
+            "gemma3",
+            {"attention__sliding_window": 8, "attention__sliding_window_pattern": np.array([False, True, True])},
+            [False, True, True],
+        ),
+        ("gemma2", {}, None),  # llama.cpp's window is then 4,096, as transformers'
+        ("gemma2", {"attention__sliding_window": 8, "attention__sliding_window_pattern": 3}, [True, True, False]),
+        ("llama", {}, None),
+    ],
+    ids=str,
+)
+def test_layers_have_the_window_that_llama_cpp_gives_them(
+    file: GgufFile, architecture: str, keys: dict[str, Any], sliding: list[bool] | None
+) -> None:
+    usual = ["sliding_attention", "full_attention", "full_attention"]
+    config = {**config_of("gemma2"), "layer_types": usual, "num_hidden_layers": 3}
+    found = with_numbers(config, saying(file, architecture, **keys))["layer_types"]
+    kinds = {True: "sliding_attention", False: "full_attention"}
+    assert found == (usual if sliding is None else [kinds[each] for each in sliding])
+
+
+def test_a_file_of_which_transformers_would_order_keys_wrongly_is_refused(tmp_path: Path) -> None:
+    whole = write_tiny(tmp_path / "whole.gguf", tiny_tensors())
+    short = rewrite_gguf(whole, tmp_path / "short.gguf", metadata={"llama.attention.head_count_kv": None})
+    with pytest.raises(ModelUnsupported, match=r"member 'm': .*does not say llama.attention.head_count_kv") as caught:
+        make_loader("transformers", LoadRequest("m", ModelSource("gguf", str(short)), device="cpu")).facts()
+    assert "backend: llamacpp" in str(caught.value.hint)

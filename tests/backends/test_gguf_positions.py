@@ -136,7 +136,8 @@ LAYERED = {
 
 
 def test_layers_with_a_window_keep_their_positions(tmp_path: Path) -> None:
-    file = of_file("gemma3", rope__scaling__type="linear", rope__scaling__factor=8.0)(tmp_path)
+    based = {"rope__freq_base": 1e6, "rope__scaling__type": "linear"}
+    file = of_file("gemma3", rope__scaling__factor=8.0, **based)(tmp_path)
     rope = completed({**COMMON, "rope_parameters": LAYERED}, file)["rope_parameters"]
     assert rope["sliding_attention"] == LAYERED["sliding_attention"]
     assert rope["full_attention"] == {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}
@@ -152,6 +153,18 @@ def test_a_part_of_a_head_that_rotates_is_the_file_s(tmp_path: Path) -> None:
     assert found["partial_rotary_factor"] == 0.75
     with pytest.raises(ModelUnsupported, match="rotates 12 of the 16 numbers of a head"):
         completed({**COMMON, "rope_parameters": rope}, file)
+
+
+def test_what_a_file_does_not_say_of_positions_is_as_in_llama_cpp(tmp_path: Path) -> None:
+    """And not as in the models after which transformers has its defaults."""
+    whole = {**COMMON, "head_dim": WIDTH // HEADS, "rope_parameters": LAYERED, "query_pre_attn_scalar": 256}
+    found = completed(whole, of_file("gemma3")(tmp_path))
+    assert found["rope_parameters"]["full_attention"]["rope_theta"] == 10_000
+    assert found["query_pre_attn_scalar"] == WIDTH // HEADS
+    rope = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25}
+    file = of_file("phi3")(tmp_path)
+    unsaid = replace(file, metadata={k: v for k, v in file.metadata.items() if not k.endswith("dimension_count")})
+    assert completed({**COMMON, "rope_parameters": rope}, unsaid)["rope_parameters"]["partial_rotary_factor"] == 1
 
 
 def test_frequencies_of_zero_are_those_of_the_configuration(tmp_path: Path) -> None:

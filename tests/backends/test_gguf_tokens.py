@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.gguf import GgufFile
 from unisono.backends.gguf_parts import read_gguf
 from unisono.backends.gguf_tokens import read_table, token_warnings
+from unisono.backends.notices import gguf_warnings
 from unisono.backends.registry import make_loader
 from unisono.errors import ModelCorrupt, ModelUnsupported
 from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET, end_ids
@@ -87,3 +89,40 @@ def test_a_tokenizer_that_joins_by_scores_is_doubted_without_them(scores: list[f
     said = token_warnings(head("llama", ["a", "b", "ab", "ba"], scores=given))
     assert ["no scores of its tokens, or the same for all" in words for words in said] == [True] * is_said
     assert token_warnings(head("gpt2", ["a", "b", "ab", "ba"])) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"tokenizer.ggml.suppress_tokens": np.array([5, 257])}, "that & are never written"),
+        ({"tokenizer.ggml.suppress_tokens": np.array([256, 257, 999, -1])}, ""),
+        ({"general.sampling.penalty_repeat": 1.1}, "asks for general.sampling.penalty_repeat 1.1"),
+        ({"general.sampling.mirostat": 2}, "asks for general.sampling.mirostat 2"),
+        ({"general.sampling.penalty_repeat": 1.0, "general.sampling.mirostat": 0, "general.sampling.temp": 0.6}, ""),
+    ],
+    ids=str,
+)
+def test_what_a_file_asks_of_those_who_choose_tokens_is_said(keys: dict[str, Any], words: str) -> None:
+    file = head("gpt2", [*BYTE_LEVEL_ALPHABET, "<s>", "</s>"], [NORMAL] * 256 + [CONTROL] * 2, pre="gpt-2")
+    said = gguf_warnings(replace(file, metadata={**file.metadata, **keys}))
+    assert len(said) == bool(words)
+    assert all(words in each for each in said)
+
+
+@pytest.mark.parametrize(
+    ("first", "keys", "bos", "eos"),
+    [
+        (["<unk>", "<s>", "</s>"], {}, 1, 2),  # as llama.cpp does
+        (["<unk>", "<s>", "</s>"], {"bos_token_id": 2}, 2, 2),
+        (["a", "b", "c"], {}, None, None),
+        (["<unk>", "<s>", "</s>"], {"bos_token_id": 999, "eos_token_id": 999}, None, None),
+    ],
+    ids=str,
+)
+def test_a_sentencepiece_file_that_names_no_bos_has_the_usual_one(
+    first: list[str], keys: dict[str, Any], bos: int | None, eos: int | None
+) -> None:
+    table = read_table(head("llama", [*first, *BYTES, "\u2581"], None, **keys))
+    assert (table.bos_id, table.eos_id) == (bos, eos)
+    assert table.special_texts.get("bos_token") == (None if bos is None else first[bos])
+    assert set(table.declared_end_ids) == {eos} - {None}

@@ -18,7 +18,7 @@ from support.tiny_models import byte_tokenizer, save_tiny
 from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.registry import BACKENDS, installed, make_loader
 from unisono.backends.transformers.json_scheme import json_scheme
-from unisono.backends.transformers.tokenizer import default_template, opening_of, read_tokenizer
+from unisono.backends.transformers.tokenizer import default_template, opening_of, read_json_table, read_tokenizer
 from unisono.config.demo import demo_path
 from unisono.errors import ModelUnsupported
 from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET, end_ids, read_vocabulary
@@ -61,6 +61,16 @@ def test_a_byte_level_table_tells_bytes_added_and_control_tokens() -> None:
     assert vocabulary.pieces[258] == b"<think>"
     for text in TEXTS:
         assert vocabulary.join(tokenizer.encode(text)) == text.encode()
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_tokens_are_bytes_where_a_tokenizer_only_writes_them_so(written: bool) -> None:
+    made = sentencepiece_like("metaspace")
+    content = json.loads(made.backend_tokenizer.to_str())
+    content["model"]["byte_fallback"] = False
+    content["decoder"] = {"type": "ByteFallback"} if written else None
+    table = read_json_table(content, [0, 1, 2])
+    assert table.kinds[3 + 65] == ("byte" if written else "normal")
 
 
 def test_control_text_is_text_unless_a_template_wrote_it() -> None:

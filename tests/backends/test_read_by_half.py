@@ -20,6 +20,8 @@ from unisono.build import prepare  # noqa: E402
 from unisono.config.ensemble import load_spec  # noqa: E402
 from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import ModelUnsupported  # noqa: E402
+from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET  # noqa: E402
+from unisono.vocab.tokenizer import TokenTable  # noqa: E402
 
 
 def facts_of(folder: Path) -> Any:
@@ -83,6 +85,26 @@ def test_what_a_generation_config_asks_for_in_vain_is_told(stated: dict[str, Any
 )
 def test_how_pieces_are_drawn_is_for_the_file_to_say(stated: dict[str, Any]) -> None:
     assert not_applied(stated) == ""
+
+
+@pytest.mark.parametrize(
+    ("stated", "is_said"),
+    [
+        ({"suppress_tokens": [260, 261]}, False),  # as of Gemma 4: an image, a sound
+        ({"begin_suppress_tokens": [260], "bad_words_ids": [[5, 261]]}, False),
+        ({"suppress_tokens": [260, 5]}, True),
+        ({"bad_words_ids": [[260], [5, 6]]}, True),
+        ({"suppress_tokens": [257]}, True),  # an end
+        ({"suppress_tokens": [258]}, True),  # of its template: it may be a mark
+    ],
+    ids=str,
+)
+def test_what_is_never_written_need_not_be_suppressed(stated: dict[str, Any], is_said: bool) -> None:
+    names = ["<s>", "</s>", "<|think|>", "</think>", "<image|>", "<audio|>"]
+    texts, kinds = (*BYTE_LEVEL_ALPHABET, *names), ("normal",) * 256 + ("control",) * len(names)
+    table = TokenTable("byte-level", "", texts, kinds, (257,), chat_template="<|think|>{{ x }}")
+    assert table.never_written == {256, 259, 260, 261}
+    assert bool(not_applied(stated, table.never_written)) is is_said
 
 
 @pytest.mark.parametrize("kind", ["su", "mrope", "weird"])

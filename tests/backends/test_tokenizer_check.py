@@ -60,10 +60,53 @@ def test_parts_of_another_kind_are_refused_with_the_way_out(tmp_path: Path, made
 
 def test_what_is_the_same_in_other_words_is_accepted(tmp_path: Path) -> None:
     assert check(tmp_path, content(DEEPSEEK), content(DEEPSEEK)) == ""
-    spaced = BYTES | {"add_prefix_space": True}
-    assert check(tmp_path, content(sequence(SPLIT, spaced)), content(DEEPSEEK)) == ""
     nested = sequence(sequence(SPLIT), BYTES)
     assert check(tmp_path, content(DEEPSEEK), content(nested)) == ""
+
+
+SPACED = sequence(SPLIT, BYTES | {"add_prefix_space": True})
+SMALL, PREPENDED = {"type": "Lowercase"}, {"type": "Prepend", "prepend": "1"}
+
+
+@pytest.mark.parametrize(
+    ("filed", "made"),
+    [
+        (content(SPACED), content(DEEPSEEK)),
+        (content(DEEPSEEK), content(SPACED)),
+        (content(DEEPSEEK, normalizer=SMALL), content(DEEPSEEK)),
+        (content(DEEPSEEK), content(DEEPSEEK, normalizer={"type": "NFKC"})),
+        (content(DEEPSEEK, normalizer=PREPENDED), content(DEEPSEEK)),
+    ],
+    ids=["without its space", "with a space", "without small letters", "composed otherwise", "without a beginning"],
+)
+def test_what_is_added_to_a_text_or_lost_of_it_is_compared_too(
+    tmp_path: Path, filed: dict[str, Any], made: dict[str, Any]
+) -> None:
+    assert "reads a text otherwise than tokenizer.json says: 'Ab  Cd" in check(tmp_path, filed, made)
+
+
+def test_how_a_model_merges_is_compared_too(tmp_path: Path) -> None:
+    """By what it makes of a text: the vocabulary and all else are the same."""
+    split = sequence(SPLIT | {"pattern": {"String": "the"}}, BYTES)
+    filed, made = content(split), content(split)
+    for each in (filed, made):  # by no merge "the" is reached
+        each["model"]["merges"] = [["h", "e"]]
+    assert check(tmp_path, filed, made) == ""
+    filed["model"]["ignore_merges"] = True
+    assert "splits ordinary text otherwise" in check(tmp_path, filed, made)
+
+
+def test_added_tokens_have_the_ids_of_the_file(tmp_path: Path) -> None:
+    filed, made = content(DEEPSEEK), content(DEEPSEEK)
+    token = {"content": "<new>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    filed["added_tokens"] = [token | {"special": True, "id": 900}]
+    made["added_tokens"] = [token | {"special": True, "id": 900}]
+    assert check(tmp_path, filed, made) == ""
+    filed["added_tokens"].append(token | {"special": True, "id": 901})
+    assert check(tmp_path, filed, made) == ""  # of two ids it is one
+    made["added_tokens"][0]["id"] = 260
+    with pytest.raises(ModelUnsupported, match="the id of '<new>' is 900, and the library makes it 260"):
+        check(tmp_path, filed, made)
 
 
 def test_another_expression_of_the_same_kind_is_a_warning(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,14 @@ import pytest
 from support.command_line import Run
 from support.encoders import knowing
 from support.fakes import make_fakes
-from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.build import prepare
+from unisono.backends.fake.backend import FAKE_MODELS, FakeModel, hashed_rule, register_fake
+from unisono.backends.fake.vocabulary import LongestMatchTokenizer, byte_level_table
+from unisono.build import load_models, prepare
 from unisono.chat.messages import Message, Prompt
 from unisono.chat.template import ChatTemplate
 from unisono.chat.template_faults import template_faults
 from unisono.config.ensemble import load_spec
+from unisono.diagnosis import diagnose
 from unisono.errors import PromptError
 
 EACH = (
@@ -103,3 +106,20 @@ def test_doctor_and_loading_say_it_by_name(run: Run, tmp_path: Path, caplog: pyt
         "members:\n  - {name: a, model: 'fake:a'}\n  - {name: b, model: 'fake:b', chat_template: '{{ x.y }}'}"
     )
     assert "! the chat template of b refuses even a plain question" in run("doctor", path, "-q").out
+
+
+def test_loading_says_of_a_member_what_doctor_says(caplog: pytest.LogCaptureFixture) -> None:
+    table = replace(byte_level_table(chat_template="Question? Answer:"), declared_end_ids=(), eos_id=None)
+    texts = tuple("" if kind == "control" else text for text, kind in zip(table.texts, table.kinds, strict=True))
+    table = replace(table, texts=texts)
+    register_fake("mute", FakeModel(LongestMatchTokenizer(table), hashed_rule(len(table.texts))))
+    prepared = prepare(load_spec({"members": [{"name": "m", "model": "fake:mute"}]}))
+    warnings = diagnose(prepared).warnings
+    with load_models([prepared]):
+        pass
+    for words in (
+        "the chat template of {} writes the same whatever is asked: it never sees the question",
+        "{} has no token that ends a text: it never votes to stop",
+    ):
+        assert words.format("m") in warnings
+        assert words.format("member 'm'") in caplog.messages

@@ -21,7 +21,7 @@ from unisono.backends.endpoint.worker_tokenizer import WorkerTokenizer
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.backends.registry import make_loader
 from unisono.backends.wire import Frame
-from unisono.engine import breaker
+from unisono.engine import circuit_breaker
 from unisono.ensemble import Ensemble
 from unisono.errors import MemberUnavailable
 from unisono.records import Limits
@@ -206,8 +206,8 @@ def test_an_answer_that_cannot_be_used_is_a_member_that_is_away(
 
 def test_a_token_that_is_accepted_no_longer_is_an_error_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMBER_KEY", "a-token-of-some-length")
-    monkeypatch.setattr(breaker, "FIRST", 0.01)
-    monkeypatch.setattr(breaker, "SPARED", 0.0)
+    monkeypatch.setattr(circuit_breaker, "FIRST", 0.01)
+    monkeypatch.setattr(circuit_breaker, "SPARED", 0.0)
     with working(B, token="a-token-of-some-length") as worker:
         ensemble = Ensemble.load({"members": [worker.spec("b", api_key_env="MEMBER_KEY", retries=0)]})
         expected = ensemble.generate(PROMPTS[0], max_new_tokens=4).text

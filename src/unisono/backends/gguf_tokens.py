@@ -31,9 +31,14 @@ alphabet, whatever the model's name (``byte_encode = false`` in llama-vocab.cpp)
 SCORED, MERGING = ("llama", "t5"), ("gpt2", "gemma4")
 """Kinds of tokenizers that join tokens by the scores of the results, and by a list of merges."""
 _SPECIALS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+USUAL = {"unknown": 0, "bos": 1, "eos": 2}
+"""In llama.cpp, the ids of a SentencePiece tokenizer whose file names none."""
 BYTE = 6
 _KINDS: Mapping[int, Kind] = {1: "normal", 2: "control", 3: "control", 4: "added", 5: "unused", BYTE: "byte"}
 """By ``tokenizer.ggml.token_type``: normal, unknown, control, user-defined, unused, byte."""
+AGAIN = "convert the model again, with a newer llama.cpp"
+WRITTEN = ("normal", "byte", "added")
+SUPPRESSED = "tokenizer.ggml.suppress_tokens"
 _CONTROL = re.compile(r"<\|[^\s<>|]+\|>|<｜[^\s<>｜]+｜>")
 """Names that no ordinary token has. ``<|>`` is one of Haskell's."""
 _BRACKETED = re.compile(r"<\S+>|\[\S+\]")
@@ -52,22 +57,19 @@ def read_table(file: GgufFile) -> TokenTable:
     codes, texts = read_tokens(file)
     _check_written(file, scheme, texts)
     kinds = settled_kinds(stated_kinds(codes), texts, scheme, named_ids(file, len(texts)))
-    ends = {_known(file, name, len(texts)) for name in ("eos", "eot", "eom")} - {None}
+    ids = {name: _special(file, name, kinds) for name in ("eot", "eom", *_SPECIALS.values())}
+    ends = {ids[name] for name in ("eos", "eot", "eom")}
     return TokenTable(
         scheme=scheme,
         family=family,
         texts=tuple("" if kind == "unused" else text for text, kind in zip(texts, kinds, strict=True)),
         kinds=tuple(kinds),
         declared_end_ids=tuple(sorted(end for end in ends if end is not None)),
-        bos_id=_known(file, "bos", len(texts)),
-        eos_id=_known(file, "eos", len(texts)),
+        bos_id=ids["bos"],
+        eos_id=ids["eos"],
         chat_template=file.text("tokenizer.chat_template"),
         named_templates=_named_templates(file),
-        special_texts={
-            name: texts[token]
-            for name, key in _SPECIALS.items()
-            if (token := _known(file, key, len(texts))) is not None
-        },
+        special_texts={name: texts[token] for name, key in _SPECIALS.items() if (token := ids[key]) is not None},
     )
 
 
@@ -75,14 +77,14 @@ def read_tokens(file: GgufFile) -> tuple[list[int], list[str]]:
     """The type and the text of each token. Raises `ModelUnsupported` or `ModelCorrupt`."""
     tokens, types = file.metadata.get("tokenizer.ggml.tokens"), file.metadata.get("tokenizer.ggml.token_type")
     if not isinstance(tokens, list):
-        raise ModelUnsupported(f"{file.path} names a tokenizer but holds no tokens")
+        raise ModelUnsupported(f"{file.path} names a tokenizer but holds no tokens", hint=AGAIN)
     codes = types.tolist() if isinstance(types, np.ndarray) else [1] * len(tokens)
     if len(codes) != len(tokens):
-        raise ModelCorrupt(f"{file.path} has {len(tokens)} tokens but {len(codes)} token types")
+        raise ModelCorrupt(f"{file.path} has {len(tokens)} tokens but {len(codes)} token types", hint=AGAIN)
     try:
         return codes, [token.decode() for token in tokens]
     except UnicodeDecodeError as error:
-        raise ModelCorrupt(f"{file.path} holds a token that is not UTF-8 ({error})") from error
+        raise ModelCorrupt(f"{file.path} holds a token that is not UTF-8 ({error})", hint=AGAIN) from error
 
 
 def named_ids(file: GgufFile, tokens: int) -> set[int]:
@@ -98,12 +100,12 @@ def _check_written(file: GgufFile, scheme: Scheme, texts: list[str]) -> None:
     if not any(own in text for text in texts) and any(text.startswith(other) for text in texts):
         raise ModelUnsupported(
             f"{file.path} says that its tokenizer is {model!r}, and its tokens are written as those of {others}",
-            hint="convert the model again, with a newer llama.cpp",
+            hint=AGAIN,
         )
     if model in MERGING and not isinstance(merges, list):
         raise ModelCorrupt(
             f"{file.path} has no merges (tokenizer.ggml.merges), by which its tokenizer, {model!r}, splits text",
-            hint="convert the model again, with a newer llama.cpp",
+            hint=AGAIN,
         )
 
 
@@ -130,8 +132,17 @@ def _scheme(file: GgufFile) -> tuple[Scheme, str]:
     return SCHEMES["gemma4" if file.text("tokenizer.ggml.pre") in RAW_MERGES else model]
 
 
+def _special(file: GgufFile, name: str, kinds: Sequence[Kind]) -> int | None:
+    """The id that a file gives to a token, or the usual one where that is a control token."""
+    token = _known(file, name, len(kinds))
+    is_stated = f"tokenizer.ggml.{name}_token_id" in file.metadata
+    return token if is_stated or token is None or kinds[token] == "control" else None
+
+
 def _known(file: GgufFile, name: str, tokens: int) -> int | None:
-    token = file.number(f"tokenizer.ggml.{name}_token_id")
+    key = f"tokenizer.ggml.{name}_token_id"
+    usual = USUAL.get(name) if file.text("tokenizer.ggml.model") == "llama" else None
+    token = file.number(key) if key in file.metadata else usual
     return token if token is not None and 0 <= token < tokens else None
 
 
@@ -148,6 +159,11 @@ def token_warnings(file: GgufFile) -> list[str]:
             f"its file calls {listed(controls)} ordinary or unused (tokenizer.ggml.token_type): they are control "
             "tokens by their names, and taken for that"
         )
+    if suppressed := [texts[i] for i in _listed_ids(file, SUPPRESSED, len(texts)) if settled[i] in WRITTEN]:
+        found.append(
+            f"its file asks that {listed(suppressed)} are never written ({SUPPRESSED}), which llama.cpp's own programs "
+            "see to and an ensemble does not"
+        )
     if file.text("tokenizer.ggml.model") in SCORED:
         longer = [i for i, kind in enumerate(kinds) if kind == "normal" and len(texts[i]) > 1]
         values = scores.tolist() if isinstance(scores, np.ndarray) and len(scores) == len(texts) else None
@@ -157,6 +173,11 @@ def token_warnings(file: GgufFile) -> list[str]:
                 "probably split otherwise than in its training: convert the model again with a newer converter"
             )
     return found
+
+
+def _listed_ids(file: GgufFile, key: str, tokens: int) -> list[int]:
+    value = file.metadata.get(key)
+    return [int(i) for i in value if 0 <= i < tokens] if isinstance(value, np.ndarray) else []
 
 
 def stated_kinds(codes: Iterable[int]) -> list[Kind]:

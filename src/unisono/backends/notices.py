@@ -10,12 +10,15 @@ from unisono.backends.gguf_optional import perhaps_lacking
 from unisono.backends.gguf_parts import fewer_than_labelled, unlike_others
 from unisono.backends.gguf_tokens import token_warnings
 from unisono.backends.weight_files import named
+from unisono.errors import shown
 
 LONGEST = 300
 """Characters of one warning."""
 READ = 4_000
 """Characters of one that are looked at: a library may cite all of a file in it."""
 TEMPLATE = "tokenizer.chat_template"
+RESHAPING = {"general.sampling.penalty_repeat": 1, "general.sampling.mirostat": 0}
+"""Keys of a GGUF file that change greedy texts, and the value that does not."""
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 _VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`|\d+|blk\.\S+|\(.*?\)")
 
@@ -40,6 +43,8 @@ TRANSFORMERS_NOISE = (
     r"unauthenticated requests to the HF Hub",
     r"`?(torch_dtype|use_fast)`? is deprecated",
     r"`tokenizer_class` is .* but `tokenizer\.json` is .*; loading",  # the file is right; we compare it
+    r"legacy value of the official releases",  # of the first Gemma, whose right function is taken
+    r"This model config has set a `rope_parameters\['original_max",  # advice to Phi-3's authors; the number is used
     r"generation flags are not valid and may be ignored",  # they are not ours
     r"present in the checkpoints with different values, so we will NOT tie",  # we compare them, and say so
     r"LOAD REPORT",  # read from `output_loading_info`, and told in our words
@@ -82,6 +87,12 @@ def gguf_warnings(file: GgufFile) -> list[str]:
             "training: convert the model again with a newer converter"
         )
     found += token_warnings(file)
+    asked = {key: value for key in RESHAPING if isinstance(value := file.metadata.get(key), int | float)}
+    if reshaped := [f"{key} {shown(value)}" for key, value in asked.items() if value != RESHAPING[key]]:
+        found.append(
+            f"its file asks for {', '.join(reshaped)}, which llama.cpp's own programs do and an ensemble does not: "
+            "`sampling` and the request say how pieces are chosen"
+        )
     if TEMPLATE in file.metadata and file.text(TEMPLATE) is None:
         found.append(f"its file has a chat template that is no text ({TEMPLATE}), and is not used")
     if lacking := unlike_others(file):

@@ -80,6 +80,18 @@ class TokenTable:
         object.__setattr__(self, "controls", Controls(controls, self.strips))
 
     @property
+    def never_written(self) -> frozenset[int]:
+        """Ids that are neither text nor an end, nor part of a chat template, which could make them marks."""
+        templates = (self.chat_template or "", *self.named_templates.values())
+        rows = enumerate(zip(self.texts, self.kinds, strict=True))
+        return frozenset(
+            i
+            for i, (text, kind) in rows
+            if kind == "unused"
+            or (kind == "control" and i not in self.declared_end_ids and not any(text in each for each in templates))
+        )
+
+    @property
     def controls_beyond(self) -> dict[str, int]:
         """The control tokens for which the model has no row."""
         rows = enumerate(self.beyond, len(self.texts))

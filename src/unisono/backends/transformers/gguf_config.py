@@ -19,7 +19,11 @@ POSITIONS = frozenset({FACTORS, LONG, SHORT})
 """The tensors that become part of the configuration."""
 NEVER_ROTATES = 1e29
 """Factors from here on stand for frequencies of zero."""
+USUAL_BASE = 10_000.0
+"""llama.cpp's where a file says none, whatever the architecture."""
 _UNCLEAR = ("yarn_ext_factor", "yarn_attn_factor", "yarn_log_multiplier", "alpha")
+ROOT = "query_pre_attn_scalar"
+"""By whose root scores are divided: in llama.cpp the width of a head, whatever transformers' usual one is."""
 _WIDE_GEMMAS = {("gemma2", 46), ("gemma3", 62)}
 """Architecture and layers of the models of 27 billion weights, whose scores are divided by another root."""
 _STATED = ("block_count", "embedding_length", "context_length")
@@ -31,6 +35,11 @@ def check_stated(file: GgufFile) -> None:
     llama.cpp loads no file without these keys.
     """
     attends = any(".attn_q" in name or ".attn_k" in name for name in file.shapes)
+    shared = f"{file.architecture}.attention.head_count_kv"
+    if file.architecture == "llama" and shared not in file.metadata:  # by which its reader puts keys in order
+        raise ModelUnsupported(
+            f"{file.path} does not say {shared}, without which transformers misreads it", hint=LLAMACPP_HINT
+        )
     wanted = [(name,) for name in (*_STATED, *(("attention.head_count",) if attends else ()))]
     for names in (*wanted, EPSILON_KEYS):
         keys = [f"{file.architecture}.{name}" for name in names]
@@ -44,8 +53,10 @@ def completed(config: dict[str, Any], file: GgufFile) -> dict[str, Any]:
     """Return a configuration with a file's positions. Raises a `ModelError` where transformers knows no such ones."""
     config = with_numbers(config, file)
     rope = config.get("rope_parameters")
-    if (file.architecture, file.number(f"{file.architecture}.block_count")) in _WIDE_GEMMAS:
-        config = config | {"query_pre_attn_scalar": config["hidden_size"] // config["num_attention_heads"]}
+    if ROOT in config:
+        wide = (file.architecture, file.number(f"{file.architecture}.block_count")) in _WIDE_GEMMAS
+        share = config["hidden_size"] // config["num_attention_heads"]
+        config = config | {ROOT: share if wide else config.get("head_dim") or share}
     if not isinstance(rope, dict):
         return config
     if not any(isinstance(each, dict) for each in rope.values()):
@@ -77,14 +88,15 @@ class _Positions:
             return own
         if own.get("rope_type", "default") != "default":  # transformers has read the file's
             return own
-        if (base := _float(self.file, "rope.freq_base")) is not None:
-            own["rope_theta"] = base
+        base = _float(self.file, "rope.freq_base")
+        own["rope_theta"] = USUAL_BASE if base is None else base
         return own | self._part_that_rotates() | self._scaling()
 
     def _part_that_rotates(self) -> dict[str, Any]:
         rotating, width = self.file.number(f"{self.file.architecture}.rope.dimension_count"), self._width
         part = 1.0 if rotating is None else rotating / width
-        if part == self.own.get("partial_rotary_factor", 1.0) or rotating in (None, self.config.get("rotary_dim")):
+        known = rotating is not None and rotating == self.config.get("rotary_dim")
+        if known or part == self.own.get("partial_rotary_factor", 1.0):
             return {}
         if "partial_rotary_factor" not in self.own:
             raise self._unsupported(f"rotates {rotating} of the {width} numbers of a head")

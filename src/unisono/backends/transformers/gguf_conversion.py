@@ -29,12 +29,12 @@ from unisono.errors import ModelCorrupt, ModelUnsupported
 from unisono.user_files import open_plain
 from unisono.vocab.tokenizer import TokenTable
 
-FORMAT = 6
+FORMAT = 7
 """Increment when the result of a conversion changes, or how it is kept.
 
 Those of format 1 were not checked for missing weights, those of format 2 had not all that the file says of positions,
 those of format 3 had no seal, those of format 4 lacked numbers of the file, those of format 5 took control tokens for
-text where the file did.
+text where the file did, those of format 6 had another base of positions than llama.cpp where the file says none.
 """
 CONTENT = "content.json"
 ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -96,9 +96,11 @@ class Conversion:
 
     def tokenizer(self) -> JsonTokenizer:
         """The tokenizer, with the table read from the GGUF file."""
-        table = read_table(self.file)
-        table = replace(table, adds_bos=adds_bos(self.file), strips=strips_of(self.file, table))
-        content = self._json("tokenizer", lambda: gguf_tokenizer_json(self.file, table))
+        file = self.file
+        with naming(f"member {self._member!r}: "):
+            table = read_table(file)
+            table = replace(table, adds_bos=adds_bos(file), strips=strips_of(file, table))
+            content = self._json("tokenizer", lambda: gguf_tokenizer_json(file, table))
         return JsonTokenizer(table, content, table.opening)
 
     def config(self) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from unisono.backends.gguf import GgufFile
 from unisono.backends.gguf_stated import CLAMP, READ, SCALE, WINDOW, stated, stated_window
 from unisono.backends.transformers.failures import LLAMACPP_HINT
@@ -17,6 +19,8 @@ from unisono.errors import ModelUnsupported
 
 EPSILONS = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps")
 EPSILON_KEYS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
+PATTERNED = ("gemma2", "gemma3")
+"""Architectures that transformers reads and some of whose layers have a window."""
 PARALLEL = "use_parallel_residual"
 PLACES: Mapping[str, str | None] = {
     "attn_logit_softcapping": "attn_logit_softcapping",
@@ -34,7 +38,10 @@ PLACES: Mapping[str, str | None] = {
 
 def with_numbers(config: dict[str, Any], file: GgufFile) -> dict[str, Any]:
     """Return a configuration with a file's numbers. Raises a `ModelUnsupported` where one has no place there."""
-    found = {**config, **_epsilons(config, file), **_window(config, file)}
+    kinds = _kinds_of_layers(config, file)
+    found = {**config, **_epsilons(config, file), **kinds}
+    if not kinds or "sliding_attention" in kinds["layer_types"]:
+        found |= _window(found, file)
     parallel = file.metadata.get(f"{file.architecture}.{PARALLEL}")
     for key, value in {**stated(file), **({PARALLEL: True} if parallel else {})}.items():
         if (place := PLACES[key]) is None or place not in config:
@@ -48,6 +55,23 @@ def _epsilons(config: Mapping[str, Any], file: GgufFile) -> dict[str, Any]:
     values = [file.metadata.get(f"{file.architecture}.{key}") for key in EPSILON_KEYS]
     value = next((each for each in values if isinstance(each, float)), None)
     return {} if value is None else {key: value for key in EPSILONS if key in config and not _same(config[key], value)}
+
+
+def _kinds_of_layers(config: Mapping[str, Any], file: GgufFile) -> dict[str, Any]:
+    """Which layers have the window, as llama.cpp reads it (``set_swa_pattern``); transformers has a usual pattern."""
+    layers, prefix = config.get("num_hidden_layers"), f"{file.architecture}."
+    if file.architecture not in PATTERNED or not isinstance(layers, int):
+        return {}
+    said = file.metadata.get(f"{prefix}{WINDOW}_pattern")
+    if file.architecture == "gemma3" and not file.number(f"{prefix}{WINDOW}"):
+        sliding = [False] * layers
+    elif isinstance(said, np.ndarray):
+        sliding = [bool(each) for each in said[:layers]]
+    elif isinstance(said, int):
+        sliding = [not said or layer % said < said - 1 for layer in range(layers)]
+    else:
+        return {}
+    return {"layer_types": [f"{'sliding' if each else 'full'}_attention" for each in sliding]}
 
 
 def _window(config: Mapping[str, Any], file: GgufFile) -> dict[str, Any]:

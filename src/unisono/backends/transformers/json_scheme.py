@@ -42,6 +42,12 @@ def json_scheme(content: Mapping[str, Any]) -> tuple[Scheme, str]:
     )
 
 
+def has_byte_tokens(content: Mapping[str, Any]) -> bool:
+    """Whether a `tokenizer.json` reads or writes tokens like ``<0x0A>`` as bytes: some write them alone."""
+    model = content.get("model") or {}
+    return bool(model.get("byte_fallback")) or any(part.get("type") == "ByteFallback" for part in _parts(content))
+
+
 def _space_mark(part: Mapping[str, Any]) -> str:
     """What a part writes in the place of a space; empty where it leaves them alone, or a decoder writes them."""
     if part.get("type") == "Metaspace":

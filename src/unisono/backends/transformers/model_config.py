@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from unisono.backends import weight_files
 from unisono.backends.base import LoadRequest
 from unisono.backends.model_facts import check_config, check_layers_held, check_shapes
 from unisono.backends.transformers.direction import check_direction_said
-from unisono.backends.transformers.model_folder import JINJA
 from unisono.errors import ModelUnsupported, shown
 
 MASKED = {"full_attention", "sliding_attention"}
@@ -26,15 +26,12 @@ FORGETFUL = ("moe", "mlp")
 DRAFTING = ("Eagle", "EAGLE", "Medusa", "Speculator", "DFlash")
 """Parts of the names of architectures that are no model by themselves."""
 LANGUAGE_HEADS = ("CausalLM", "LMHead", "ConditionalGeneration")
-SPLITS = (
-    "its tokenizer_config.json says split_special_tokens, with which transformers reads the control tokens of its chat "
-    "template as text; here they are control tokens"
-)
+SUPPRESSING = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids")
 RESHAPING: Mapping[str, tuple[object, ...]] = {
     **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "num_beams"), (None, 1)),
     **dict.fromkeys(("no_repeat_ngram_size", "min_length", "min_new_tokens", "penalty_alpha"), (None, 0)),
     "stop_strings": (None, [], ""),
-    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias"), (None, [], {})),
+    **dict.fromkeys((*SUPPRESSING, "sequence_bias"), (None, [], {})),
     **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"), (None,)),
     "guidance_scale": (None, 1),
     "token_healing": (None, False),
@@ -43,6 +40,7 @@ RESHAPING: Mapping[str, tuple[object, ...]] = {
 """Keys of `generation_config.json` that change greedy texts, and the values that do not."""
 PLAIN_ATTENTION = ("eager", "sdpa")
 """What computes attention wherever torch runs, with any mask."""
+LIBRARY = "transformers."
 DEFAULT_CONTEXT = 4096
 """For models without a limit (ALiBi and the like)."""
 
@@ -66,9 +64,13 @@ def without_habits(config: Any, attention: str | None) -> None:
             part._attn_implementation = None
 
 
-def not_applied(stated: Mapping[str, Any]) -> str:
-    """A warning of what a generation config asks for and an ensemble does not do; empty where there is none."""
-    asked = [f"{key} {shown(stated[key])}" for key in RESHAPING if key in stated and stated[key] not in RESHAPING[key]]
+def not_applied(stated: Mapping[str, Any], never: Set[int] = frozenset()) -> str:
+    """A warning of what a generation config asks for and an ensemble does not do; empty where there is none.
+
+    That ids are suppressed that are ``never`` written is done.
+    """
+    left = {key: _left(key, stated[key], never) for key in RESHAPING if key in stated}
+    asked = [f"{key} {shown(stated[key])}" for key, value in left.items() if value not in RESHAPING[key]]
     if not asked:
         return ""
     return (
@@ -77,26 +79,10 @@ def not_applied(stated: Mapping[str, Any]) -> str:
     )
 
 
-def bos_in_vain(stated: Mapping[str, Any], bos: int | None, *, adds: bool) -> str:
-    """A warning where a ``stated`` tokenizer_config.json wants a BOS or none, and the library does otherwise."""
-    wants = stated.get("add_bos_token")
-    if bos is None or not isinstance(wants, bool) or wants is adds:
-        return ""
-    does = "adds one, as its tokenizer.json says" if adds else "adds none, as its tokenizer.json says none"
-    return (
-        f"its tokenizer_config.json says add_bos_token {shown(wants)}, and transformers {does}: raw prompts begin so; "
-        "chat templates write their own"
-    )
-
-
-def empty_template(stated: Mapping[str, Any], place: str | None) -> str:
-    """A warning where an empty file hides the template in a ``stated`` tokenizer_config.json, as the library has it."""
-    if place is None or Path(place).stat().st_size or not stated.get("chat_template"):
-        return ""
-    return (
-        f"its {JINJA} is empty, and transformers takes that for its chat template, not the one in "
-        f"tokenizer_config.json: it has none. Delete {JINJA}, or give the member a chat_template"
-    )
+def _left(key: str, value: Any, never: Set[int]) -> Any:
+    if key not in SUPPRESSING or not isinstance(value, list):
+        return value
+    return [each for each in value if never.isdisjoint(each if isinstance(each, list) else [each])]
 
 
 def code_of(config: Any) -> str | None:
@@ -149,12 +135,18 @@ def check_language_model(config: Any, model_class: Any, who: str) -> None:
     check_direction_said(config, who)
     check_cache(model_class, who)
     text = config.get_text_config(decoder=True)
-    kinds = set(layer_kinds(text))
-    odd = kinds.difference(MASKED, (*STATES, *HYBRID, *FORGETFUL) if _updates_states(model_class) else ())
+    kept = (*STATES, *HYBRID, *FORGETFUL) if _updates_states(model_class) else ()
+    odd = set(layer_kinds(text)).difference(MASKED, kept)
     if odd:
         raise ModelUnsupported(
             f"{who} has layers ({', '.join(sorted(odd))}) whose memory of a text can neither be rewound nor kept",
             hint="use a model whose layers have full or sliding-window attention, or states in transformers' cache",
+        )
+    layers = zip(layer_kinds(text), layer_configs(text), strict=True)
+    if any(kind in SLIDING and not getattr(layer, "sliding_window", None) for kind, layer in layers):
+        raise ModelUnsupported(
+            f"{who} has layers with sliding windows (layer_types), and does not say how long these are",
+            hint="set sliding_window in its config.json, and use_sliding_window to true where its code asks for that",
         )
 
 
@@ -212,17 +204,39 @@ def _updates_states(model_class: Any) -> bool:
 
 
 def layer_kinds(text: Any) -> list[str]:
-    """Each layer's kind of attention, as transformers' cache infers it."""
-    kinds = getattr(text, "layer_types", None)
+    """Each layer's kind of attention, as its code computes it."""
+    kinds = _read(text, "layer_types")
     if kinds is not None:
         return list(kinds)
-    if getattr(text, "sliding_window", None) is not None:
+    if _read(text, "sliding_window") is not None:
         kind = "sliding_attention"
-    elif getattr(text, "attention_chunk_size", None) is not None:
+    elif _read(text, "attention_chunk_size") is not None:
         kind = "chunked_attention"
     else:
         kind = "full_attention"
     return [kind] * int(text.num_hidden_layers)
+
+
+def _read(text: Any, key: str) -> Any:
+    """What a configuration says, where its class knows that key: those of the library keep any.
+
+    The library's own cache goes by keys that its models do not read, and forgets what their masks let them see.
+    """
+    return getattr(text, key, None) if knows(text, key) else None
+
+
+def knows(config: Any, key: str) -> bool:
+    """Whether the class of a configuration has a key by itself."""
+    kind: Any = type(config)
+    return not kind.__module__.startswith(LIBRARY) or _has_usually(kind, key)
+
+
+@lru_cache
+def _has_usually(kind: Any, key: str) -> bool:
+    try:
+        return hasattr(kind(), key)
+    except Exception:  # some cannot be made of defaults alone
+        return True
 
 
 def layer_windows(text: Any) -> list[int | None]:
@@ -246,9 +260,8 @@ def trained_context(text: Any) -> int | None:
     limit = next((int(each) for each in limits if each), None)
     rope = getattr(text, "rope_parameters", None) or {}
     if rope.get("rope_type") in ("dynamic", "longrope"):
-        original = rope.get("original_max_position_embeddings") or getattr(
-            text, "original_max_position_embeddings", None
-        )
+        key = "original_max_position_embeddings"
+        original = getattr(text, key, None) or rope.get(key)  # as the library, in the end
         limit = int(original) if original else limit
     return limit
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from unisono.backends.file_kinds import check_json
 from unisono.backends.model_facts import check_config
 from unisono.backends.notices import TRANSFORMERS_NOISE, Notices
 from unisono.backends.options import TransformersOptions
-from unisono.backends.transformers import model_config, model_folder
+from unisono.backends.transformers import model_config, model_folder, tokenizer_settings
 from unisono.backends.transformers.failures import loading_errors_told
 from unisono.backends.transformers.gguf_config import completed
 from unisono.backends.transformers.gguf_conversion import Conversion, WriteWeights
@@ -23,7 +24,8 @@ from unisono.backends.transformers.stated import unread as unread_keys
 from unisono.backends.transformers.tokenizer import encode_exactly, read_tokenizer
 from unisono.backends.transformers.tokenizer_check import Made, check_as_filed
 from unisono.backends.weight_files import naming
-from unisono.vocab.tokenizer import Tokenizer
+from unisono.user_files import DATA, read_bytes
+from unisono.vocab.tokenizer import Tokenizer, TokenTable
 
 NOTICES = "unisono_warnings.json"
 """Where the warnings of a conversion are kept."""
@@ -54,16 +56,25 @@ class ModelFiles:
             tokenizer = library.AutoTokenizer.from_pretrained(self.place, **self.hub_options, **corrected)
             self._check_as_filed(tokenizer, is_split_anew=bool(fix))
             if getattr(tokenizer, "split_special_tokens", False):
-                self.notices.hear(model_config.SPLITS)
+                self.notices.hear(tokenizer_settings.SPLITS)
             beside = self._file(model_folder.TEMPLATE)  # of models that also see: their processor reads it
             template = None if beside is None else model_folder.template_in(Path(beside))
-            made = read_tokenizer(tokenizer, self._generation_ends(), self.who, template)
-            settings = self._file(model_folder.TOKENIZER)
-            stated = {} if settings is None else check_json(Path(settings))
-            self.notices.hear(model_config.bos_in_vain(stated, made.table.bos_id, adds=made.table.adds_bos))
-            if getattr(tokenizer, "chat_template", None) == "":
-                self.notices.hear(model_config.empty_template(stated, self._file(model_folder.JINJA)))
+            ends, asked = self._generation()
+            made = read_tokenizer(tokenizer, ends, self.who, template)
+            never = made.table.never_written if asked.keys() & {*model_config.SUPPRESSING} else frozenset()
+            self.notices.hear(model_config.not_applied(asked, never))
+            self.notices.hear(tokenizer_settings.bos_twice(made.encode_prompt(""), made.table.bos_id))
+            self.notices.hear_all(self._settings_in_vain(made.table, getattr(tokenizer, "chat_template", None)))
             return made
+
+    def _settings_in_vain(self, table: TokenTable, template: object) -> Iterator[str]:
+        """What the files beside the tokenizer say in vain; ``template`` is the one that the library has."""
+        stated, mapped = (self._json(name) for name in (model_folder.TOKENIZER, tokenizer_settings.SPECIALS))
+        yield tokenizer_settings.bos_in_vain(stated, table.bos_id, adds=table.adds_bos)
+        yield from tokenizer_settings.other_specials(stated, mapped, table)
+        place = self._file(model_folder.JINJA)
+        yield tokenizer_settings.empty_template(stated, place) if template == "" else ""
+        yield tokenizer_settings.other_template(stated, place, template)
 
     @cached_property
     def config(self) -> Any:
@@ -152,27 +163,41 @@ class ModelFiles:
         )
         return found
 
+    def _json(self, name: str) -> Mapping[str, Any]:
+        """What one of the model's files holds; nothing where there is none."""
+        file = self._file(name)
+        return {} if file is None else check_json(Path(file))
+
     def _check_as_filed(self, tokenizer: Any, *, is_split_anew: bool) -> None:
-        file = self._file("tokenizer.json")
-        made = getattr(tokenizer, "backend_tokenizer", None)
-        if file is not None and made is not None:
-            version = f"transformers {library.__version__}"
+        """Hold what the library made against the `tokenizer.json`, and against the settings beside it."""
+        file, made = self._file("tokenizer.json"), getattr(tokenizer, "backend_tokenizer", None)
+        if made is None:
+            return
+        version = f"transformers {library.__version__}"
+        if file is not None:
             self.notices.hear(
                 check_as_filed(Path(file), Made(made), encode_exactly, version, self.who, is_split_anew=is_split_anew)
             )
+        ids = tokenizer_settings.stated_ids(self._json(model_folder.TOKENIZER), self._json(model_folder.ADDED))
+        named = {key: getattr(tokenizer, key, None) for key in tokenizer_settings.NAMED}
+        filed = b"" if file is None else read_bytes(Path(file), DATA)
+        self.notices.hear_all(
+            tokenizer_settings.named_otherwise(ids, named, filed, made.token_to_id, version, self.who)
+        )
 
-    def _generation_ends(self) -> list[int]:
-        """The end ids in the model's files. Defaults of the configuration's class are ignored."""
-        declared, options = None, dict(self.hub_options)
-        with contextlib.suppress(OSError):  # most base models have no such file
-            del options["trust_remote_code"]
-            generation = library.GenerationConfig.from_pretrained(self.place, **options)
-            declared = generation.eos_token_id
-            self.notices.hear(model_config.not_applied(generation.to_diff_dict()))
+    def _generation(self) -> tuple[list[int], Mapping[str, Any]]:
+        """The end ids in the model's files, and what else its generation config says.
+
+        Defaults of the configuration's class are ignored, and so is what the library refuses of how pieces are chosen.
+        """
+        asked = self._json(model_folder.GENERATION)  # most base models have none
+        declared = asked.get("eos_token_id")
         if declared is None:
             stated, _ = library.PreTrainedConfig.get_config_dict(self.place, **self.hub_options)
-            declared = (stated.get("text_config") or stated).get("eos_token_id")
-        return [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
+            parts = (stated, stated.get("text_config") or {})  # in the library's order
+            declared = next((part["eos_token_id"] for part in parts if part.get("eos_token_id") is not None), None)
+        several = declared if isinstance(declared, list) else [] if declared is None else [declared]
+        return [int(each) for each in several], asked
 
     def _unread(self, config: Any) -> list[str]:
         """What its config.json says in vain."""

@@ -11,7 +11,7 @@ from typing import Any
 import tokenizers
 
 from unisono.backends.model_facts import check_ids
-from unisono.backends.transformers.json_scheme import json_scheme
+from unisono.backends.transformers.json_scheme import has_byte_tokens, json_scheme
 from unisono.backends.transformers.native_tokenizer import read_native
 from unisono.errors import ModelCorrupt, ModelError, PromptError, shown
 from unisono.vocab.pieces import BYTE_TOKEN
@@ -125,6 +125,15 @@ def encode_exactly(content: Mapping[str, Any], text: str) -> list[int]:
     return _encode(_build(_exact({"added_tokens": [], **content, **bare})), text, controls=False)
 
 
+def shaped(normalizer: object, pre_tokenizer: object, text: str) -> str:
+    """What is left of a text, before it is merged, by these parts of a `tokenizer.json`."""
+    parts = {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "added_tokens": []}
+    made = _build({"version": "1.0", **parts, "model": {"type": "BPE", "vocab": {}, "merges": []}})
+    normal = text if made.normalizer is None else made.normalizer.normalize_str(text)
+    split = [(normal, None)] if made.pre_tokenizer is None else made.pre_tokenizer.pre_tokenize_str(normal)
+    return "".join(part for part, _ in split)
+
+
 def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], **facts: Any) -> TokenTable:
     """Read the token table of a parsed `tokenizer.json`.
 
@@ -142,7 +151,7 @@ def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], **fa
     length = max([*ids.values(), *added]) + 1
     texts = [""] * length
     kinds: list[Kind] = ["unused"] * length
-    fallback = scheme == "sentencepiece" and model.get("byte_fallback")
+    fallback = scheme == "sentencepiece" and has_byte_tokens(content)
     for text, i in ids.items():
         texts[i], kinds[i] = text, "byte" if fallback and BYTE_TOKEN.fullmatch(text) else "normal"
     if not isinstance(vocab, dict):  # a Unigram list may name one text twice: each row keeps its own
