@@ -56,6 +56,8 @@ class ModelFiles:
             if getattr(tokenizer, "split_special_tokens", False):
                 self.notices.hear(model_config.SPLITS)
             beside = self._file(model_folder.TEMPLATE)  # of models that also see: their processor reads it
+            if beside is None and getattr(tokenizer, "chat_template", None) is None:  # mistral-common reads none
+                beside = self._file(model_folder.JINJA)
             template = None if beside is None else model_folder.template_in(Path(beside))
             made = read_tokenizer(tokenizer, self._generation_ends(), self.who, template)
             settings = self._file(model_folder.TOKENIZER)
