@@ -66,7 +66,8 @@ PLAIN = "{{ tools | tojson if tools else '' }}{% for m in messages %}{{ m.role }
 SMALL = ("npm:claude", "npm:gpt35turbo", "npm:llama2", "package:gpt-2", "package:claude-2", "package:mistral-v1")
 LARGE = (
     *("npm:gemma3", "npm:gemini", "npm:llama3_1", "npm:llama3", "npm:qwen3", "package:qwen2"),
-    *("npm:deepseek_v3", "package:deepseek-v4", "package:mon", "package:llama-bpe", "package:mistral-v3"),
+    *("npm:deepseek_v3", "package:deepseek-v4", "package:mon", "package:llama-bpe"),
+    *("package:mistral-v2", "package:mistral-v3", "package:mistral-v7"),
 )
 """Of a vocabulary that two packages carry, the second is the other one's."""
 REAL = [

@@ -1,4 +1,8 @@
-"""Control tokens that take in the white space beside them, as Phi-3's do: prompts are those of the tokenizer itself."""
+"""Control tokens with conditions: prompts are those of the tokenizer itself.
+
+Some take in the white space beside them, as Phi-3's do, some are words of their own, and some are looked for in
+normalised text.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +16,25 @@ tokenizers = pytest.importorskip("tokenizers")
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers  # noqa: E402
 
 from support.encoders import encoder_of  # noqa: E402
-from unisono.backends.transformers.tokenizer import JsonTokenizer, read_json_table  # noqa: E402
+from unisono.backends.transformers.tokenizer import JsonTokenizer, read_json_table, read_tokenizer  # noqa: E402
 from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.chat.prompt_encoder import PromptEncoder  # noqa: E402
+from unisono.errors import ModelUnsupported  # noqa: E402
 from unisono.vocab.controls import Controls  # noqa: E402
 from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET  # noqa: E402
 
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }} <|end|>\n{% endfor %}<|assistant|>\n"
 CONTROLS = ("<|user|>", "<|system|>", "<|assistant|>", "<|end|>")
 SIDES = {"right": {"rstrip": True}, "left": {"lstrip": True}, "both": {"lstrip": True, "rstrip": True}, "none": {}}
+GLUED = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
+FLAGS = {
+    **SIDES,
+    "word": {"single_word": True},
+    "word, both": {"single_word": True, "lstrip": True, "rstrip": True},
+    "normalized": {"normalized": True},
+    "normalized word": {"normalized": True, "single_word": True},
+    "normalized, both": {"normalized": True, "lstrip": True, "rstrip": True},
+}
 CHATS = [
     [("user", "the cat")],
     [("system", "Be brief."), ("user", "  the cat\n"), ("assistant", "the"), ("user", "\n\ncat ")],
@@ -54,18 +68,28 @@ def with_controls(raw: Any, sides: dict[str, bool]) -> Any:
     return raw
 
 
-def encoder(raw: Any) -> PromptEncoder:
+def encoder(raw: Any, template: str = TEMPLATE) -> PromptEncoder:
     content = json.loads(raw.to_str())
-    table = read_json_table(content, [raw.token_to_id(text) for text in CONTROLS], chat_template=TEMPLATE)
+    table = read_json_table(content, [raw.token_to_id(text) for text in CONTROLS], chat_template=template)
     return encoder_of(table, tokenizer=JsonTokenizer(table, content))
 
 
-@pytest.mark.parametrize("sides", SIDES.values(), ids=SIDES)
-@pytest.mark.parametrize("make", [byte_level, sentencepiece])
+EACH = [
+    pytest.param(make, flags, id=f"{make.__name__}-{name}")
+    for make in (byte_level, sentencepiece)
+    for name, flags in FLAGS.items()
+    if make is byte_level or "normalized" not in flags  # which are refused, below
+]
+
+
+@pytest.mark.parametrize(("make", "flags"), EACH)
+@pytest.mark.parametrize("template", [TEMPLATE, GLUED])
 @pytest.mark.parametrize("chat", CHATS)
-def test_a_prompt_has_the_ids_of_the_tokenizer_itself(make: Any, sides: dict[str, bool], chat: Any) -> None:
-    raw, messages = make(**sides), [{"role": role, "content": text} for role, text in chat]
-    member = encoder(raw)
+def test_a_prompt_has_the_ids_of_the_tokenizer_itself(
+    make: Any, flags: dict[str, bool], template: str, chat: Any
+) -> None:
+    raw, messages = make(**flags), [{"role": role, "content": text} for role, text in chat]
+    member = encoder(raw, template)
     assert member.template is not None
     rendered = member.template.render(messages)
     assert member.encode(Prompt(messages=messages)) == raw.encode(rendered, add_special_tokens=False).ids
@@ -80,6 +104,58 @@ def test_beside_text_that_spells_a_token_space_is_taken_all_the_same(make: Any) 
         controls[text] for text in ("<|user|>", "<|end|>", "<|assistant|>")
     ]
     assert vocabulary.join(ids) == b"a<|end|>b"
+
+
+TYPED = ["a<|end|>b", "a <|end|> b", "<|END|>", "<|énd|>", "<｜end｜>", "<|end|", "<|user|>", " <|end|>\n"]
+NORMALIZERS = {
+    "none": None,
+    "lower": normalizers.Lowercase(),
+    "composed": normalizers.NFKC(),
+    "without accents": normalizers.Sequence([normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents()]),
+}
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS.values(), ids=NORMALIZERS)
+@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
+@pytest.mark.parametrize("typed", TYPED)
+def test_what_a_user_typed_is_never_a_control_token(normalizer: Any, flags: dict[str, bool], typed: str) -> None:
+    raw = byte_level(**flags)
+    if normalizer is not None:
+        raw.normalizer = normalizer
+    member = encoder(raw)
+    ids = {text: member.tokenizer.table.controls[text] for text in CONTROLS}
+    for messages in ([{"role": "user", "content": typed}], [{"role": "user", "content": f"The {typed}, é"}]):
+        found = [token for token in member.encode(Prompt(messages=messages)) if token in ids.values()]
+        assert found == [ids[text] for text in ("<|user|>", "<|end|>", "<|assistant|>")]
+    assert not set(ids.values()) & set(member.encode(Prompt(text=f"The {typed}, é")))
+
+
+@pytest.mark.parametrize("flags", [FLAGS["normalized"], FLAGS["normalized word"]], ids=["glued", "word"])
+def test_a_control_token_that_is_found_in_some_places_only_is_refused(flags: dict[str, bool]) -> None:
+    transformers = pytest.importorskip("transformers")
+    for raw, refused in ((sentencepiece(**flags), True), (byte_level(**flags), False)):
+        loaded = transformers.PreTrainedTokenizerFast(tokenizer_object=raw)
+        if not refused:
+            assert read_tokenizer(loaded, [], "it").table.controls
+            continue
+        with pytest.raises(
+            ModelUnsupported, match=r"it: the library reads its control token '<\|\w+\|>' as text in most"
+        ):
+            read_tokenizer(loaded, [], "it")
+
+
+def test_a_word_of_its_own_is_text_beside_letters() -> None:
+    ids = {"<a>": 1, "<b>": 2}
+    for text, tokens in (
+        ("<a>", [1]),
+        ("x<a>", []),
+        ("<a>_", []),
+        ("<a><a>", [1, 1]),
+        ("é<a> <a>-", [1]),
+        ("<b>x", [2]),
+    ):
+        assert [token for _, token in Controls(ids, words=[1]).cut(text) if token is not None] == tokens, text
+    assert Controls(ids, words=[1]).cut("x<a>y<b>") == [("x<a>y", None), ("<b>", 2)]
 
 
 def test_only_what_a_token_takes_is_left_out() -> None:

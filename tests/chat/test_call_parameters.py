@@ -16,7 +16,8 @@ from support.real_server import A, B, Served, serving
 from support.tool_templates import PARAMETERS, PING, WEATHER
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.call_form import CallForm
-from unisono.chat.call_parameters import ParameterSegments, read_value
+from unisono.chat.call_parameters import ParameterSegments
+from unisono.chat.call_values import read_value
 from unisono.chat.messages import Tool
 from unisono.chat.tool_grammar import call_grammar
 from unisono.chat.tool_parser import CallEnded, CallFinder, Content, FoundCall, find_calls
@@ -107,7 +108,7 @@ def test_the_form_is_cut_out_of_what_a_template_writes() -> None:
     ("change", "why"),
     [
         (("<parameter=", "<|system|>"), "one by one, and with the control token '<|system|>'"),
-        ((">{{ value }}", ">{{ value | tojson }}{{ key }}"), "one by one, each in another way"),
+        ((">{{ value }}", ">{{ value | tojson }}{{ key }}"), "one by one, and each one's name twice"),
         (("<function={{ c.function.name }}>", "{{ c.function.name }}"), ""),
         (("<function=", "<function id={{ c.id }} name="), "its id beside"),
         (("<tool_call><function={{ c.function.name }}>", "{{ c.function.name }}>"), "its name alone"),

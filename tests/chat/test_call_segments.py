@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from support.encoders import encoder_of
-from support.families import CONTROLS, TEMPLATES
+from support.encoders import encoder_for, with_tokens
+from support.families import TEMPLATES
 from support.tool_templates import (
     DEEPSEEK,
     DEEPSEEK_LATER,
@@ -21,20 +21,18 @@ from support.tool_templates import (
     MISTRAL,
     NAMES,
     SOLAR,
-    TOKENS,
+    SPOKEN,
 )
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.call_form import CallForm
 from unisono.chat.call_segments import IDENTITY, NUMBERS, CallSegments
 from unisono.chat.mark_probe import text_of
-from unisono.chat.messages import Tool
-from unisono.chat.prompt_encoder import PromptEncoder
-from unisono.chat.tool_grammar import call_grammar
-from unisono.chat.tool_parser import FoundCall, find_calls
+from unisono.chat.messages import Prompt, Tool
+from unisono.chat.tool_grammar import call_grammar, no_call_grammar
+from unisono.chat.tool_parser import CallBegun, CallFinder, Content, FoundCall, find_calls
 from unisono.ensemble import Ensemble
-from unisono.errors import PromptError
-from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
-from unisono.vocab.tokenizer import Kind, TokenTable
+from unisono.errors import PromptError, SpecError
+from unisono.testing import FakeModel, LongestMatchTokenizer, hashed_rule, register_fake
 
 N, ID = NUMBERS[0], IDENTITY
 SWITCH = {"type": "object", "properties": {"s": {"enum": ["on"]}}, "required": ["s"], "additionalProperties": False}
@@ -87,6 +85,7 @@ OWN: dict[str, tuple[str, CallSegments]] = {
         CallSegments("<|channel|>commentary to=functions.", " <|constrain|>json<|message|>", "", None, ""),
     ),
     "functional": (FUNCTIONAL, FUNCTIONS),
+    "spoken": (SPOKEN, CallSegments("", "\n", "", ">>>", "")),
 }
 REAL: dict[str, CallSegments | str] = {
     "Apertus-8B-Instruct": KEYS,
@@ -99,24 +98,9 @@ REAL: dict[str, CallSegments | str] = {
     "openai-gpt-oss-120b": HARMONIC,
     "upstage-Solar-Open-100B": SOLARS,
     "meetkai-functionary-medium-v3.1": FUNCTIONS,
-    "meetkai-functionary-medium-v3.2": "begins a call with its name alone",
-    "deepseek-ai-DeepSeek-V3.2": "one by one",
-    "google-gemma-4-31B-it": "one by one",
-    "LFM2.5-8B-A1B": "one by one",
+    "meetkai-functionary-medium-v3.2": CallSegments("", "\n", "", ">>>", ""),
     "Kimi-K3": "one by one",
 }
-
-
-def with_tokens(source: str, kind: Kind = "control", texts: tuple[str, ...] = ()) -> TokenTable:
-    """A vocabulary of bytes with the control tokens of a template."""
-    table = byte_level_table(texts)
-    tokens = dict.fromkeys((*TOKENS.findall(source), *CONTROLS.findall(source)))
-    found = [token for token in tokens if token not in table.texts]
-    return replace(table, texts=(*table.texts, *found), kinds=(*table.kinds, *[kind] * len(found)))
-
-
-def encoder_for(source: str, kind: Kind = "control") -> PromptEncoder:
-    return encoder_of(with_tokens(source, kind), source)
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -124,7 +108,8 @@ def test_a_call_is_cut_at_its_seams(name: str) -> None:
     source, segments = OWN[name]
     form = encoder_for(source).call_form()
     assert form.segments == segments
-    assert form.by_seams is (name != "functional")
+    assert form.by_seams is (name not in ("functional", "spoken"))
+    assert form.recipient == ("all\n" if name == "spoken" else "")
     assert form.only_first is name.startswith("harmony")
 
 
@@ -173,13 +158,14 @@ def test_calls_are_found_again_however_they_are_cut(name: str) -> None:
     form = encoder_for(OWN[name][0]).call_form()
     calls = CALLS if form.between is not None else CALLS[:1]
     for said in ("", "Hm."):
-        text = said + written(form, *calls)
+        between = (form.between or "") if form.recipient and said else ""
+        text = (form.recipient if said else "") + said + between + written(form, *calls)
         content, found = find_calls(form, (*NAMES, "get"), text)
         assert content == said
         assert [(each.name, json.loads(each.arguments)) for each in found] == calls
         for size in range(len(said), len(text)):
             cut, few = find_calls(form, (*NAMES, "get"), text[:size], cut=True)
-            assert said.startswith(cut) or text.startswith(cut)
+            assert said.startswith(cut) or text.removeprefix(form.recipient).startswith(cut)
             assert len(few) <= len(calls)
             assert all(each.name in NAMES for each in few)
 
@@ -224,3 +210,60 @@ def test_a_model_with_a_real_template_makes_the_call_that_is_demanded(name: str)
     FAKE_MODELS.clear()
     text = form.seams.at("call_begin") + "ping" + form.seams.at("call_arguments") + '{"s": "on"}'
     assert text + form.seams.at("call_end") in whole + form.seams.at("call_end") * (not form.by_seams)
+
+
+def test_an_answer_that_says_whom_it_speaks_to_is_read_without_that() -> None:
+    form = encoder_for(SPOKEN).call_form()
+    for text, content, names in (
+        ("all\nHello", "Hello", []),
+        ("all\n", "", []),
+        ("all\n>>>ping\n{}", "", ["ping"]),
+        ("all\n Hi. >>>ping\n{}>>>all\nSo.", " Hi.So.", ["ping"]),
+        ("ping\n{}>>>get_weather\n{}", "", ["ping", "get_weather"]),
+        ("Hello", "Hello", []),
+        ("alright", "alright", []),
+        ("all right", "all right", []),
+        ("pin", "pin", []),
+        ("a >> b >>> c", "a >> b >>> c", []),
+        ("", "", []),
+    ):
+        for deltas in ([text], list(text)):
+            finder = CallFinder(form, NAMES)
+            events = [*(event for delta in deltas for event in finder.feed(delta)), *finder.finish()]
+            parts = [event for event in events if isinstance(event, Content)]
+            assert "".join(part.text for part in parts) == content, text
+            assert [event.name for event in events if isinstance(event, CallBegun)] == names
+            assert all(text[part.at :].startswith(part.text) for part in parts)
+
+
+def test_where_no_tools_are_given_a_prompt_says_whom_an_answer_speaks_to() -> None:
+    encoder = encoder_for(SPOKEN)
+    tool = Tool(type="function", function={"name": "ping", "description": "Nothing.", "parameters": SWITCH})
+    messages = [{"role": "user", "content": "Hi"}]
+    for tools, end in ((None, ">>>all\n"), ((tool,), ">>>")):
+        ids = encoder.encode(Prompt(messages=messages, tools=tools))  # type: ignore[arg-type]
+        assert text_of(encoder.tokenizer.table, tuple(ids)).endswith(f"<|assistant|>{end}")
+    other = Tool(type="function", function={"name": "all"})
+    with pytest.raises(SpecError, match="the tool 'all' cannot be called"):
+        call_grammar(encoder.call_form(), [tool, other])
+
+
+def test_the_grammar_of_an_answer_that_says_whom_it_speaks_to() -> None:
+    llguidance = pytest.importorskip("llguidance")
+    form = encoder_for(SPOKEN).call_form()
+    tools = [Tool(type="function", function={"name": name, "parameters": SWITCH}) for name in NAMES]
+    call, other = 'ping\n{"s": "on"}', 'get_weather\n{"s": "on"}'
+    free, must = call_grammar(form, tools, free=True, several=True), call_grammar(form, tools, several=True)
+    silent, answer = no_call_grammar(form), call_grammar(form, tools, answer={"type": "object"})
+    assert silent is not None
+    for grammar, good, bad in (
+        (free, ["all\nHi", "all\n", call, f"{call}>>>{other}", f"all\nHi>>>{call}"], ["Hi", "ping\n{}", "all\nHi>>>x"]),
+        (must, [call, f"{call}>>>{other}"], ["all\nHi", "ping\n{}", f">>>{call}"]),
+        (silent, ["all\nHi"], [call, f"all\nHi>>>{call}"]),
+        (answer, [call, 'all\n{"a": 1}'], ['{"a": 1}', "all\nHi"]),
+    ):
+        for text in (*good, *bad):
+            matcher = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), grammar)
+            assert not matcher.is_error(), matcher.get_error()
+            taken = matcher.try_consume_tokens(list(text.encode())) == len(text.encode())
+            assert (taken and matcher.is_accepting()) is (text in good), (text, grammar)

@@ -10,6 +10,7 @@ import pytest
 
 from support.encoders import encoder_of
 from unisono.chat.conversation import own_messages
+from unisono.chat.mark_probe import text_of
 from unisono.chat.messages import Message, Prompt, Tool
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template import ChatTemplate, TemplateFailure
@@ -422,3 +423,33 @@ def test_texts_that_only_look_like_a_part_of_a_control_token_are_read_as_the_lib
         assert encoder.encode(Prompt(messages=messages)) == encoder.tokenizer.encode_rendered(
             encoder.template.render(messages)
         )
+
+
+LISTING = (
+    "{% for tool in tools or [] %}<|system|>{{ tool.function.name }}{% for name, part in "
+    "tool.function.parameters.properties.items() %}<s>{{ name }}{% if part.type == 'string' %}<s>{{ part.description }}"
+    "{% endif %}{% endfor %}</s>{% endfor %}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("text", ["user", "s", "/s>", "<|sys", "tem", "properties", "string"])
+def test_a_template_finds_its_schema_beside_any_text(text: str) -> None:
+    """Texts that are parts of special tokens were kept apart together with the words of the schema, which was lost."""
+    properties = {"s": {"type": "string", "description": "Which."}, "user": {"type": ["integer", "null"]}}
+    parameters = {"type": "object", "properties": properties, "required": ["s"]}
+    tool = Tool(type="function", function={"name": "paint", "description": "Paints.", "parameters": parameters})
+    encoder = encoder_of(
+        byte_level_table(), LISTING + "{{ tools | tojson if false }}{{ tools[0].function.description }}"
+    )
+    ids = encoder.encode(Prompt(messages=[Message(role="user", content=text)], tools=[tool]))
+    wanted = f"<|system|>paint<s>s<s>Which.<s>user</s><|user|>{text}</s>Paints."
+    assert text_of(encoder.tokenizer.table, tuple(ids)) == wanted
+    controls = [token for token in ids if encoder.tokenizer.table.kinds[token] == "control"]
+    assert len(controls) == 7
+
+
+def test_a_template_that_compares_a_text_that_may_become_a_token_is_refused_and_not_misread() -> None:
+    source = "{% for m in messages %}{% if m.content == 'user' %}<s>{% endif %}<|{{ m.content }}|>{% endfor %}"
+    encoder = encoder_of(byte_level_table(), source)
+    with pytest.raises(PromptError, match="member 'm' cannot read a text such as 'user'"):
+        encoder.encode(Prompt(messages=[Message(role="user", content="user")]))

@@ -29,7 +29,7 @@ CHATML = (
 """For tokenizers that come without a template."""
 CONTROLS = re.compile(
     r"<\|[^<>|\s'\"{}]+\|?>|<[a-z_]+\|>|<｜[^<>｜\s]+｜>|</?s>|<(?:bos|eos|start_of_turn|end_of_turn)>|\[/?[A-Z_]{3,}\]"
-    r"|<SPECIAL_\d+>|<seed:\w+>"
+    r"|<SPECIAL_\d+>|</?seed:\w+>|<\|\"\|>"
 )
 """What is a control token of its model, by the look of it in a template's source."""
 SENTENCEPIECE = ("gemma", "mistral", "Mistral", "Ministral", "Phi", "Bielik")
@@ -78,7 +78,7 @@ def save_family(folder: Path, family: Family) -> Any:
         made.chat_template = source or CHATML
         made.save_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    _save_weights(folder, len(tokenizer), tokenizer.eos_token_id)
+    save_weights(folder, len(tokenizer), tokenizer.eos_token_id)
     return tokenizer
 
 
@@ -127,8 +127,8 @@ def _tiny(kind: str, template: str) -> Any:
     return transformers.PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token=eos, **unknown)
 
 
-def _save_weights(folder: Path, size: int, eos: int | None) -> None:
-    """A model of two layers. It has some rows more than the tokenizer has tokens, as many models have."""
+def save_weights(folder: Path, size: int, eos: int | None) -> None:
+    """Save a random model of two layers. It has some rows more than the tokenizer has tokens, as many models have."""
     import torch
     import transformers
 

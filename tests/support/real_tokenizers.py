@@ -39,9 +39,18 @@ LLAMA3_CONTROLS = [
 ]  # fmt: skip
 EOS_IDS = {
     "gpt-2": 50256, "llama-bpe": 128001, "qwen2": 151643, "deepseek-v4": 1, "claude-2": 0, "mon": 2,
-    "mistral-v1": 2, "mistral-v3": 2, "tekken": 2,
+    "mistral-v1": 2, "mistral-v2": 2, "mistral-v3": 2, "mistral-v7": 2, "tekken": 2, "tekken-later": 2,
 }  # fmt: skip
 """The ``eos_token_id`` that the ``config.json`` of each model states."""
+MISTRAL = {
+    "mistral-v1": "tokenizer.model.v1",
+    "mistral-v2": "mistral_instruct_tokenizer_240216.model.v2",
+    "mistral-v3": "mistral_instruct_tokenizer_240323.model.v3",
+    "mistral-v7": "mistral_instruct_tokenizer_241114.model.v7",
+    "tekken": "tekken_240718.json",
+    "tekken-later": "tekken_240911.json",
+}
+"""The files that mistral-common carries."""
 QWEN_CONTROLS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
@@ -125,16 +134,13 @@ def hub_folder(name: str) -> Path:
         case "mon":
             shutil.copy(package_file("mon_tokenizer", "data/mon_tokenizer.json"), folder / "tokenizer.json")
             settings |= {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-        case "mistral-v1" | "mistral-v3":
-            file = {"mistral-v1": "tokenizer.model.v1", "mistral-v3": "mistral_instruct_tokenizer_240323.model.v3"}[
-                name
-            ]
-            shutil.copy(package_file("mistral_common", f"data/{file}"), folder / "tokenizer.model")
+        case "mistral-v1" | "mistral-v2" | "mistral-v3" | "mistral-v7":
+            shutil.copy(package_file("mistral_common", f"data/{MISTRAL[name]}"), folder / "tokenizer.model")
             config |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}
             settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}
             settings |= {"unk_token": "<unk>", "add_bos_token": True, "legacy": False}
-        case "tekken":
-            shutil.copy(package_file("mistral_common", "data/tekken_240718.json"), folder / "tekken.json")
+        case "tekken" | "tekken-later":
+            shutil.copy(package_file("mistral_common", f"data/{MISTRAL[name]}"), folder / "tekken.json")
             config |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}
             settings = {}
         case _:

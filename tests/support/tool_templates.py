@@ -124,6 +124,57 @@ PARAMETERS = calling(
     "{% for key, value in c.function.arguments.items() %}<parameter={{ key }}>{{ value }}</parameter>{% endfor %}"
     "</function></tool_call>{% endfor %}"
 )
+ENCLOSED = calling(
+    "{{ m.content }}{% for c in m.tool_calls %}[CALLS]\n<function={{ c.function.name }}>\n"
+    "{% for key, value in c.function.arguments.items() %}<parameter={{ key }}>{{ value | string }}</parameter>\n"
+    "{% endfor %}</function>\n[CALLS_END]{% endfor %}"
+)
+"""As Seed-OSS's: control tokens before and behind."""
+TYPED = calling(
+    "{{ m.content }}\n\n<｜DSML｜calls>\n{% for c in m.tool_calls %}"
+    '<｜DSML｜invoke name="{{ c.function.name }}">\n{% for key, value in c.function.arguments.items() %}'
+    '<｜DSML｜parameter name="{{ key }}" string="{{ "true" if value is string else "false" }}">'
+    "{{ value if value is string else value | tojson }}</｜DSML｜parameter>\n{% endfor %}</｜DSML｜invoke>\n"
+    "{% endfor %}</｜DSML｜calls>"
+)
+"""As DeepSeek V3.2's and V4's."""
+_VALUES = (
+    "{% macro told(value) %}{% if value is string %}<|quote|>{{ value }}<|quote|>"
+    "{% elif value is boolean %}{{ 'true' if value else 'false' }}{% elif value is mapping %}{{ '{' }}"
+    "{% for key, inner in value | dictsort %}{% if not loop.first %},{% endif %}{{ key }}:{{ told(inner) }}{% endfor %}"
+    "{{ '}' }}{% elif value is sequence %}[{% for inner in value %}{% if not loop.first %},{% endif %}{{ told(inner) }}"
+    "{% endfor %}]{% else %}{{ value }}{% endif %}{% endmacro %}"
+)
+DELIMITED = _VALUES + calling(
+    "{{ m.content }}{% for c in m.tool_calls %}<|tool|>call:{{ c.function.name }}{{ told(c.function.arguments) }}"
+    "<|tool_end|>{% endfor %}"
+)
+"""As Gemma 4's: texts between control tokens, and keys as they are."""
+PYTHONIC = calling(
+    "{{ m.content }}<|tool|>[{% for c in m.tool_calls %}{% if not loop.first %}, {% endif %}{{ c.function.name }}("
+    "{% for key, value in c.function.arguments.items() %}{% if not loop.first %}, {% endif %}{{ key }}="
+    "{% if value is string %}'{{ value }}'{% elif value is mapping %}{{ value | tojson }}{% else %}{{ value | string }}"
+    "{% endif %}{% endfor %}){% endfor %}]<|tool_end|>"
+)
+"""As LFM 2.5's."""
+_TAGS = (
+    "{% macro told(value) %}{% if value is mapping %}{% for key, inner in value.items() if inner is not none %}"
+    "NS<{{ key }}>{{ told(inner) }}NS</{{ key }}>{% endfor %}"
+    "{% elif value is sequence and value is not string %}{% for inner in value %}NS<item>{{ told(inner) }}NS</item>"
+    "{% endfor %}{% elif value is boolean %}{{ value | tojson }}{% elif value is not none %}{{ value }}{% endif %}"
+    "{% endmacro %}"
+)
+IN_TAGS = _TAGS + calling(
+    '{{ m.content }}NS<calls>\n{% for c in m.tool_calls %}NS<invoke name="{{ c.function.name }}">'
+    "{{ told(c.function.arguments) }}NS</invoke>\n{% endfor %}NS</calls>"
+)
+"""As MiniMax M3's, where ``NS`` is a token before each tag."""
+SPOKEN = calling(
+    "{% if m.content %}>>>all\n{{ m.content }}{% endif %}{% for c in m.tool_calls %}>>>{{ c.function.name }}\n"
+    "{{ c.function.arguments | tojson }}{% endfor %}"
+).replace("<|{{ m.role }}|>{{", "<|{{ m.role }}|>{% if m.role == 'assistant' %}>>>all\n{% endif %}{{")
+SPOKEN = SPOKEN.replace("%}<|assistant|>{% endif %}", "%}<|assistant|>>>>{% endif %}")
+"""As Functionary 3.2's: an answer first says whom it speaks to, all or a function."""
 TOKENS = re.compile(r"<[|｜][\w:▁]+[|｜]>|\[[A-Z_]+\]")
 """Control tokens of these templates, by their looks."""
 

@@ -30,7 +30,7 @@ def test_a_text_is_cut_at_the_longest_control_of_each_place(text: str, controls:
 @given(TEXTS, CONTROLS, st.booleans())
 def test_no_control_is_left_in_an_escaped_text(text: str, controls: dict[str, int], any_case: bool) -> None:
     escaped = escape_special_tokens(
-        [{"role": "user", "content": text}], None, Controls(controls), apart=True, any_case=any_case
+        [{"role": "user", "content": text}], None, Controls(controls), apart=bool, any_case=any_case
     )
     content = escaped.messages[0]["content"]
     assert escaped.plain(content) == text

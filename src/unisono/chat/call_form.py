@@ -9,6 +9,7 @@ from typing import Any
 from unisono.chat.call_parameters import ParameterSegments
 from unisono.chat.call_segments import CallSegments, filled, fixed
 from unisono.chat.json_values import read_arguments
+from unisono.vocab.marks import Mark
 
 SEPARATORS = ((", ", ": "), (",", ":"))
 """Between the entries of a mapping, and between a key and its value: as Python writes JSON, and without spaces."""
@@ -35,17 +36,21 @@ class CallForm:
     """The control token in ``opening``, which is a mark and no text; ``None`` where all is text."""
     end_token: str | None = None
     """The same of ``closing``."""
+    text_token: str | None = None
+    """The same of what stands around texts within a call."""
     only_first: bool = False
     """Whether a call stands where an answer begins, and never behind its text: of models that name a channel first."""
     segments: CallSegments | None = None
     """Of calls whose name stands outside of their JSON: the keys mean nothing then."""
     parameters: ParameterSegments | None = None
     """Of calls whose arguments stand one by one, behind the name."""
+    recipient: str = ""
+    """What an answer's text begins with, of models that first write whom they speak to, as calls begin with a name."""
 
     @property
     def by_seams(self) -> bool:
         """Whether what stands around names and arguments is marks: it holds control tokens."""
-        return self.segments is not None and self.begin_token is not None
+        return self.segments is not None and self.begin_token is not None and self.parameters is None
 
     @property
     def seams(self) -> CallSegments:
@@ -65,6 +70,8 @@ class CallForm:
     @property
     def sign(self) -> str:
         """What tells that a call begins: of arguments one by one, the last tag, for models leave out what is before."""
+        if self.recipient:
+            return self.between_head.strip()
         return self.head.strip()[self.head.strip().rfind("<") if self.parameters is not None else 0 :]
 
     @property
@@ -82,6 +89,11 @@ class CallForm:
         named = f"{json_text(self.name_key)}{key}{json_text(name)}"
         arguments = f"{json_text(self.arguments_key)}{key}"
         return ("{" + named + item + arguments, "}") if self.name_first else ("{" + arguments, item + named + "}")
+
+    @property
+    def tokens(self) -> dict[Mark, str | None]:
+        """The control tokens that are marks where calls are not by seams."""
+        return {"call_begin": self.begin_token, "call_end": self.end_token, "call_text": self.text_token}
 
     def written(self, name: str, arguments: str) -> str:
         if self.parameters is not None:

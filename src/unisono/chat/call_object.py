@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Generator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Collection, Mapping
+from typing import Any
 
+from unisono.chat.call_characters import Broken, Characters, Reader
 from unisono.chat.call_form import CallForm
+from unisono.chat.call_literals import read_literal
 from unisono.chat.call_parameters import ParameterSegments, ends_of
 from unisono.chat.call_segments import CallSegments, cut_open
+from unisono.chat.call_tags import read_tagged
+from unisono.chat.call_values import kinds_of, read_value
 from unisono.chat.json_values import read_arguments
 
-_WHITE = " \t\n\r"
 _LONGEST_SPACE = 200
 
-Value = TypeVar("Value")
-Reader = Generator[None, str, Value]
-"""Receives one character at a time; raises `Broken` at one that no call can contain there."""
 
-
-class Broken(Exception):
-    """The text is not a call."""
-
-
-class CallObject:
+class CallObject(Characters):
     """An incremental parser of one call's object, of one of the tools that ``names`` lists.
 
     Arguments that stand one by one become an object's, by the tools' ``schemas``.
@@ -33,19 +28,21 @@ class CallObject:
     def __init__(
         self, form: CallForm, names: Collection[str], schemas: Mapping[str, Mapping[str, Any]] | None = None
     ) -> None:
+        super().__init__()
         self._form = form
         self._names = names
         self._schemas = schemas or {}
         self._name: str | None = None
         self._arguments: list[str] = []
         self._taken = 0
-        self._pushed = ""
         self._reader = self._read_object() if form.segments is None else self._read_named(form.segments)
         next(self._reader)
         self.at = 0
         self.whole = False
         self.begun = False
         """Whether one of a call's keys has been read."""
+        self.is_reply = False
+        """Whether it is no call, and all is read that stands before a text."""
 
     @property
     def called(self) -> str | None:
@@ -75,15 +72,15 @@ class CallObject:
         return new
 
     def _read_object(self) -> Reader[None]:
-        yield from self._expect("{")
+        yield from self.expect("{")
         separator = ","
         while separator == ",":
-            yield from self._expect('"')
-            key = yield from self._string()
+            yield from self.expect('"')
+            key = yield from self.string()
             self.begun = self.begun or key in (self._form.name_key, self._form.arguments_key)
-            yield from self._expect(":")
+            yield from self.expect(":")
             yield from self._value_of(key)
-            separator = yield from self._solid()
+            separator = yield from self.solid()
         if separator != "}" or self.name is None:
             raise Broken
 
@@ -91,41 +88,89 @@ class CallObject:
         """A name with its arguments behind it; before it, what follows an id that stands there."""
         _, *ahead = cut_open(segments.before)
         if ahead:
-            yield from self._parts(["", *ahead])
-        name = yield from self._solid()
-        while any(each.startswith(name) for each in self._names):
+            yield from self.parts(["", *ahead])
+        reply = self._form.recipient.removesuffix(segments.middle)
+        names = {*self._names, reply} - {""}
+        name = yield from self.solid()
+        while any(each.startswith(name) for each in names):
             self.begun = self.begun or name in self._names
-            char = yield
-            if name in self._names and not any(each.startswith(name + char) for each in self._names):
-                self._pushed = char
+            char = yield from self.char()
+            if name in names and not any(each.startswith(name + char) for each in names):
+                self.back(char)
                 break
             name += char
+        if name == reply:
+            self.is_reply = True
+            for wanted in segments.middle:
+                if (yield from self.char()) != wanted:
+                    raise Broken
+            return
         if name not in self._names:
             raise Broken
         self._name = name
         if self._form.parameters is not None:
             yield from self._read_parameters(self._form.parameters, self._schemas.get(name, {}))
             return
-        yield from self._parts(cut_open(segments.middle))
-        yield from self._expect("{")
+        yield from self.parts(cut_open(segments.middle))
+        yield from self.expect("{")
         yield from self._arguments_from("{")
 
     def _read_parameters(self, form: ParameterSegments, schema: Mapping[str, Any]) -> Reader[None]:
         """Arguments one by one, up to what ends them; each is told when it is whole."""
         known, properties = set[str](), schema.get("properties")
         properties = properties if isinstance(properties, Mapping) else {}
-        more = yield from self._either(form.first, form.none)
+        more = yield from self._begins(form)
         self._arguments.append("{")
         while more:
-            key = yield from self._until(form.middle)
-            text, more = yield from self._value(form)
-            value = form.value(text, properties.get(key), schema)
-            if key in known:
+            key, value, more = yield from self._parameter(form, properties, schema)
+            if key in known or (not key and form.stop == ""):
                 raise Broken
             entry = f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}"
             self._arguments.append(", " * bool(known) + entry)
             known.add(key)
         self._arguments.append("}")
+
+    def _begins(self, form: ParameterSegments) -> Reader[bool]:
+        """Whether an argument follows a function's name."""
+        if form.literals is None and form.tags is None:
+            return (yield from self.either(form.first, form.none))
+        yield from self.expect(form.first)
+        end = form.close.strip() if form.tags is None else form.close.strip().removeprefix(form.tags.open)
+        return (yield from self._goes_on(end))
+
+    def _goes_on(self, end: str) -> Reader[bool]:
+        """Whether something else follows than an end, which is read, and which nothing else begins as."""
+        char = yield from self.solid()
+        self.back(char)
+        if char == end[0]:
+            yield from self.expect(end)
+        return char != end[0]
+
+    def _parameter(
+        self, form: ParameterSegments, properties: Mapping[str, Any], schema: Mapping[str, Any]
+    ) -> Reader[tuple[str, Any, bool]]:
+        """The name of an argument, its value, and whether a further one follows."""
+        if form.literals is not None:
+            key = (yield from self.until(form.middle)).strip()
+            value, is_told = yield from read_literal(self, form.literals)
+            more = yield from self.either(form.again, form.close)
+            return key, value if is_told else read_value(value, properties.get(key), schema), more
+        if form.tags is not None:
+            key = yield from self.up_to(form.tags.end)
+            value = yield from read_tagged(self, form.tags, key, properties.get(key), schema)
+            yield from self.expect(form.tags.open)
+            return key, value, (yield from self._goes_on(form.close.strip().removeprefix(form.tags.open)))
+        if form.kinds is None:
+            key = yield from self.until(form.middle)
+            text, more = yield from self._value(form)
+            return key, form.value(text, properties.get(key), schema), more
+        ahead, text_sign, other = form.kinds
+        key = yield from self.until(ahead)
+        is_text = yield from self.either(text_sign, other)
+        text, more = yield from self._value(form)
+        kinds = kinds_of(properties.get(key), schema)
+        as_text = is_text and (kinds is None or "string" in kinds)
+        return key, text if as_text else form.value(text, properties.get(key), schema), more
 
     def _value(self, form: ParameterSegments) -> Reader[tuple[str, bool]]:
         """The text of a value, and whether a further argument follows."""
@@ -133,110 +178,39 @@ class CallObject:
         last, parts = (form.again.rstrip()[-1], form.close.rstrip()[-1]), list[str]()
         found: re.Match[str] | None = None
         while found is None:
-            parts.append((yield))
+            parts.append((yield from self.char()))
             if parts[-1] in last:
                 found = ends.search("".join(parts[-longest:]))
         text = "".join(parts)
         return text[: len(text) - len(found.group())], found[1] is not None
 
-    def _either(self, one: str, other: str) -> Reader[bool]:
-        """Whether the first of two texts comes, of which none begins as the other is; white space does not matter."""
-        wanted, read = ["".join(text.split()) for text in (one, other)], ""
-        while read not in wanted:
-            read += yield from self._solid()
-            if not any(text.startswith(read) for text in wanted):
-                raise Broken
-        return read == wanted[0]
-
-    def _until(self, mark: str) -> Reader[str]:
-        """The text before a mark; white space around the mark's tags does not matter."""
-        tag, closed, rest = mark.strip().partition(">")
-        tag += closed
-        text, self._pushed = self._pushed, ""
-        parts = [text]
-        while not text.endswith(tag):
-            parts.append((yield))
-            text = (text + parts[-1])[-len(tag) :]
-        for wanted in "".join(rest.split()):
-            yield from self._expect(wanted)
-        return "".join(parts)[: -len(tag)]
-
-    def _parts(self, parts: Sequence[str]) -> Reader[None]:
-        """Texts, between which a number or an id stands; white space does not matter."""
-        for place, part in enumerate(parts):
-            if place:
-                char = yield from self._solid()
-                while char.isalnum():
-                    char = yield from self._solid()
-                self._pushed = char
-            for wanted in "".join(part.split()):
-                yield from self._expect(wanted)
-
     def _value_of(self, key: str) -> Reader[None]:
         if key == self._form.name_key and self._name is None:
-            yield from self._expect('"')
-            self._name = yield from self._string()
+            yield from self.expect('"')
+            self._name = yield from self.string()
             if self._name not in self._names:
                 raise Broken
         elif key == self._form.arguments_key and not self._arguments:
-            yield from self._expect("{")
+            yield from self.expect("{")
             yield from self._arguments_from("{")
         elif key in self._form.other_keys:
-            first = yield from self._solid()
+            first = yield from self.solid()
             if first in "{[":
-                yield from self._rest(first, [])
+                yield from self.rest(first, [])
             elif first == '"':
-                yield from self._string()
+                yield from self.string()
             else:
-                yield from self._scalar(first)
+                try:
+                    json.loads((yield from self.scalar(first, ",}")), parse_constant=_refuse)
+                except ValueError as error:
+                    raise Broken from error
         else:
             raise Broken
 
     def _arguments_from(self, first: str) -> Reader[None]:
-        yield from self._rest(first, self._arguments)
+        yield from self.rest(first, self._arguments)
         try:
             read_arguments("".join(self._arguments))
-        except ValueError as error:
-            raise Broken from error
-
-    def _solid(self) -> Reader[str]:
-        while True:
-            char, self._pushed = self._pushed or (yield), ""
-            if char not in _WHITE:
-                return char
-
-    def _expect(self, wanted: str) -> Reader[None]:
-        if (yield from self._solid()) != wanted:
-            raise Broken
-
-    def _string(self) -> Reader[str]:
-        kept: list[str] = []
-        yield from self._rest('"', kept)
-        try:
-            return str(json.loads("".join(kept)))
-        except ValueError as error:
-            raise Broken from error
-
-    def _rest(self, first: str, kept: list[str]) -> Reader[None]:
-        kept.append(first)
-        depth, quoted, escaped = int(first in "{["), first == '"', False
-        while depth or quoted:
-            char = yield
-            if quoted and char < " ":
-                raise Broken
-            if not quoted:
-                depth += (char in "{[") - (char in "}]")
-            if char == '"' and not escaped:
-                quoted = not quoted
-            escaped = char == "\\" and not escaped
-            kept.append(char)
-
-    def _scalar(self, text: str) -> Reader[None]:
-        while (char := (yield)) not in ",}" + _WHITE:
-            text += char
-        self._pushed = char
-        try:
-            json.loads(text, parse_constant=_refuse)
         except ValueError as error:
             raise Broken from error
 

@@ -1,35 +1,25 @@
 """Calls whose arguments stand one by one, each a name and a value, as Qwen3-Coder and GLM 4.5 write them.
 
-A value whose schema wants a text is that text, as it is; any other is JSON. What stands around names and values is
-text: `ParameterSegments`. Control tokens there are not understood.
+Where texts are written as all values are, a value whose schema wants a text is that text, as it is, and any other is
+JSON. Some templates mark texts: DeepSeek V3.2 by an attribute, Gemma 4 and LFM 2.5 by delimiters. What stands around
+names and values is `ParameterSegments`.
 """
 
 from __future__ import annotations
 
 import functools
-import json
-import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from unisono.chat.call_literals import NESTED, Literals, find_literals
 from unisono.chat.call_segments import CallSegments, FormUnknown, common_length
+from unisono.chat.call_tags import Tags, find_tags
+from unisono.chat.call_values import read_value, text_of
 from unisono.chat.template_probe import ARGUMENTS, IDS, NAMES
-from unisono.config.compact import unique_keys
 
 _KEYS, _VALUES = tuple(ARGUMENTS), tuple(map(str, ARGUMENTS.values()))
-_PYTHON = {"True": True, "False": False, "None": None}
-"""As templates write these that make texts of values by Python's rules; models write what they have read."""
-_TYPES: tuple[tuple[str, type | tuple[type, ...]], ...] = (
-    ("boolean", bool),
-    ("integer", int),
-    ("number", (int, float)),
-    ("string", str),
-    ("array", list),
-    ("object", dict),
-    ("null", type(None)),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +38,34 @@ class ParameterSegments:
     """Between that and the end of the call's arguments."""
     none: str
     """Behind a function's name where there are no arguments."""
+    text_middle: str | None = None
+    """In place of ``middle`` before a text; ``None`` where texts are written as other values are."""
+    literals: Literals | None = None
+    """How values are written that nothing ends but what follows; ``None`` where ``stop`` does."""
+    tags: Tags | None = None
+    """Of arguments in tags that have their names."""
 
     def written(self, arguments: Mapping[str, Any]) -> str:
         """What stands behind a function's name."""
-        texts = (f"{key}{self.middle}{text_of(value)}{self.stop}" for key, value in arguments.items())
+        texts = (f"{key}{self._around(key, value)}" for key, value in arguments.items())
         return f"{self.first}{self.again.join(texts)}{self.close}" if arguments else self.none
+
+    def _around(self, key: str, value: object) -> str:
+        """An argument's value with what stands beside it."""
+        if self.tags is not None:
+            return self.middle + self.tags.written(value) + self.tags.closed(key)
+        if self.literals is not None:
+            return self.middle + self.literals.written(value)
+        is_text = isinstance(value, str) and self.text_middle is not None
+        return f"{self.text_middle if is_text else self.middle}{text_of(value)}{self.stop}"
+
+    @property
+    def kinds(self) -> tuple[str, str, str] | None:
+        """What stands between a name and the sign of a value's kind, and the signs of a text and of another value."""
+        if self.text_middle is None or self.literals is not None or self.tags is not None:
+            return None
+        size = common_length(self.text_middle, self.middle)
+        return self.middle[:size], self.text_middle[size:], self.middle[size:]
 
     def value(self, text: str, schema: object, whole: object) -> Any:
         """The value that was written as a text, without the line breaks that belong to the form. See `read_value`."""
@@ -77,48 +90,149 @@ def _spaced(text: str) -> str:
     return r"\s*".join(map(re.escape, text.split()))
 
 
-def find_parameters(one: str, two: str | None, none: str) -> tuple[CallSegments, ParameterSegments]:
-    """Cut answers of one call and of two; ``None`` where a template refuses two. ``none`` has a call without arguments.
+def find_parameters(
+    write: Callable[[Mapping[str, Any]], str], two: str | None, controls: Iterable[str] = ()
+) -> tuple[CallSegments, ParameterSegments]:
+    """Cut answers of one call, which ``write`` makes, and of two; ``None`` where a template refuses two.
 
     The middle of the `CallSegments` is empty. Raises a `FormUnknown`.
     """
-    before, parameters, behind = _around(one, none)
+    before, parameters, behind = _Around(write, two, tuple(controls)).cut()
     alone = CallSegments(before, "", behind, None, "")
-    if two is None:
-        return alone, parameters
-    place = two.rfind(NAMES[1])
-    between = two[two.rfind(_VALUES[1], 0, place) + len(_VALUES[1]) : place]
-    head = parameters.stop + parameters.close
-    if not two.startswith(one[: one.rfind(_VALUES[1])]) or not between.startswith(head):
+    between, end = _between(two)
+    stop = parameters.stop if parameters.tags is None else parameters.tags.closed(_KEYS[1])
+    head = stop + parameters.close
+    if two is None or not two.startswith(write(ARGUMENTS).rpartition(_VALUES[1])[0]) or not between.startswith(head):
         return alone, parameters
     between = between.removeprefix(head)
     shared = common_length(between, behind)
-    end = two[two.rfind(_VALUES[1]) + len(_VALUES[1]) :].removeprefix(head + behind[:shared])
+    end = end.removeprefix(head + behind[:shared])
     return CallSegments(before, "", behind[:shared], between[shared:], end), parameters
 
 
-def _around(one: str, none: str) -> tuple[str, ParameterSegments, str]:
-    """What stands before a call's name, around its arguments, and behind the call."""
-    if any(identity in one for identity in IDS):
-        raise FormUnknown("its chat template writes the arguments of a call one by one, and its id beside them")
-    before, *rest = _cut(one, NAMES[0], _KEYS[0], _VALUES[0], _KEYS[1], _VALUES[1])
-    first, middle, again, its_middle, last = rest
-    its_before, bare = _cut(none, NAMES[0])
-    stop = _up_to_tag(again[: common_length(again, last)])
-    if middle != its_middle or before != its_before or not stop.strip():
-        raise FormUnknown("its chat template writes the arguments of a call one by one, each in another way")
-    again, last = again.removeprefix(stop), last.removeprefix(stop)
-    same = common_length(last[::-1], bare[::-1])
-    close = _up_to_tag(last, first=True)
-    behind = last.removeprefix(close)
-    if len(behind) > same or not middle.strip():
-        raise FormUnknown("its chat template writes the arguments of a call one by one, and none in another way")
-    parameters = ParameterSegments(first, middle, stop, again, close, bare[: len(bare) - len(behind)])
+def _between(two: str | None) -> tuple[str, str]:
+    """What stands between the last argument of the first of two calls and the second one's name, and behind both."""
+    if two is None:
+        return "", ""
+    first, _, second = two.rpartition(NAMES[1])
+    return first.rpartition(_VALUES[1])[2], second.rpartition(_VALUES[1])[2]
+
+
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """Cuts what stands before a call's name, around its arguments, and behind the call."""
+
+    write: Callable[[Mapping[str, Any]], str]
+    two: str | None
+    controls: tuple[str, ...]
+
+    def cut(self) -> tuple[str, ParameterSegments, str]:
+        one, none = self.write(ARGUMENTS), self.write({})
+        if any(identity in one for identity in IDS):
+            raise FormUnknown("its chat template writes the arguments of a call one by one, and its id beside them")
+        before, first, middle, again, its_middle, last = _cut(one, NAMES[0], _KEYS[0], _VALUES[0], _KEYS[1], _VALUES[1])
+        its_before, bare = _cut(none, NAMES[0])
+        if before != its_before:
+            raise _each_otherwise()
+        if _KEYS[0] in again:
+            return before, *self._tagged(first, middle, again, last, bare)
+        if middle != its_middle or not _up_to_tag(again[: common_length(again, last)]).strip():
+            return before, *self._marked(first, middle, again, its_middle, last, bare)
+        stop = _up_to_tag(again[: common_length(again, last)])
+        again, last = again.removeprefix(stop), last.removeprefix(stop)
+        close, behind = self._closed(last, stop, bare)
+        parameters = ParameterSegments(first, middle, stop, again, close, bare[: len(bare) - len(behind)])
+        _check(parameters)
+        return before, parameters, behind
+
+    def _marked(
+        self, first: str, text_middle: str, text_again: str, middle: str, last: str, bare: str
+    ) -> tuple[ParameterSegments, str]:
+        """The same where texts are written otherwise than other values are, behind the call's name."""
+        swapped = self.write(dict(zip(_KEYS, reversed(ARGUMENTS.values()), strict=True)))
+        _, *others = _cut(swapped, NAMES[0], _KEYS[0], _VALUES[1], _KEYS[1], _VALUES[0])
+        if others[:2] != [first, middle] or others[3] != text_middle:
+            raise _each_otherwise()
+        again, text_last = others[2], others[4]
+        if again == text_again and last == text_last:  # what ends values is the same
+            stop = _up_to_tag(again[: common_length(again, last)])
+            again, last = again.removeprefix(stop), last.removeprefix(stop)
+            close, behind = self._closed(last, stop, bare)
+            bare = bare[: len(bare) - len(behind)]
+            parameters = ParameterSegments(first, middle, stop, again, close, bare, text_middle)
+            _check(parameters)
+            self._check_others(parameters)
+            return parameters, behind
+        opening, closing = text_middle.removeprefix(middle), text_again.removesuffix(again)
+        is_delimited = text_middle == middle + opening and text_again == closing + again and text_last == closing + last
+        if not (opening.strip() and closing.strip() and is_delimited):
+            raise _each_otherwise()
+        close, behind = self._closed(last, "", bare)
+        bare = bare[: len(bare) - len(behind)]
+        parameters = ParameterSegments(first, middle, "", again, close, bare, text_middle)
+        if _solid(bare) != _solid(first + close) or not (_solid(middle) and _solid(again)):
+            raise _each_otherwise()
+        literals = find_literals((opening, closing), *self._nested(parameters))
+        return replace(parameters, literals=literals), behind
+
+    def _tagged(self, first: str, end: str, again: str, last: str, bare: str) -> tuple[ParameterSegments, str]:
+        """The same where what ends a value has the argument's name."""
+        closed, _, rest = again.partition(_KEYS[0])
+        opened = rest.removeprefix(end)
+        head, last = first.removesuffix(opened), last.removeprefix(f"{closed}{_KEYS[1]}{end}")
+        close = re.match(rf"\s*{re.escape(closed)}\w+{re.escape(end)}", last)
+        if not opened.strip() or head == first or close is None or bare != head + last:
+            raise FormUnknown("its chat template writes the arguments of a call one by one, and each one's name twice")
+        behind = last.removeprefix(close.group())
+        parameters = ParameterSegments(first, end, "", opened, close.group(), head + close.group())
+        stops = [f"{closed}{key}{end}" for key in NESTED]
+        tags = find_tags(opened, closed, end, *self._nested(parameters, stops))
+        return replace(parameters, tags=tags), behind
+
+    def _closed(self, last: str, stop: str, bare: str) -> tuple[str, str]:
+        """What ends the arguments, and what stands behind that."""
+        close, between = last, _between(self.two)[0].removeprefix(stop)
+        if self.two is not None and (shared := close[: common_length(close, between)]).strip():
+            close = shared
+        places = [close.find(control) for control in self.controls if control in close]
+        close = _up_to_tag(close[: min(places, default=len(close))], first=True)
+        behind = last.removeprefix(close)
+        if len(behind) > common_length(last[::-1], bare[::-1]) or not close.strip():
+            raise FormUnknown("its chat template writes the arguments of a call one by one, and none in another way")
+        return close, behind
+
+    def _nested(self, parameters: ParameterSegments, stops: Sequence[str] = ()) -> list[str]:
+        """What a template makes of a list and of a mapping; ``stops`` stand behind them."""
+        stop, last = stops or (parameters.stop, parameters.stop)
+        first, again = (f"{key}{parameters.middle}" for key in NESTED)
+        _, found, rest = self.write(NESTED).partition(parameters.first + first)
+        listed, also_found, rest = rest.partition(stop + parameters.again + again)
+        place = rest.rfind(last + parameters.close)
+        if not found or not also_found or place < 0:
+            raise _each_otherwise()
+        return [listed, rest[:place]]
+
+    def _check_others(self, parameters: ParameterSegments) -> None:
+        """Refuse values that are neither texts nor JSON."""
+        for written, value in zip(self._nested(parameters), NESTED.values(), strict=True):
+            if read_value(written) != value:
+                raise _each_otherwise()
+
+
+def _each_otherwise() -> FormUnknown:
+    return FormUnknown("its chat template writes the arguments of a call one by one, each in another way")
+
+
+def _check(parameters: ParameterSegments) -> None:
+    """Refuse what could not be read again: `ParameterSegments` that do not tell where a value ends, or a name."""
     ways = ((parameters.first, parameters.none), (parameters.again, parameters.close))
     for each, other in (map(_solid, way) for way in ways):
         if each.startswith(other) or other.startswith(each):
             raise FormUnknown("its chat template writes the arguments of a call one by one, and does not end them")
-    return before, parameters, behind
+    if any(key in part for key in _KEYS for part in (parameters.again, parameters.close)):
+        raise FormUnknown("its chat template writes the arguments of a call one by one, and each one's name twice")
+    if not parameters.middle.strip():
+        raise FormUnknown("its chat template writes the arguments of a call one by one, and none in another way")
 
 
 def _cut(text: str, *words: str) -> list[str]:
@@ -139,63 +253,3 @@ def _up_to_tag(text: str, *, first: bool = False) -> str:
 
 def _solid(text: str) -> str:
     return "".join(text.split())
-
-
-def text_of(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def read_value(text: str, schema: object = True, whole: object = True) -> Any:
-    """The value that a text is by a schema, a part of the ``whole`` one: JSON, or the text where that does not fit."""
-    kinds = kinds_of(schema, whole)
-    if kinds == frozenset({"string"}):
-        return text
-    try:
-        value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        if text.strip() not in _PYTHON or kinds is None:
-            return text
-        value = _PYTHON[text.strip()]
-    fits = not isinstance(value, str) and _is_finite(value) and (kinds is None or kinds & kinds_of_value(value))
-    return value if fits else text
-
-
-def kinds_of(schema: object, whole: object = True, depth: int = 0) -> frozenset[str] | None:
-    """The types that a schema allows; ``None`` where it allows all, or does not say."""
-    if not isinstance(schema, Mapping) or depth > 20:
-        return None
-    if isinstance(reference := schema.get("$ref"), str):
-        return kinds_of(referred(reference, whole), whole, depth + 1)
-    if "const" in schema or isinstance(schema.get("enum"), list):
-        values = [schema["const"]] if "const" in schema else schema["enum"]
-        return frozenset[str]().union(*map(kinds_of_value, values))
-    if (kinds := schema.get("type")) is not None:
-        return frozenset([kinds] if isinstance(kinds, str) else kinds)
-    for key in ("anyOf", "oneOf"):
-        if isinstance(schema.get(key), list):
-            found = [kinds_of(each, whole, depth + 1) for each in schema[key]]
-            return None if None in found else frozenset[str]().union(*filter(None, found))
-    found = [kinds_of(each, whole, depth + 1) for each in schema.get("allOf", ())]
-    return next((each for each in found if each is not None), None)
-
-
-def kinds_of_value(value: object) -> frozenset[str]:
-    if isinstance(value, bool):
-        return frozenset({"boolean"})
-    whole = {"integer"} if isinstance(value, float) and value.is_integer() else set()
-    return frozenset({name for name, kind in _TYPES[1:] if isinstance(value, kind)} | whole)
-
-
-def referred(reference: str, whole: object) -> object:
-    found = whole
-    for step in reference.removeprefix("#").split("/")[1:]:
-        found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, Mapping) else None
-    return found
-
-
-def _is_finite(value: object) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)

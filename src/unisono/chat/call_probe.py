@@ -10,7 +10,15 @@ from typing import Any
 
 from unisono.chat.call_form import SEPARATORS, CallForm, json_text
 from unisono.chat.call_parameters import find_parameters
-from unisono.chat.call_segments import FormUnknown, OneByOne, common_length, filled, find_segments, recipient_behind
+from unisono.chat.call_segments import (
+    CallSegments,
+    FormUnknown,
+    OneByOne,
+    common_length,
+    filled,
+    find_segments,
+    recipient_behind,
+)
 from unisono.chat.messages import Message
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import (
@@ -44,9 +52,9 @@ def find_call_form(
     those that are END. ``channel`` is what all its answers begin with, before the first mark, and ``added`` are tokens
     that its files call text, which are as good as special ones around names. Raises a `FormUnknown`
     where the template does not write calls, or neither as JSON objects of which one key is the name and one the
-    arguments nor as names with such an object, or the arguments one by one, behind them; and where it marks objects by
-    more control tokens than one before and one behind, calls of names by one that does not come first, or arguments
-    that stand one by one by any.
+    arguments nor as names with such an object, or the arguments one by one, behind them; and where it marks objects, or
+    arguments that stand one by one, by more control tokens than one before and one behind, and one around texts, or
+    calls of names by one that does not come first.
     """
     if not use.knows_tools:
         raise FormUnknown("its chat template does not know tools")
@@ -57,28 +65,41 @@ def find_call_form(
     try:
         return _of_segments(replace(answers, controls=[*answers.controls, *filter(None, added)]), channel)
     except OneByOne:
-        return _of_parameters(answers, one)
+        return _of_parameters(answers)
 
 
-def _of_parameters(answers: _Answers, one: str) -> CallForm:
+def _of_parameters(answers: _Answers) -> CallForm:
     """The form of calls whose arguments stand one by one."""
     try:
         two = answers.with_calls(2)
     except FormUnknown:
         two = None
-    segments, parameters = find_parameters(one, two, answers.with_calls(1, {}))
-    for text in (*astuple(segments), *astuple(parameters)):
-        if controls := answers.controls_in(text or ""):
+    segments, parameters = find_parameters(lambda given: answers.with_calls(1, given), two, answers.controls)
+    literals, again = parameters.literals, segments.again or ""
+    delimiters = ("", "") if literals is None else literals.text
+    within = replace(parameters, text_middle=parameters.middle) if literals is not None else parameters
+    opening, closing = segments.before, segments.behind + segments.end
+    begin_token, end_token = answers.control_in(opening), answers.control_in(closing)
+    known = begin_token if parameters.tags is not None else None  # before each tag
+    for text in (part for part in astuple(within) if isinstance(part, str)):
+        if controls := [control for control in answers.controls_in(text) if control != known]:
             words = f"one by one, and with the control token {controls[0]!r}"
             raise FormUnknown(f"its chat template writes the arguments of a call {words}")
-    if not re.search(r"[\w<]", segments.before):
+    answers.check_between(segments.behind + again, begin_token, end_token)
+    text_tokens = {control for each in delimiters for control in answers.controls_in(each)}
+    if text_tokens and (len(text_tokens) > 1 or delimiters != (*text_tokens, *text_tokens)):
+        raise FormUnknown(f"its chat template writes texts between {' and '.join(delimiters)}")
+    if begin_token is None and not re.search(r"[\w<]", opening):
         raise FormUnknown(NAME_ALONE)
     return CallForm(
-        opening=segments.before,
+        opening=opening,
         between=None if segments.again is None else segments.behind + segments.again,
-        closing=segments.behind + segments.end,
+        closing=closing,
         name_key="",
         arguments_key="",
+        begin_token=begin_token,
+        end_token=None if end_token == begin_token else end_token,
+        text_token=next(iter(text_tokens), None),
         segments=segments,
         parameters=parameters,
     )
@@ -99,7 +120,8 @@ def _of_segments(answers: _Answers, channel: str) -> CallForm:
     begin_token = next((mark for mark in marks if opening.startswith(mark)), None)
     if marks and begin_token is None:
         raise FormUnknown(f"its chat template begins a call with text, and holds the control token {marks[0]!r}")
-    if begin_token is None and not re.search(r"[\w<]", opening):
+    recipient = "" if opening else answers.recipient_before_reply(segments)
+    if begin_token is None and not recipient and not re.search(r"[\w<]", opening):
         raise FormUnknown(NAME_ALONE)
     return CallForm(
         opening=filled(segments.before, 0),
@@ -111,6 +133,7 @@ def _of_segments(answers: _Answers, channel: str) -> CallForm:
         begin_token=begin_token,
         only_first=bool(channel) and opening.startswith(channel),
         segments=segments,
+        recipient=recipient,
     )
 
 
@@ -184,6 +207,16 @@ class _Answers:
         except TemplateFailure as failure:
             raise FormUnknown(f"its chat template refuses a question: {failure}") from failure
 
+    def recipient_before_reply(self, segments: CallSegments) -> str:
+        """What a template writes before a reply where calls have a name, if that is a name, too; else nothing."""
+        prompt, whole = self.prompt, self._render([Message(role="assistant", content=REPLY)])
+        head, found, _ = whole.removeprefix(prompt).partition(REPLY)
+        middle, again = segments.middle, (segments.again or "").strip()
+        is_name = head.endswith(middle) and re.fullmatch(r"\w+", head.removesuffix(middle))
+        texts = (segments.behind, segments.end, head, again)
+        told = any(self.controls_in(text) for text in texts) or (segments.behind + segments.end).strip()
+        return head if found and middle and again and is_name and not told and whole.startswith(prompt) else ""
+
     def check_marks(self, *marks: str) -> None:
         """Refuse a mark that differs between calls."""
         if any(changing in mark for mark in marks for changing in (*IDS, *NAMES)):
@@ -191,7 +224,7 @@ class _Answers:
 
     def control_in(self, mark: str) -> str | None:
         """The special token in what stands before or behind a call, if there is one. Refuses several."""
-        found = self.controls_in(mark)
+        found = list(dict.fromkeys(self.controls_in(mark)))
         if ending := next((control for control in found if control in self.ends), None):
             words = f"as a turn of its own: by {ending}, which ends an answer"
             raise FormUnknown(f"its chat template writes a call {words}")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unisono.constraints.json_schema import KEYWORDS, REMARKS, TYPES
 from unisono.errors import PromptError
 from unisono.vocab.controls import Controls, folded
 
@@ -16,6 +17,7 @@ _OF_MESSAGES = {"role", "content", "tool_calls", "tool_call_id", "name"}
 _OF_FUNCTIONS = {"name", "description", "parameters", "strict"}
 _OF_CALLS = {"name", "arguments"}
 """Keys that are not the client's words. All others are, and templates may write them."""
+_WORDS = {*KEYWORDS, *REMARKS, "nullable"}
 _SIMPLE = {"role", "content", "name"}
 """Keys whose text templates write as it is."""
 
@@ -41,7 +43,7 @@ def escape_special_tokens(
     controls: Controls,
     variables: Mapping[str, Any] | None = None,
     *,
-    apart: bool = False,
+    apart: Callable[[str], bool] | None = None,
     any_case: bool = False,
 ) -> Escaped:
     """Break up every special token in the text of a request, so that only the template's own are left.
@@ -50,8 +52,8 @@ def escape_special_tokens(
     not there either in ``any_case``, for a template that may change the case of any text. The
     names of ``variables`` stay as they are: a template reads one by its name, and cannot list them.
     ``messages`` and ``tools`` are in the form that the template expects, ``variables`` what it is given beside them.
-    ``apart`` puts a mark before and behind every text as well, so that none joins what a template writes beside
-    it to a special token (`Edges`).
+    ``apart`` says before and behind which texts a mark stands as well, so that none joins what a template writes beside
+    it to a special token (`Edges`). Words of JSON Schema stay as they are: templates look for them.
     """
     variables = dict(variables or {})
     written = "\n".join(texts_of(messages, tools, variables))
@@ -69,11 +71,11 @@ def escape_special_tokens(
             text = pattern.sub(lambda match: mark.join(match.group()) + mark, text)
             for letter in growing:
                 text = text.replace(letter, f"{mark}{letter}{mark}")
-        return f"{mark}{text}{mark}" if apart and text else text
+        return f"{mark}{text}{mark}" if apart is not None and text and apart(text) else text
 
     return Escaped(
         [_message(message, broken) for message in messages],
-        None if tools is None else [{**t, "function": _record(t["function"], broken, _OF_FUNCTIONS)} for t in tools],
+        None if tools is None else [_tool(tool, broken) for tool in tools],
         _record(variables, broken, variables.keys()),
         mark,
     )
@@ -134,6 +136,29 @@ def _message(message: Mapping[str, Any], change: Callable[[str], str]) -> dict[s
             for call in message["tool_calls"]
         ]
     return changed
+
+
+def _tool(tool: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    function = tool["function"]
+    changed = _record(function, change, _OF_FUNCTIONS)
+    if "parameters" in function:
+        changed["parameters"] = _schema(function["parameters"], change)
+    return {**tool, "function": changed}
+
+
+def _schema(schema: Any, change: Callable[[str], str]) -> Any:
+    """A schema with every text changed but the words of JSON Schema."""
+    if isinstance(schema, Mapping):
+        kept = {key: value for key, value in schema.items() if key == "type" and _is_type(value)}
+        changed = {key if key in _WORDS else change(key): _schema(value, change) for key, value in schema.items()}
+        return changed | kept
+    if isinstance(schema, list | tuple):
+        return [_schema(inner, change) for inner in schema]
+    return change(schema) if isinstance(schema, str) else schema
+
+
+def _is_type(value: object) -> bool:
+    return value in TYPES if isinstance(value, str) else isinstance(value, list) and all(map(_is_type, value))
 
 
 def _record(record: Mapping[str, Any], change: Callable[[str], str], known: Collection[str]) -> dict[str, Any]:

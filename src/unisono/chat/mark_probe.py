@@ -19,7 +19,7 @@ from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import QUESTION, REPLY, probe_tool_use
 from unisono.errors import SpecError, shown
 from unisono.vocab.controls import cut_controls
-from unisono.vocab.marks import NO_MARKS, OF_CALLS, Ids, Mark, MarkForms
+from unisono.vocab.marks import NO_MARKS, SEAMS, Ids, Mark, MarkForms
 from unisono.vocab.pieces import token_bytes
 from unisono.vocab.reserved import reserve
 from unisono.vocab.tokenizer import Tokenizer, TokenTable
@@ -67,16 +67,15 @@ def _of_calls(
     except FormUnknown:
         return {}, ()
     if not form.by_seams or form.segments is None:
-        tokens: dict[Mark, str | None] = {"call_begin": form.begin_token, "call_end": form.end_token}
-        return {mark: (table.controls[token],) for mark, token in tokens.items() if token is not None}, ()
+        return {mark: (table.controls[token],) for mark, token in form.tokens.items() if token is not None}, ()
     found: dict[Mark, Ids] = {}
-    for mark in OF_CALLS:
+    for mark in SEAMS:
         ids = controls_in(form.segments.at(mark).removeprefix(channel), markup)
         if ids and ids[0] not in (*end_ids, *reasoning.first_ids) and ids[:1] not in found.values():
             found[mark] = ids[:1]
     if channel:
         found.pop("call_begin", None)
-    texts = "".join(map(form.segments.at, OF_CALLS)) + form.segments.end
+    texts = "".join(map(form.segments.at, SEAMS)) + form.segments.end
     return found, tuple(dict.fromkeys(controls_in(texts, markup)))
 
 

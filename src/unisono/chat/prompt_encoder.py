@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from unisono.chat.seams import Seams
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use
 from unisono.chat.thinking import thinking_words
-from unisono.errors import PromptError
+from unisono.errors import PromptError, shown
 from unisono.vocab.marks import Mark, MarkForms
 from unisono.vocab.normal_forms import own_forms
 from unisono.vocab.spelling import Speller
@@ -152,7 +152,7 @@ class PromptEncoder:
             _check_encodable(text)
         given, end = with_end_marked(given, texts) if continued else (given, None)
 
-        def escape(*, apart: bool = False) -> Escaped:
+        def escape(apart: Callable[[str], bool] | None = None) -> Escaped:
             any_case = template.changes_case
             found = escape_special_tokens(given, tools, self._controls, variables, apart=apart, any_case=any_case)
             return replace(found, variables={**found.variables, **words})
@@ -160,9 +160,10 @@ class PromptEncoder:
         escaped = escape()
         rendered, parts = self._render(template, escaped, end)
         if any(map(self._edges.may_join, texts)):
-            apart = escape(apart=True)
+            apart = escape(self._edges.may_join)
             its_rendered, its_parts = self._render(template, apart, end)
             if _controls_of(its_parts) != _controls_of(parts):  # a text has become one with what stands beside it
+                self._check_alike(escaped.plain(rendered), apart.plain(its_rendered), texts)
                 escaped, rendered, parts = apart, its_rendered, its_parts
         check_rows(self.name, self.tokenizer.table, _controls_of(parts))
         plain = "".join(part for part, control in parts if control is None)
@@ -173,6 +174,16 @@ class PromptEncoder:
         table = self.tokenizer.table
         lacks_bos = self.given_template and bool(table.opening) and ids[:1] != table.opening
         return [*table.opening, *ids] if lacks_bos else ids
+
+    def _check_alike(self, rendered: str, apart: str, texts: Sequence[str]) -> None:
+        """Raise a `PromptError` where a template writes something else once texts are kept apart from its tokens."""
+        if "".join(rendered.split()) != "".join(apart.split()):
+            text = next(text for text in texts if self._edges.may_join(text))
+            raise PromptError(
+                f"member {self.name!r} cannot read a text such as {shown(text)}: beside what its chat template writes, "
+                "it spells a special token, or the template compares it with words of its own",
+                hint="write the text otherwise, or give the member another template (chat_template: …)",
+            )
 
     def _check_prefix(self, messages: Sequence[Message]) -> None:
         if self.prefix is not None and all(message["role"] != "user" for message in messages):
@@ -200,8 +211,18 @@ class PromptEncoder:
 
     def _probed_opening(self, *, with_tools: bool, variables: Mapping[str, Any] | None = None) -> str:
         found = probe_opening(self.own_template(), self._controls, with_tools=with_tools, variables=variables)
+        if not found and not with_tools:
+            return self._recipient
         marks = (self.tokenizer.table.texts[token] for token in self.marks.first_ids)
         return "" if any(mark in found for mark in marks) else found
+
+    @property
+    def _recipient(self) -> str:
+        """Whom an answer speaks to where no tools are given, of a template that writes a name there."""
+        try:
+            return self.call_form().recipient if "tool" in self.own_template().source else ""
+        except PromptError:
+            return ""
 
     @property
     def unbounded(self) -> PromptEncoder:

@@ -47,8 +47,7 @@ class Seams:
         controls, channel = table.all_controls, text_of(table, marks.opening)
         try:
             form = find_call_form(template, probe_tool_use(template), controls, ends, channel=channel)
-            tokens: dict[Mark, str | None] = {"call_begin": form.begin_token, "call_end": form.end_token}
-            for mark, token in tokens.items():
+            for mark, token in form.tokens.items():
                 if token is None:
                     continue
                 own = None if form.only_first else (controls[token],)  # what stands first alone is no mark elsewhere

@@ -29,6 +29,7 @@ REPLY, RESULT, SPEAKER = "probe reply", "probe result", "probe_speaker"
 IDS = ("probe0001", "probe0002")
 """Nine letters and digits, as the strictest templates require."""
 _DESCRIPTION = "Probe described."
+_LONGEST_CONTROL = 80
 
 _PROPERTIES = {"probe_key": {"type": "string", "description": "Probe key."}}
 _PARAMETERS = {"type": "object", "properties": _PROPERTIES, "required": ["probe_key"]}
@@ -62,10 +63,27 @@ def probe_answer_form(template: ChatTemplate | None, tokenizer: Tokenizer) -> An
         if template is None or not template.for_tools
         else [_probe(template, tokenizer, reply, PROBE_TOOLS) for reply in _REPLIES]
     )
+    ends = {token for form in (*forms, *others) for token in form.turn_end_ids}
     return AnswerForm(
         leading_space=any(form.leading_space for form in forms),
-        turn_end_ids=tuple(sorted({token for form in (*forms, *others) for token in form.turn_end_ids})),
+        turn_end_ids=tuple(sorted(ends | _result_openings(template, tokenizer.table.controls))),
     )
+
+
+def _result_openings(template: ChatTemplate | None, controls: Mapping[str, int]) -> set[int]:
+    """The control token that a template writes behind calls, and before each result (Gemma 4): models write it, and
+    whoever has the results goes on.
+    """
+    if template is None or "tool" not in template.source:
+        return set()
+    style, (one, two) = probe_tool_use(template).style or CallStyle(), map(exchange_of, (1, 2))
+    called, twice, answered = (
+        _rendered(template, [QUESTION, *answer], style, PROBE_TOOLS, add_generation_prompt=False).rstrip()
+        for answer in (one[:1], two[:1], two)
+    )
+    [(text, token)] = cut_controls(called[-_LONGEST_CONTROL:], controls)[-1:] or [("", None)]
+    counts = [written.count(text) for written in (called, twice, answered)] if token is not None else []
+    return {token} if token is not None and counts == [1, 1, 2] else set()
 
 
 def _probe(template: ChatTemplate, tokenizer: Tokenizer, reply: str, tools: Sequence[Tool] | None = None) -> AnswerForm:
@@ -234,9 +252,16 @@ def _written_call(template: ChatTemplate, style: CallStyle, tools: Sequence[Tool
     return text if called and whole and not spoiled else ""
 
 
-def _rendered(template: ChatTemplate, messages: list[Message], style: CallStyle, tools: Sequence[Tool] | None) -> str:
+def _rendered(
+    template: ChatTemplate,
+    messages: list[Message],
+    style: CallStyle,
+    tools: Sequence[Tool] | None,
+    *,
+    add_generation_prompt: bool = True,
+) -> str:
     try:
-        return template.probe(as_given(messages, style), tools=tools)
+        return template.probe(as_given(messages, style), tools=tools, add_generation_prompt=add_generation_prompt)
     except TemplateFailure:
         return ""
 

@@ -7,13 +7,14 @@ schema of a tool's parameters is one by itself, so that what it refers to by ``#
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Tool
-from unisono.chat.parameter_grammar import moved, parameter_rules
+from unisono.chat.parameter_grammar import parameter_rules
+from unisono.chat.value_schemas import moved, without
 from unisono.constraints.json_schema import JSON_OPTIONS, OPTIONS, SPACING, check_schema
 from unisono.errors import SpecError, nearest, shown
 from unisono.vocab.controls import cut_controls
@@ -43,7 +44,8 @@ def call_grammar(
     """
     allowed = _allowed(form, tools, chosen)
     opening, between, closing = (_around(form, mark) for mark in ("call_begin", "call_next", "call_end"))
-    lines = _freely(form) if free else [f"start: {opening} calls" + ("" if answer is None else " | answer")]
+    other = "" if answer is None else f" | {_literal(form.recipient)} answer"
+    lines = _freely(form) if free else [f"start: {opening} calls{other}"]
     if answer is not None:
         lines.append(f"answer: %json {json.dumps({**answer, OPTIONS: {**JSON_OPTIONS, **SPACING}})}")
     more = f" ({between} call)*" if several and form.between is not None else ""
@@ -62,6 +64,11 @@ def _allowed(form: CallForm, tools: Sequence[Tool], chosen: str | None) -> list[
             f"the tool {shown(chosen)} is to be called, and there is none of that name{nearest(chosen, names)}",
             hint=f"choose one of {', '.join(names)}",
         )
+    if form.recipient and (reply := form.recipient.removesuffix(form.seams.middle)) in names:
+        raise SpecError(
+            f"the tool {shown(reply)} cannot be called: the lead's answers that call nothing begin with that name",
+            hint="give it another name",
+        )
     allowed = [tool for tool in tools if chosen in (None, tool["function"]["name"])]
     if form.by_seams:
         _check_ends(form, [tool["function"]["name"] for tool in allowed])
@@ -73,9 +80,10 @@ def _rules_of(tool: Tool, number: int, form: CallForm, *, beside_an_answer: bool
     call, arguments = f"call_{number}", f"arguments_{number}"
     name = _literal(tool["function"]["name"])
     if form.parameters is not None:
-        rules = parameter_rules(arguments, form.parameters, parameters_of(tool), _options(form))
+        write = partial(_marked, form)
+        rules = parameter_rules(arguments, form.parameters, parameters_of(tool), _options(form), write)
         return [f"{call}: {name} {arguments}", *rules]
-    if not form.by_seams and beside_an_answer and not form.opening.strip():
+    if form.segments is None and beside_an_answer and not form.opening.strip():
         return [f"{call}: %json {json.dumps(_whole(form, tool))}"]
     if form.by_seams:
         written = f"{name} <|call_arguments|> {arguments} <|call_end|>"
@@ -88,12 +96,20 @@ def _rules_of(tool: Tool, number: int, form: CallForm, *, beside_an_answer: bool
 def _freely(form: CallForm) -> list[str]:
     """Any text without a call's mark; with it, a call follows. Where a call has no mark, it is all of the answer."""
     mark = form.sign
+    if form.recipient:
+        reply = _literal(form.recipient)
+        return [
+            f"start: calls | {reply} TEXT | {reply} | {reply} before calls |",
+            f"before[suffix={json.dumps(mark)}]: /(?s:.*)/",
+            _text_without(mark),
+        ]
     if form.begin_token is not None:  # it is no text, and text that reads like it is none of the answer's
         before = "" if form.only_first else "before "
+        opening = "<|call_begin|>" if form.by_seams else _marked(form, form.opening.lstrip())  # text may end with space
         return [
-            f"start: {before}{_around(form, 'call_begin')} calls | TEXT |",
+            f"start: {before}{opening} calls | TEXT |",
             *([] if form.only_first else ["before: TEXT |"]),
-            _text_without(form.begin_token),
+            _text_without(form.begin_token, *([] if form.begin_token in mark or form.by_seams else [mark])),
         ]
     if not mark:
         return ["start: calls | TEXT |", r"TEXT: /(?s:.+)/ & ~/\s*\{(?s:.*)/"]
@@ -128,7 +144,7 @@ def _around(form: CallForm, mark: Literal["call_begin", "call_next", "call_end"]
 
 def _marked(form: CallForm, text: str) -> str:
     """What stands around calls, as literals and, in the place of control tokens, marks."""
-    marks = {form.begin_token: "call_begin", form.end_token: "call_end"}
+    marks = {token: mark for mark, token in reversed(form.tokens.items())}
     parts = cut_controls(text, {token: 0 for token in marks if token is not None})
     return " ".join(_literal(part) if control is None else f"<|{marks[part]}|>" for part, control in parts)
 
@@ -136,11 +152,12 @@ def _marked(form: CallForm, text: str) -> str:
 def no_call_grammar(form: CallForm) -> str | None:
     """Any text without a call's mark; ``None`` where calls have none, and so cannot be told from JSON."""
     mark = form.sign
-    return f"start: TEXT |\n{_text_without(mark)}\n" if mark else None
+    head = _literal(form.recipient)
+    return f"start: {head} TEXT | {head}\n{_text_without(mark)}\n" if mark else None
 
 
-def _text_without(mark: str) -> str:
-    return f"TEXT: /(?s:.+)/ & ~/(?s:.*){re.escape(mark).replace('/', chr(92) + '/')}(?s:.*)/"
+def _text_without(*marks: str) -> str:
+    return "TEXT: /(?s:.+)/" + "".join(map(without, marks))
 
 
 def _literal(text: str) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from unisono.chat.call_characters import Broken
 from unisono.chat.call_form import CallForm
-from unisono.chat.call_object import Broken, CallObject
+from unisono.chat.call_object import CallObject
 from unisono.chat.messages import Tool
 
 
@@ -126,7 +127,8 @@ class CallFinder:
         repeats = form.between is not None and _solid(form.between) == _solid(form.closing + form.opening)
         self._between = None if repeats or form.between is None else form.between_head.strip()
         """Between the objects of one list; ``None`` where each call has its own marks."""
-        self._held = ""  # text that has not come out yet
+        self._before = self._between or "" if form.recipient else ""  # stands before an answer, in its prompt
+        self._held = self._before  # text that has not come out yet
         self._fed = 0  # characters, those that are held included
         self._place: Literal["text", "object", "after"] = "text"
         self._object = CallObject(form, self._names, self._schemas)
@@ -171,11 +173,10 @@ class CallFinder:
     def _sure(self) -> int:
         sizes = range(min(len(self._opening) - 1, len(self._held)), 0, -1)
         begun = next((size for size in sizes if self._held.endswith(self._opening[:size])), 0)
-        sure = self._held[: len(self._held) - begun].rstrip()
-        if begun or not self._lead:
-            return len(self._without_lead(sure))
-        ahead = next((size for size in range(len(self._lead), 0, -1) if sure.endswith(self._lead[:size])), 0)
-        return len(sure[: len(sure) - ahead].rstrip())
+        sure = self._without_lead(self._held[: len(self._held) - begun]) if begun else self._held.rstrip()
+        whole = self._held.rstrip()  # which may end within what stands before an opening
+        ahead = next((size for size in range(len(self._lead), 0, -1) if whole.endswith(self._lead[:size])), 0)
+        return min(len(sure), len(whole[: len(whole) - ahead].rstrip()))
 
     def _without_lead(self, text: str) -> str:
         return text.rstrip().removesuffix(self._lead).rstrip()
@@ -193,7 +194,10 @@ class CallFinder:
         if self._announced and (arguments := self._object.take()):
             yield CallArguments(self._begun - 1, arguments)
         if self._object.whole:
-            self._held = self._held[self._mark + self._object.at :]
+            self._held, self._before = self._held[self._mark + self._object.at :], ""
+            if self._object.is_reply:
+                self._place = "text"
+                return True
             self._place, self._after_call = "after", True
             yield CallEnded(self._begun - 1)
         elif broken or last:
@@ -243,8 +247,9 @@ class CallFinder:
         self._object = CallObject(self._form, self._names, self._schemas)
 
     def _content(self, size: int, *, broken_call: bool = False) -> Iterator[CallEvent]:
-        at = self._fed - len(self._held)
-        text, self._held = self._held[:size], self._held[size:]
+        at, text, self._held = self._fed - len(self._held), self._held[:size], self._held[size:]
+        if self._before and size:
+            text, at, self._before = text[len(self._before) :], at + len(self._before), ""
         if text:
             self._written, self._after_call = True, False
             yield CallBroken(self._begun - 1, text, at) if broken_call else Content(text, at)

@@ -207,7 +207,7 @@ def _grammar(constraint: Constraint, library: ModuleType) -> str:
 # bracket up to the next one.
 _LITERALS = re.compile(r'"(?:\\.|[^"\\\n])*"?|//[^\n]*|#[^\n]*|/(?:\\.|[^/\\\n])+/?')
 _FOREIGN = re.compile(
-    r"<\[|<\|(?!call_(?:begin|end|arguments|next)\|>)[^|>\s]*\|?>?"
+    r"<\[|<\|(?!call_(?:begin|end|arguments|next|text)\|>)[^|>\s]*\|?>?"
     r"|\[[^\[\]]*\b(?:temperature|max_tokens|stop|stop_capture)\b"
 )
 

@@ -31,7 +31,7 @@ _FORMS: dict[str, tuple[tuple[type, ...], str]] = {
 """The keywords that require something, and the form of their values."""
 KEYWORDS = frozenset(_FORMS)
 _LOWER = {known.lower(): known for known in _FORMS}
-_REMARKS = ("title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly")
+REMARKS = ("title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly")
 _NEAR = 0.8
 MOST_ODD = 100
 """Different words in a schema that are no keywords: each is compared with those that are."""
@@ -82,7 +82,7 @@ def check_schema(schema: Any) -> None:
     for where, part in _schemas(schema, "the schema"):
         for keyword, value in part.items():
             _check_keyword(keyword, value, where)
-            if keyword not in _FORMS and keyword not in _REMARKS:
+            if keyword not in _FORMS and keyword not in REMARKS:
                 odd.add(keyword)
             if len(odd) > MOST_ODD:
                 raise SpecError(
@@ -201,7 +201,7 @@ def _check_keyword(keyword: str, value: object, where: str) -> None:
             )
     elif keyword == "additionalItems":
         raise SpecError(f"{keyword} in {where} is of an older draft", hint="write prefixItems and items")
-    elif keyword not in _REMARKS and (near := _near(keyword.lower())):
+    elif keyword not in REMARKS and (near := _near(keyword.lower())):
         raise SpecError(
             f"{keyword!r} in {where} is not a keyword of JSON Schema; did you mean {near!r}?",
             hint="unknown words have no effect: correct it, or rename it if it is a remark",

@@ -12,7 +12,7 @@ from unisono.engine.calls import Calls
 from unisono.engine.member import Member
 from unisono.errors import MemberUnavailable, PromptError, SpecError, nearest, shown
 from unisono.records import StepRecord, is_unicode
-from unisono.vocab.marks import MARKS, OF_CALLS
+from unisono.vocab.marks import MARKS, SEAMS
 from unisono.vocab.union import UnionVocabulary
 
 GivenPiece = bytes | str | StepRecord | Mapping[str, Any]
@@ -226,7 +226,7 @@ class BegunWith:
                 ids += member.spell(column, piece, first=first, calls=calls)
             except MemberUnavailable:  # its tokenizer is away: as its vocabulary shows
                 ids += member.spell(column, piece, first=first, calls=calls, unaided=True)
-            calls = calls.behind(mark) if calls is not None and mark in OF_CALLS else calls
+            calls = calls.behind(mark) if calls is not None and mark in SEAMS else calls
             first = mark is not None and member.opens_behind(mark, opening=first, calls=calls)
         return ids
 

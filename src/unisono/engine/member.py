@@ -20,7 +20,7 @@ from unisono.fusion.calibration import Calibration
 from unisono.fusion.fold import FoldPlan, Scratch, Softmax, fold, plan_fold, softmax
 from unisono.fusion.fold_top import FoldedTop, TopPlan, plan_top
 from unisono.fusion.partial_votes import untold
-from unisono.vocab.marks import OF_CALLS, Mark, Turn
+from unisono.vocab.marks import SEAMS, Mark, Turn
 from unisono.vocab.spelling import Speller
 from unisono.vocab.union import ABSENT, Indices, MemberMap
 
@@ -104,7 +104,7 @@ class Member(Reader):
 
     def opens_behind(self, mark: Mark, *, opening: bool, calls: Calls | None = None) -> bool:
         """Whether an answer begins for it behind a mark: anew behind reasoning, or still, where it has read nothing."""
-        if calls is not None and mark in OF_CALLS:
+        if calls is not None and mark in SEAMS:
             return False
         if mark == "reasoning_end" and self._marks.reopens:
             return True
@@ -209,8 +209,10 @@ class Member(Reader):
         stands in calls by seams. ``unaided`` asks no tokenizer, whose encoding might be another: it may be away.
         """
         mark = self.mark_of(column)
-        if mark in OF_CALLS and calls is not None:
+        if mark in SEAMS and calls is not None:
             return self.encoder.seams.ids(mark, calls.behind(mark).number, first=first)
+        if mark == "call_text" and not self._marks.spelled(mark):  # others quote
+            return self.spell_text(b'"', unaided=unaided)
         if mark is not None:
             return self._marks.spelled(mark, opening=first)
         if first and self._marks.at_opening:

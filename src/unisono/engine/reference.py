@@ -31,7 +31,7 @@ from unisono.fusion.logits_processors import confine, has_mass, shape
 from unisono.fusion.sampling import Purpose, RandomNumbers, accepts, draw_from, residual
 from unisono.fusion.sharpen import plan_prefixes, sharpen
 from unisono.fusion.weights import scaled
-from unisono.vocab.marks import OF_CALLS
+from unisono.vocab.marks import SEAMS
 from unisono.vocab.union import MemberMap, UnionVocabulary
 
 DEFAULT_METHOD = Method()
@@ -96,7 +96,7 @@ def plain_steps(
             each.name: mark is not None and each.opens_behind(mark, opening=first[each.name], calls=calls)
             for each in members
         }
-        calls = calls.behind(mark) if calls is not None and mark in OF_CALLS else calls
+        calls = calls.behind(mark) if calls is not None and mark in SEAMS else calls
         inside = mark == "reasoning_begin" or (inside and mark != "reasoning_end")
 
 

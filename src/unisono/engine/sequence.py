@@ -19,7 +19,7 @@ from unisono.engine.ngram import NgramIndex
 from unisono.engine.request import PreparedRequest
 from unisono.engine.tally import Tally
 from unisono.records import Finish, Generation, Part, Seconds, StepRecord
-from unisono.vocab.marks import OF_CALLS, Mark
+from unisono.vocab.marks import OF_CALLS, SEAMS, Mark
 from unisono.vocab.union import UnionVocabulary
 
 SEEDS = 2**64  # seeds are below it
@@ -161,7 +161,7 @@ class TextSequence(Tally):
         Text that is scored has no parts: a mark is in it as its member's token.
         """
         self._since_mark = 0
-        if mark in OF_CALLS and self.calls is not None:
+        if mark in SEAMS and self.calls is not None:
             self.calls = self.calls.behind(mark)
             self._part.add(self.plan.lead.encoder.seams.text(mark, self.calls.number).encode(), given=given)
         elif self.request.score or (mark in OF_CALLS and self.request.prompt.tools is not None):

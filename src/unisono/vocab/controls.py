@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
+
+_WORD = re.compile(r"\w")
 
 
 class Controls(dict[str, int]):
     """The ids of control tokens by their texts. It does not change once it is used."""
 
-    def __init__(self, ids: Mapping[str, int], strips: Mapping[int, tuple[bool, bool]] | None = None) -> None:
-        """``strips`` are those that take in the white space before or behind them."""
+    def __init__(
+        self,
+        ids: Mapping[str, int],
+        strips: Mapping[int, tuple[bool, bool]] | None = None,
+        words: Collection[int] = (),
+    ) -> None:
+        """``strips`` are those that take in the white space before or behind them, and ``words`` those that are text
+        beside a letter or a digit.
+        """
         super().__init__(ids)
         self.strips = strips or {}
+        self.words = frozenset(words)
 
     @cached_property
     def spelled(self) -> re.Pattern[str]:
@@ -42,6 +52,8 @@ class Controls(dict[str, int]):
             return [(text, None)] if text else []
         parts, end = list[tuple[str, int | None]](), 0
         for match in self.spelled.finditer(text):
+            if self.words and self[match.group()] in self.words and _is_within_word(text, *match.span()):
+                continue
             if match.start() > end:
                 parts.append((text[end : match.start()], None))
             end = match.end()
@@ -58,6 +70,10 @@ class Controls(dict[str, int]):
                 part = part.rstrip()
             kept += [(part, control)] if part else []
         return kept
+
+
+def _is_within_word(text: str, start: int, end: int) -> bool:
+    return _WORD.match(text, start - 1, start) is not None or _WORD.match(text, end) is not None
 
 
 def cut_controls(text: str, controls: Mapping[str, int]) -> list[tuple[str, int | None]]:

@@ -13,12 +13,16 @@ from typing import Literal, get_args
 GivenMark = Literal["reasoning_begin", "reasoning_end", "answer_begin", "call_begin", "call_end"]
 """Those of which a spec may give forms; the others stand within calls, and templates alone show them."""
 
-Mark = Literal[GivenMark, "call_arguments", "call_next"]
+Mark = Literal[GivenMark, "call_arguments", "call_next", "call_text"]
 MARKS: tuple[Mark, ...] = get_args(Mark)
 """In the order of their columns; where two forms of a member begin with one id, the first of them has it."""
 
-OF_CALLS: tuple[Mark, ...] = ("call_begin", "call_end", "call_arguments", "call_next")
-"""Marks of tool calls. Where tools are given, the lead's markup stands for them in the text, to find the calls."""
+SEAMS: tuple[Mark, ...] = ("call_begin", "call_end", "call_arguments", "call_next")
+"""Marks of tool calls by seams."""
+
+OF_CALLS: tuple[Mark, ...] = (*SEAMS, "call_text")
+"""Marks of tool calls; the last stands around texts within them. Where tools are given, the lead's markup stands for
+these marks in the text, to find the calls."""
 
 Ids = tuple[int, ...]
 
@@ -51,7 +55,7 @@ class MarkForms:
     @property
     def known(self) -> set[Mark]:
         """The marks for which the member can vote."""
-        return {*self.anywhere, *self.at_opening, *(OF_CALLS if self.seams else ())}
+        return {*self.anywhere, *self.at_opening, *(SEAMS if self.seams else ())}
 
     @property
     def first_ids(self) -> frozenset[int]:

@@ -60,6 +60,8 @@ class TokenTable:
     """Special tokens that templates use, by name: ``bos_token``, ``eos_token``, ``pad_token`` …"""
     strips: Mapping[int, tuple[bool, bool]] = field(default_factory=dict)
     """Added tokens that take in the white space before or behind them (``lstrip``, ``rstrip``), as Phi-3's do."""
+    words: frozenset[int] = frozenset()
+    """Added tokens that are text beside a letter or a digit (``single_word``)."""
     beyond: tuple[tuple[str, Kind], ...] = ()
     """Text and kind of the tokens after ``texts``, for which the model has no row (`first`). They have no ids here."""
     opening: list[int] = field(init=False)
@@ -77,7 +79,7 @@ class TokenTable:
         object.__setattr__(self, "opening", opening)
         controls = {self.texts[token]: token for token, kind in enumerate(kinds) if kind == "control"}
         controls.pop("", None)
-        object.__setattr__(self, "controls", Controls(controls, self.strips))
+        object.__setattr__(self, "controls", Controls(controls, self.strips, self.words))
 
     @property
     def never_written(self) -> frozenset[int]:
@@ -99,7 +101,7 @@ class TokenTable:
 
     @property
     def all_controls(self) -> Controls:
-        return Controls(self.controls | self.controls_beyond, self.strips) if self.beyond else self.controls
+        return Controls(self.controls | self.controls_beyond, self.strips, self.words) if self.beyond else self.controls
 
     def with_controls(self, ids: Iterable[int]) -> TokenTable:
         """The table with some added tokens as control tokens."""

@@ -45,6 +45,7 @@ class _TableHead(BaseModel):
     named_templates: dict[str, str]
     special_texts: dict[str, str]
     strips: list[tuple[int, bool, bool]]
+    words: list[int] = []
 
 
 def table_frame(table: TokenTable) -> list[memoryview]:
@@ -61,6 +62,8 @@ def table_frame(table: TokenTable) -> list[memoryview]:
         "special_texts": dict(table.special_texts),
         "strips": [[token, *sides] for token, sides in table.strips.items()],
     }
+    if table.words:
+        head["words"] = sorted(table.words)
     texts, kinds = [text for text, _ in table.beyond], [kind for _, kind in table.beyond]
     return write_frame(head, _rows(table.texts, table.kinds) | _rows(texts, kinds, "beyond_"))
 
@@ -74,7 +77,8 @@ def read_table(frame: Frame) -> TokenTable:
         wrong = sorted({str(each["loc"][0]) for each in error.errors(include_input=False)})
         raise FrameError(f"its token table has no good {', '.join(wrong)}") from None
     texts, kinds = _read_rows(frame)
-    named = [*facts.declared_end_ids, *(token for token, _, _ in facts.strips), facts.bos_id or 0, facts.eos_id or 0]
+    named = [*facts.declared_end_ids, *(token for token, _, _ in facts.strips), *facts.words]
+    named += [facts.bos_id or 0, facts.eos_id or 0]
     if not all(0 <= token < len(texts) for token in named):
         raise FrameError("its token table names ids that it does not have")
     return TokenTable(
@@ -91,6 +95,7 @@ def read_table(frame: Frame) -> TokenTable:
         named_templates=facts.named_templates,
         special_texts=facts.special_texts,
         strips={token: (left, right) for token, left, right in facts.strips},
+        words=frozenset(facts.words),
         beyond=tuple(zip(*_read_rows(frame, "beyond_"), strict=True)),
     )
 

@@ -58,6 +58,8 @@ class ModelFiles:
             if getattr(tokenizer, "split_special_tokens", False):
                 self.notices.hear(tokenizer_settings.SPLITS)
             beside = self._file(model_folder.TEMPLATE)  # of models that also see: their processor reads it
+            if beside is None and getattr(tokenizer, "chat_template", None) is None:  # mistral-common reads none
+                beside = self._file(model_folder.JINJA)
             template = None if beside is None else model_folder.template_in(Path(beside))
             ends, asked = self._generation()
             made = read_tokenizer(tokenizer, ends, self.who, template)

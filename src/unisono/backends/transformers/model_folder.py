@@ -11,6 +11,7 @@ from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.model_facts import check_config, check_tokenizer
 from unisono.backends.transformers.weight_folder import ADAPTER, adapter_alone
 from unisono.errors import ModelNotFound, ModelUnsupported
+from unisono.user_files import DOCUMENT, read_text
 
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "*.model", "*.model.v*", "*.tiktoken")
 SETTINGS = (
@@ -86,5 +87,7 @@ def refuse_mlx(stated: Mapping[str, Any], where: object) -> None:
 
 
 def template_in(file: Path) -> object:
-    """What a `chat_template.json` holds: a template, or several by name."""
+    """What a `chat_template.json` holds, a template, or several by name, or a `chat_template.jinja`."""
+    if file.suffix == ".jinja":
+        return read_text(file, DOCUMENT) or None
     return file_kinds.check_json(file).get("chat_template")

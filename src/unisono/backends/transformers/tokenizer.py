@@ -13,7 +13,7 @@ import tokenizers
 from unisono.backends.model_facts import check_ids
 from unisono.backends.transformers.json_scheme import has_byte_tokens, json_scheme
 from unisono.backends.transformers.native_tokenizer import read_native
-from unisono.errors import ModelCorrupt, ModelError, PromptError, shown
+from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported, PromptError, shown
 from unisono.vocab.pieces import BYTE_TOKEN
 from unisono.vocab.spelling import encode_plain
 from unisono.vocab.tokenizer import Kind, Tokenizer, TokenTable
@@ -22,6 +22,8 @@ PANIC = "PanicException"
 """What the library raises where it breaks off in its own code: no `Exception`."""
 EXACT_NORMALIZERS = frozenset({"ByteLevel"})
 """Lossless normalizers. Replacing a space by ``▁`` is also allowed."""
+_SOME = 100
+"""Control tokens that are tried: of more, the rest is as they are."""
 WORDS = 200
 """Characters of the library's words that are told."""
 _AGAIN = "download its files again"
@@ -116,7 +118,27 @@ def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str, template: o
         raise type(error)(f"{who}: {error.message}", hint=error.hint) from error
     if beyond := [each for each in opening if each >= len(table.texts)]:
         raise ModelCorrupt(f"{who}: its tokenizer begins a text with the id {beyond[0]:,}, of no token", hint=_AGAIN)
-    return JsonTokenizer(table, content, opening)
+    made = JsonTokenizer(table, content, opening)
+    _check_found(made, content, who)
+    return made
+
+
+def _check_found(tokenizer: JsonTokenizer, content: Mapping[str, Any], who: str) -> None:
+    """Refuse a control token that the library finds in some places only: it is looked for in normalised text.
+
+    Where a normalizer writes a space before every text, such a token is found behind spaces alone.
+    """
+    kinds = tokenizer.table.kinds
+    added = content.get("added_tokens") or ()
+    normalized = [token for token in added if token.get("normalized") and kinds[token["id"]] == "control"]
+    for token in normalized[:_SOME] if content.get("normalizer") else ():
+        texts = [f"a\n{token['content']}\nb", *([] if token.get("single_word") else [f"a{token['content']}b"])]
+        if any(token["id"] not in tokenizer.encode_rendered(text) for text in texts):
+            raise ModelUnsupported(
+                f"{who}: the library reads its control token {shown(token['content'])} as text in most places, "
+                "because tokenizer.json has it looked for in text that was normalised",
+                hint=f'make it "normalized": false for {token["content"]} in added_tokens of tokenizer.json',
+            )
 
 
 def encode_exactly(content: Mapping[str, Any], text: str) -> list[int]:
@@ -164,6 +186,7 @@ def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], **fa
     facts["strips"] = {
         i: sides for i, token in added.items() if any(sides := (bool(token.get("lstrip")), bool(token.get("rstrip"))))
     }
+    facts["words"] = frozenset(i for i, token in added.items() if token.get("single_word"))
     return TokenTable(scheme=scheme, family=family, texts=tuple(texts), kinds=tuple(kinds), **facts)
 
 
