@@ -130,6 +130,16 @@ def test_it_is_told_of_a_model_once(tmp_path: Path) -> None:
     assert "repetition_penalty 1.05" in warning
 
 
+@pytest.mark.parametrize(
+    "stated", [{"num_return_sequences": 3}, {"cache_implementation": "new"}, {"eos_token_id": 257.0}], ids=str
+)
+def test_what_the_library_refuses_of_a_generation_config_is_no_obstacle(tmp_path: Path, stated: dict[str, Any]) -> None:
+    save_tiny(tmp_path, "llama")
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 257, **stated}))
+    with Ensemble.load({"members": [{"name": "m", "model": str(tmp_path), "backend": "transformers"}]}) as ensemble:
+        assert ensemble.generate("Hello", max_new_tokens=2).text
+
+
 def test_how_its_author_ran_a_model_is_no_part_of_it(tmp_path: Path) -> None:
     """Kernels that are not here, and what is returned in which form."""
     config = json.loads((save_tiny(tmp_path, "llama") / "config.json").read_text())

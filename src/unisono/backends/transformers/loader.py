@@ -192,6 +192,7 @@ class TransformersLoader:
         wanted = {"use_safetensors": None if self.options.allow_pickle else True} | (
             {} if self.files.gguf else self.files.hub_options
         )
+        wanted["generation_config"] = library.GenerationConfig()  # the library refuses some of what files say there
         device_map = self.options.device_map or ({"": str(self.device)} if self.device.type != "cpu" else None)
         if device_map is not None:
             wanted["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
