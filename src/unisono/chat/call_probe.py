@@ -222,8 +222,8 @@ class _Answers:
         return head if found and middle and again and is_name and not told and whole.startswith(prompt) else ""
 
     def check_within(self) -> None:
-        """Refuse control tokens between a call's name and the last of its arguments."""
-        within = self.with_calls(1).partition(NAMES[0])[2].rpartition(str(ARGUMENTS["probe_number"]))[0]
+        """Refuse control tokens between a call's name and the first of its arguments."""
+        within = self.with_calls(1).partition(NAMES[0])[2].partition(next(iter(ARGUMENTS)))[0]
         if controls := self.controls_in(within):
             words = f"one by one, and with the control token {controls[0]!r}"
             raise FormUnknown(f"its chat template writes the arguments of a call {words}")
