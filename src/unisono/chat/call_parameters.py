@@ -149,7 +149,7 @@ class _Around:
         self, first: str, text_middle: str, text_again: str, middle: str, last: str, bare: str
     ) -> tuple[ParameterSegments, str]:
         """The same where texts are written otherwise than other values are, behind the call's name."""
-        swapped = self.write(dict(zip(_KEYS, reversed(ARGUMENTS.values()), strict=True)))
+        swapped = self.write(dict(zip(_KEYS, reversed(list(ARGUMENTS.values())), strict=True)))
         _, *others = _cut(swapped, NAMES[0], _KEYS[0], _VALUES[1], _KEYS[1], _VALUES[0])
         if others[:2] != [first, middle] or others[3] != text_middle:
             raise _each_otherwise()

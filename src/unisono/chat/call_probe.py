@@ -74,7 +74,11 @@ def _of_parameters(answers: _Answers) -> CallForm:
         two = answers.with_calls(2)
     except FormUnknown:
         two = None
-    segments, parameters = find_parameters(lambda given: answers.with_calls(1, given), two, answers.controls)
+    try:
+        segments, parameters = find_parameters(lambda given: answers.with_calls(1, given), two, answers.controls)
+    except FormUnknown:
+        answers.check_within()
+        raise
     literals, again = parameters.literals, segments.again or ""
     delimiters = ("", "") if literals is None else literals.text
     within = replace(parameters, text_middle=parameters.middle) if literals is not None else parameters
@@ -216,6 +220,13 @@ class _Answers:
         texts = (segments.behind, segments.end, head, again)
         told = any(self.controls_in(text) for text in texts) or (segments.behind + segments.end).strip()
         return head if found and middle and again and is_name and not told and whole.startswith(prompt) else ""
+
+    def check_within(self) -> None:
+        """Refuse control tokens between a call's name and the first of its arguments."""
+        within = self.with_calls(1).partition(NAMES[0])[2].partition(next(iter(ARGUMENTS)))[0]
+        if controls := self.controls_in(within):
+            words = f"one by one, and with the control token {controls[0]!r}"
+            raise FormUnknown(f"its chat template writes the arguments of a call {words}")
 
     def check_marks(self, *marks: str) -> None:
         """Refuse a mark that differs between calls."""

@@ -126,6 +126,19 @@ def _forms(value: Any) -> list[str]:
     return [value, *(text[1:-1] for text in texts)] if isinstance(value, str) else texts
 
 
+def check_alike(name: str, text: str, rendered: str, apart: str) -> None:
+    """Raise a `PromptError` where a template writes something else once texts are kept apart from its tokens.
+
+    ``text`` is one that may be why.
+    """
+    if "".join(rendered.split()) != "".join(apart.split()):
+        raise PromptError(
+            f"member {name!r} cannot read a text such as {shown(text)}: beside what its chat template writes, it "
+            "spells a special token, or the template compares it with words of its own",
+            hint="write the text otherwise, or give the member another template (chat_template: …)",
+        )
+
+
 def check_rows(name: str, table: TokenTable, controls: Iterable[int]) -> None:
     """Raise a `PromptError` where a template writes a token for which the model of the member ``name`` has no row."""
     for token in controls:

@@ -10,6 +10,7 @@ from typing import Any
 from unisono.chat.call_form import CallForm
 from unisono.chat.continuation import up_to_mark, with_end_marked
 from unisono.chat.conversation import (
+    check_alike,
     check_arguments,
     check_asked,
     check_continued,
@@ -24,9 +25,9 @@ from unisono.chat.escape import Edges, Escaped, escape_special_tokens, texts_of
 from unisono.chat.messages import Message, Prompt, Tool
 from unisono.chat.seams import Seams
 from unisono.chat.template import ChatTemplate, TemplateFailure
-from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use
+from unisono.chat.template_probe import CallStyle, ToolUse, as_given, probe_opening, probe_tool_use
 from unisono.chat.thinking import thinking_words
-from unisono.errors import PromptError, shown
+from unisono.errors import PromptError
 from unisono.vocab.marks import Mark, MarkForms
 from unisono.vocab.normal_forms import own_forms
 from unisono.vocab.spelling import Speller
@@ -143,10 +144,9 @@ class PromptEncoder:
             check_continued(self.name, messages[-1], template, self.marks, self.tokenizer.table)
         told = with_past_reasoning(messages, template, self.marks, self.tokenizer.table)
         own = own_messages(told, self.system, self.prefix)
-        calling = any("tool_calls" in message for message in own)
-        given = as_given(own, self.tool_use(with_tools=tools is not None).style if calling else None)
+        given = as_given(own, self._style(own, with_tools=tools is not None))
         words = thinking_words(template, variables, off=off)
-        variables = {name: value for name, value in (variables or {}).items() if name not in words}
+        variables = {name: each for name, each in (variables or {}).items() if name not in words}
         texts = texts_of(given, tools, variables)
         for text in texts:
             _check_encodable(text)
@@ -163,7 +163,8 @@ class PromptEncoder:
             apart = escape(self._edges.may_join)
             its_rendered, its_parts = self._render(template, apart, end)
             if _controls_of(its_parts) != _controls_of(parts):  # a text has become one with what stands beside it
-                self._check_alike(escaped.plain(rendered), apart.plain(its_rendered), texts)
+                likely = next(filter(self._edges.may_join, texts))
+                check_alike(self.name, likely, escaped.plain(rendered), apart.plain(its_rendered))
                 escaped, rendered, parts = apart, its_rendered, its_parts
         check_rows(self.name, self.tokenizer.table, _controls_of(parts))
         plain = "".join(part for part, control in parts if control is None)
@@ -175,22 +176,16 @@ class PromptEncoder:
         lacks_bos = self.given_template and bool(table.opening) and ids[:1] != table.opening
         return [*table.opening, *ids] if lacks_bos else ids
 
-    def _check_alike(self, rendered: str, apart: str, texts: Sequence[str]) -> None:
-        """Raise a `PromptError` where a template writes something else once texts are kept apart from its tokens."""
-        if "".join(rendered.split()) != "".join(apart.split()):
-            text = next(text for text in texts if self._edges.may_join(text))
-            raise PromptError(
-                f"member {self.name!r} cannot read a text such as {shown(text)}: beside what its chat template writes, "
-                "it spells a special token, or the template compares it with words of its own",
-                hint="write the text otherwise, or give the member another template (chat_template: …)",
-            )
-
     def _check_prefix(self, messages: Sequence[Message]) -> None:
         if self.prefix is not None and all(message["role"] != "user" for message in messages):
             raise PromptError(
                 f"member {self.name!r} has a prefix, and these messages are none of a user, before which it belongs",
                 hint="add a user message, or leave the prefix out",
             )
+
+    def _style(self, messages: Sequence[Message], *, with_tools: bool) -> CallStyle | None:
+        calling = any("tool_calls" in message for message in messages)
+        return self.tool_use(with_tools=with_tools).style if calling else None
 
     def tool_use(self, *, with_tools: bool = True) -> ToolUse:
         """How the member's template handles tools, and calls with or without them. See `encode`."""
