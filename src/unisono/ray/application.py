@@ -120,8 +120,8 @@ def start_proxy(host: str, port: int) -> None:
             raise ModelError(
                 f"the proxy of Ray Serve is not ready on {host}:{port} after {PROXY_SECONDS:g} s: "
                 f"{cluster.first_line(died)}",
-                hint="look whether the port is free, or the machine too busy; RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S "
-                "gives a proxy more seconds to start",
+                hint="the machine may be too busy: start the cluster with RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S=60, "
+                "the seconds that a proxy has",
             ) from died
         time.sleep(0.2)
 

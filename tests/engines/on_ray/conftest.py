@@ -25,6 +25,7 @@ if HERE:  # before Ray is imported, which reads some of it once
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "a-token-of-these-tests-and-no-other",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # else these wait for whatever else runs here
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns of what it will do without it
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)]),
     }
