@@ -152,20 +152,12 @@ class PromptEncoder:
             _check_encodable(text)
         given, end = with_end_marked(given, texts) if continued else (given, None)
 
-        def escape(apart: Callable[[str], bool] | None = None) -> Escaped:
+        def escape(apart: Callable[[str], bool] | None) -> Escaped:
             any_case = template.changes_case
             found = escape_special_tokens(given, tools, self._controls, variables, apart=apart, any_case=any_case)
             return replace(found, variables={**found.variables, **words})
 
-        escaped = escape()
-        rendered, parts = self._render(template, escaped, end)
-        if any(map(self._edges.may_join, texts)):
-            apart = escape(self._edges.may_join)
-            its_rendered, its_parts = self._render(template, apart, end)
-            if _controls_of(its_parts) != _controls_of(parts):  # a text has become one with what stands beside it
-                likely = next(filter(self._edges.may_join, texts))
-                check_alike(self.name, likely, escaped.plain(rendered), apart.plain(its_rendered))
-                escaped, rendered, parts = apart, its_rendered, its_parts
+        escaped, rendered, parts = self._rendered(template, escape, end, texts)
         check_rows(self.name, self.tokenizer.table, _controls_of(parts))
         plain = "".join(part for part, control in parts if control is None)
         check_arguments(self.name, given, escaped.plain(plain))
@@ -269,6 +261,26 @@ class PromptEncoder:
                 "after -m, 'MODEL chat_template:plain'), or ask in plain text: run --raw, eval without --chat",
             )
         return self.template
+
+    def _rendered(
+        self,
+        template: ChatTemplate,
+        escape: Callable[[Callable[[str], bool] | None], Escaped],
+        end: str | None,
+        texts: Sequence[str],
+    ) -> tuple[Escaped, str, list[tuple[str, int | None]]]:
+        """What is escaped, as the template writes it, and cut: no text is one with what stands beside it."""
+        escaped = escape(None)
+        rendered, parts = self._render(template, escaped, end)
+        joining = [text for text in texts if self._edges.may_join(text)]
+        if not joining:
+            return escaped, rendered, parts
+        apart = escape(self._edges.may_join)
+        its_rendered, its_parts = self._render(template, apart, end)
+        if _controls_of(its_parts) == _controls_of(parts):
+            return escaped, rendered, parts
+        check_alike(self.name, joining[0], escaped.plain(rendered), apart.plain(its_rendered))
+        return apart, its_rendered, its_parts
 
     def _render(
         self, template: ChatTemplate, given: Escaped, end: str | None

@@ -83,8 +83,8 @@ class Engine:
         """Makes grammars, and keeps the last ones for `prepare`; may be called in another thread than that."""
         self._sampler, self._draft_length = Sampler(union), draft_length or DraftLengthController()
         self._runner = Runner(members, self._draft_length)
-        self._prefill = Prefill(members, self._runner, longest_block)
-        runner, prefill, sampler = self._runner, self._prefill, self._sampler
+        runner, sampler = self._runner, self._sampler
+        prefill = Prefill(members, runner, longest_block)
         sequential = SequentialVoting(members, runner, Certifier(runner), prefill, self._draft_length)
         certifier = Certifier(runner) if any(member.is_truncated for member in members) else None
         self._speculator = Speculator(members, union, runner, sampler, self._draft_length, prefill, certifier)
@@ -95,8 +95,7 @@ class Engine:
         self.backlog, self.read = running.backlog, running.read
         """What of a group has to be read before steps advance it, and reading it; see `RunningGroups`."""
         self._scoring = Scoring(members, union, runner, sampler, self._stepper)
-        self._byte_scoring = ByteScoring(self._bytes, runner)
-        scorings = self._scoring, self._byte_scoring
+        scorings = self._scoring, ByteScoring(self._bytes, runner)
         self.score = TextScorer(members, union, method, self.prepare, running, self._stepper, *scorings).score
         """Scores texts that follow prompts; see `TextScorer.score`."""
 
