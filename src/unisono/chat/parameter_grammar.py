@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from unisono.chat.call_parameters import ParameterSegments
 from unisono.chat.call_values import kinds_of_value
-from unisono.chat.literal_grammar import LiteralValues, Write
+from unisono.chat.literal_grammar import LiteralValues
 from unisono.chat.tag_grammar import TagValues
+from unisono.chat.value_rules import Write
 from unisono.chat.value_schemas import alone, expressions, joined, leaves, unkept, without
 from unisono.constraints.json_schema import KEYWORDS
 from unisono.errors import SpecError, shown

@@ -8,17 +8,16 @@ from typing import Any
 
 from unisono.chat.call_tags import Tags
 from unisono.chat.call_values import text_of
-from unisono.chat.literal_grammar import Write, list_ways, too_deep
-from unisono.chat.value_schemas import ANYTHING, DEEPEST, alone, expressions, fits_nothing, joined, leaves, without
-from unisono.errors import SpecError
+from unisono.chat.value_rules import ValueRules, Write, list_ways
+from unisono.chat.value_schemas import ANYTHING, alone, expressions, fits_nothing, joined, without
 
 _NAME = r"/[A-Za-z0-9_.-]+/"
-_MOST_RULES = 1000
-"""Of the values of one tool."""
 
 
-class TagValues:
+class TagValues(ValueRules):
     """Rules for values, each with the tag behind it."""
+
+    no_ways = "allows no value that its tag can hold"
 
     def __init__(
         self,
@@ -29,29 +28,9 @@ class TagValues:
         *,
         entry_rules_of: Callable[[str, Mapping[str, Any], TagValues, Write, str], list[str]],
     ) -> None:
+        super().__init__(whole, options, write)
         self.form = form
-        self._whole = whole
-        self._options = options
-        self._write = write
         self._entry_rules_of = entry_rules_of
-        self._depth = 0
-        self._rules = 0
-
-    def rule(self, name: str, schema: Any, where: str, stop: str = "") -> list[str]:
-        self._rules += 1
-        if self._depth > DEEPEST or self._rules > _MOST_RULES:
-            raise too_deep(where)
-        self._depth += 1
-        lines, ways = [], list[str]()
-        for number, leaf in enumerate(leaves(schema, self._whole, where)):
-            its_ways, its_lines = self._ways(f"{name}_{number}", leaf, where, stop)
-            ways += its_ways
-            lines += its_lines
-        self._depth -= 1
-        if not ways:
-            words = "allows no value that its tag can hold"
-            raise SpecError(f"{where} {words}", hint="leave the argument out of the schema")
-        return [f"{name}: {' | '.join(ways)}", *lines]
 
     def _ways(self, name: str, leaf: Mapping[str, Any], where: str, stop: str) -> tuple[list[str], list[str]]:
         behind = self._write(stop)
