@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.chats import ANSWERS, MEMBERS, make_talkers
+from support.chats import ANSWERS, MEMBERS, PASSES, make_talkers
 from support.command_line import Run
 from support.terminals import ALT_ENTER, CTRL_C, ENTER, Terminal
 from unisono.backends.fake.backend import FAKE_MODELS
@@ -189,12 +190,22 @@ def test_a_user_talks_stops_edits_and_leaves(pair: Path, tmp_path: Path) -> None
     assert "+Count\n" in history.read_text()
 
 
+def stop_reading(terminal: Terminal, home: Path) -> None:
+    """Press Ctrl-C while a pass reads the question, and again, which does not wait for the pass."""
+    passes = home / PASSES
+    while not passes.exists():
+        time.sleep(0.01)
+    for _ in range(2):  # with time to hear each
+        terminal.press(CTRL_C)
+        time.sleep(0.1)
+    passes.unlink()
+
+
 def test_ctrl_c_stops_reading_and_a_question_comes_back(pair: Path, tmp_path: Path) -> None:
     terminal = start(pair, tmp_path, 600, "--no-history")
     terminal.ready()
     terminal.ask("Who?")
-    terminal.busy()
-    terminal.press(CTRL_C)
+    stop_reading(terminal, tmp_path)
     terminal.see("stopped before an answer began")
     terminal.ready()
     terminal.see("Who?")
@@ -203,8 +214,7 @@ def test_ctrl_c_stops_reading_and_a_question_comes_back(pair: Path, tmp_path: Pa
     terminal.ready()
     terminal.press("\x1b[200~//pasted\r\nHi\x1b[201~")  # which sends nothing
     terminal.ask("")
-    terminal.busy()
-    terminal.press(CTRL_C)
+    stop_reading(terminal, tmp_path)
     terminal.see("stopped before an answer began")
     terminal.ready()
     terminal.see("//pasted")

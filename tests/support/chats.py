@@ -15,6 +15,8 @@ from unisono.records import Limits
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, register_fake, scripted_rule
 from unisono.vocab.pieces import token_bytes
 
+PASSES = "passes"
+"""The file in which a program of these members notes its passes."""
 ANSWERS = {
     "Hi": "Good day, 日本!",
     "Who?": "The cat.",
