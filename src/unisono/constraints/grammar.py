@@ -218,7 +218,7 @@ def _check_lark(grammar: str) -> None:
         raise SpecError(
             f"the lark grammar has {found.group()!r}: "
             "token numbers, marks, temperature, max_tokens, stop mean nothing here",
-            hint="write the text itself; lazy and suffix work, and how pieces are drawn is said by draw",
+            hint="write the text itself; lazy and suffix work, and how pieces are drawn is said by sampling",
         )
     for schema in _schemas_in(grammar):
         options = schema.pop(OPTIONS, None)

@@ -78,7 +78,7 @@ def read_generation(kwargs: Mapping[str, Any], *, max_pieces: int = MAX_PIECES) 
         if key not in _KNOWN:
             raise SpecError(
                 f"unknown generation_kwargs {shown(key)}{nearest(str(key), _KNOWN)}; known: {', '.join(_KNOWN)}",
-                hint="leave it out, or say in the ensemble's file how pieces are drawn (draw: …)",
+                hint="leave it out, or say in the ensemble's file how pieces are drawn (sampling: …)",
             )
     length = next((kwargs[key] for key in LENGTHS if kwargs.get(key) is not None), max_pieces)
     until = kwargs.get("until") or []

@@ -165,12 +165,12 @@ def spread(body: Mapping[str, Any]) -> dict[str, Any]:
 def as_deployed(body: dict[str, Any], named: str | None, models: Sequence[str]) -> dict[str, Any]:
     """A body with the model that its path names, as Azure's clients do: it answers, whatever the body calls it.
 
-    Raises a `Refusal` where the body names another model that there is.
+    Raises a `Refusal` where the body names another one of the models that there are.
     """
     if named is None:
         return body
     given = body.get("model")
-    if isinstance(given, str) and given != named and given in models:
+    if isinstance(given, str) and given != named and given in models and named in models:
         raise contradiction("model", given, "the path's deployment", named)
     return {**body, "model": named}
 
