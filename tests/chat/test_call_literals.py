@@ -252,6 +252,26 @@ def test_values_are_kept_to_their_schemas(form: CallForm, schema: Any, good: lis
         assert not accepts(form, grammar, written(form, ("f", {"a": value}))), value
 
 
+def test_a_value_that_holds_what_ends_texts_is_none_that_is_written() -> None:
+    pytest.importorskip("llguidance")
+    form = encoder_for(DELIMITED).call_form()
+    assert form.parameters is not None
+    assert form.parameters.literals is not None
+    delimiter = form.parameters.literals.text[0]
+    for schema in ({"enum": ["b", f"b{delimiter}c"]}, {"type": "array", "items": {"enum": ["b", f"b{delimiter}c"]}}):
+        tool = Tool(
+            type="function", function={"name": "f", "parameters": {"type": "object", "properties": {"a": schema}}}
+        )
+        good, bad = ("b", f"b{delimiter}c") if "enum" in schema else (["b"], [f"b{delimiter}c"])
+        assert accepts(form, call_grammar(form, [tool]), written(form, ("f", {"a": good})))
+        assert not accepts(form, call_grammar(form, [tool]), written(form, ("f", {"a": bad})))
+    for value in (f"b{delimiter}c", [f"b{delimiter}c"], {f"b{delimiter}c": 1}):
+        properties = {"a": {"const": value}}
+        tool = Tool(type="function", function={"name": "f", "parameters": {"type": "object", "properties": properties}})
+        with pytest.raises(SpecError, match="a allows no value"):
+            call_grammar(form, [tool])
+
+
 def test_a_schema_within_itself_is_refused_by_the_argument() -> None:
     tree = {"type": "object", "properties": {"left": {"$ref": "#/$defs/tree"}, "right": {"$ref": "#/$defs/tree"}}}
     parameters = {"type": "object", "properties": {"root": {"$ref": "#/$defs/tree"}}, "$defs": {"tree": tree}}

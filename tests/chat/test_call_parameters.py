@@ -283,6 +283,7 @@ def grammar_of(**schema: Any) -> str:
         ({"type": "string", "format": "date-time"}, ["2026-11-28T10:00:00Z"], ["2026-11-28"]),
         ({"type": "string", "format": "uri"}, ["https://a.b/c"], ["a b"]),
         ({"const": "x"}, ["x"], ["y"]),
+        ({"enum": ["x", "x</parameter>y"]}, ["x"], ["x</parameter>y"]),
         ({"type": ["string", "null"], "enum": ["a", None]}, ["a", "null"], ["b"]),
         ({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]}, ["a", "[1]"], ['["a"]']),
         ({"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 5}]}, ["a", "7"], ["3"]),
@@ -316,6 +317,7 @@ def test_without_properties_any_argument_may_be_written() -> None:
         ({"properties": {"a": {"oneOf": [{"type": "string"}, {"minLength": 3}]}}}, "properties.a has 'oneOf'"),
         ({"properties": {"a>b": {}}}, "the argument 'a>b' cannot be written"),
         ({"properties": {"a": False}, "required": ["a"]}, "properties.a allows no value"),
+        ({"properties": {"a": {"const": "b</parameter>\n<parameter=c>d"}}}, "properties.a allows no value"),
     ],
 )
 def test_what_cannot_be_kept_to_is_refused_by_name(schema: dict[str, Any], words: str) -> None:

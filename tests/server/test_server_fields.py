@@ -308,7 +308,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "", "messages": None}, "prompt", "/v1/completions"),
     ({"unisono": {"combine": "geometric", "draw": "one-member"}}, "unisono", "one-member"),
     ({"unisono": {"trace": "yes"}}, "unisono.trace", "true or false"),
-    ({"unisono": {"chunk_seconds": 11}}, "unisono.chunk_seconds", "10"),
+    ({"unisono": {"chunk_seconds": 1.1}}, "unisono.chunk_seconds", "1"),
     ({"unisono": {"chunk_seconds": -1}}, "unisono.chunk_seconds", "0"),
     ({"model": "duo/a", "unisono": {"gate": "confidence:0.5"}}, "unisono.gate", "votes alone"),
     ({"n": 2, "unisono": {"draw": "beam_width:2"}}, "n", "beam"),

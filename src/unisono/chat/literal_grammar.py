@@ -12,7 +12,7 @@ from typing import Any
 
 from unisono.chat.call_literals import Literals
 from unisono.chat.value_rules import ValueRules, Write, list_ways
-from unisono.chat.value_schemas import ANYTHING, alone, expressions, fits_nothing, joined, without
+from unisono.chat.value_schemas import ANYTHING, alone, expressions, fits_nothing, holds, joined, without
 
 _KEY = r"/[A-Za-z0-9_.-]+/"
 
@@ -62,7 +62,7 @@ class LiteralValues(ValueRules):
             self._needs_any = True
             return [self._any], []
         if "enum" in leaf:
-            return [self._write(self.form.written(value)) for value in leaf["enum"]], []
+            return [self._write(self.form.written(value)) for value in leaf["enum"] if self._can_be_read(value)], []
         match leaf["type"]:
             case "string":
                 return self._text(name, leaf, where)
@@ -76,6 +76,11 @@ class LiteralValues(ValueRules):
                 return [name], self._entry_rules_of(name, leaf, self, self._write, where)
             case _:
                 return [name], [self._json(name, leaf)]
+
+    def _can_be_read(self, value: Any) -> bool:
+        """Whether no text within a value holds what ends it: where nothing escapes it, no such text can be read."""
+        before, behind = self.form.text
+        return before == '"' or self.form.is_quoted or not (holds(value, before) or holds(value, behind))
 
     def _text(self, name: str, leaf: Mapping[str, Any], where: str) -> tuple[list[str], list[str]]:
         before, behind = self.form.text

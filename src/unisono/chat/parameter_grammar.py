@@ -165,7 +165,8 @@ class _Values:
             if leaf.get("type") != "string":
                 continue
             if "enum" in leaf:
-                ways += [f"{text_before} {self._write(value + stop)}" for value in leaf["enum"]]
+                values = [value for value in leaf["enum"] if self._form.stop.strip() not in value]
+                ways += [f"{text_before} {self._write(value + stop)}" for value in values]
             else:
                 free.append(self._expression(leaf, others, where))
         for number, expression in enumerate(free):

@@ -37,7 +37,8 @@ class TagValues(ValueRules):
         if leaf == ANYTHING:
             return self._anything(name, stop)
         if "enum" in leaf:
-            return [self._write(text_of(value) + stop) for value in leaf["enum"] if value is not None], []
+            texts = [text_of(value) for value in leaf["enum"] if value is not None]
+            return [self._write(text + stop) for text in texts if self.form.open.strip() not in text], []
         match leaf["type"]:
             case "string":
                 return self._text(name, expressions(leaf, where), stop)

@@ -65,6 +65,14 @@ def leaves(schema: Any, whole: Mapping[str, Any], where: str, depth: int = 0) ->
         raise unkept(next(iter(asked)), where)
 
 
+def holds(value: Any, mark: str) -> bool:
+    """Whether a text within a value, or a name, holds a mark: it would end there."""
+    if isinstance(value, str):
+        return mark in value
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(holds(each, mark) for each in inner)
+
+
 def expressions(leaf: Mapping[str, Any], where: str) -> list[str]:
     """The regular expressions of a text, which has to fit all. Raises a `SpecError` for a format that has none."""
     parts = []

@@ -111,7 +111,7 @@ class UnisonoOptions(Record):
     """By member, in place of the file's: each above 0."""
     trace: bool | None = None
     """Whether the answer reports each member's probability per piece."""
-    chunk_seconds: Annotated[float | None, Field(ge=0, le=10)] = None
+    chunk_seconds: Annotated[float | None, Field(ge=0, le=1)] = None
     """In a stream, the least time between chunks: what is written meanwhile comes in one."""
 
 
