@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from served import serve
-from serving import PROMPTS
+from serving import PROMPTS, in_loop
 from unisono.ensemble import Ensemble
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}\\n{% endfor %}"
@@ -58,15 +58,6 @@ def over_http(url: str, prompt: str, pieces: int) -> tuple[float, float]:
             if chunk.get("usage"):
                 written = chunk["usage"]["completion_tokens"]
     return times[0] - began, (times[-1] - times[0]) / (written - 1)
-
-
-def in_loop(ensemble: Ensemble, prompt: str, pieces: int) -> tuple[float, float]:
-    """The same in this process."""
-    times: list[float] = []
-    began = time.perf_counter()
-    with ensemble.stream(messages=[{"role": "user", "content": prompt}], max_new_tokens=pieces) as written:
-        times.extend(time.perf_counter() for _ in written)
-    return times[0] - began, (times[-1] - times[0]) / (written.generation.usage.pieces - 1)
 
 
 def compare(before: Path | None, prompts: int, pieces: int) -> dict[str, Any]:

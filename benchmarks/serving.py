@@ -102,11 +102,17 @@ def _overhead(served: Served, ensemble: Any, pieces: int, prompt: str) -> dict[s
     """Milliseconds a piece behind the first one, over HTTP and in a loop of the library, one after the other."""
     _, [stream] = asyncio.run(_load(served, 1, pieces, PROMPTS.index(prompt)))
     http = (stream.times[-1] - stream.times[0]) / (stream.pieces - 1)
+    _, library = in_loop(ensemble, prompt, pieces)
+    return {"http": 1e3 * http, "library": 1e3 * library}
+
+
+def in_loop(ensemble: Any, prompt: str, pieces: int) -> tuple[float, float]:
+    """Seconds to the first piece of an answer in a loop of the library, and for each piece after it."""
     times: list[float] = []
+    began = time.perf_counter()
     with ensemble.stream(messages=[{"role": "user", "content": prompt}], max_new_tokens=pieces) as written:
         times.extend(time.perf_counter() for _ in written)
-    library = (times[-1] - times[0]) / (written.generation.usage.pieces - 1)
-    return {"http": 1e3 * http, "library": 1e3 * library}
+    return times[0] - began, (times[-1] - times[0]) / (written.generation.usage.pieces - 1)
 
 
 async def _prefix(served: Served, turn: int) -> tuple[float, float]:

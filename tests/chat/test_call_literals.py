@@ -11,7 +11,7 @@ import pytest
 
 from support.encoders import encoder_for, with_tokens
 from support.families import TEMPLATES
-from support.tool_templates import DELIMITED, ENCLOSED, IN_TAGS, PYTHONIC, TYPED, USER, call, exchange
+from support.tool_templates import DELIMITED, ENCLOSED, IN_TAGS, PYTHONIC, TYPED, USER, call, demanded, exchange
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.call_form import CallForm
 from unisono.chat.call_literals import Literals, whole_literal
@@ -373,14 +373,8 @@ def test_a_model_makes_the_call_that_is_demanded_in_its_own_tokens(name: str) ->
     members = [{"name": each, "model": f"fake:{each}"} for each in ("lead", "other")]
     with Ensemble.load({"members": members}) as ensemble:
         form = ensemble.call_form()
-        answer = ensemble.generate(
-            messages=[{"role": "user", "content": "Hi"}],
-            tools=[tool],
-            constraint={"lark": call_grammar(form, [tool])},
-            reasoning="off",
-            max_new_tokens=600,
-        )
-        assert find_calls(form, ["ping"], answer.text, tools=[tool])[1] == (FoundCall("ping", '{"s": "on", "n": 7}'),)
+        answer = demanded(ensemble, tool, 600)
+        assert find_calls(form, ["ping"], answer, tools=[tool])[1] == (FoundCall("ping", '{"s": "on", "n": 7}'),)
         heard = {
             each: "".join(
                 FAKE_MODELS[each].tokenizer.table.texts[token]

@@ -22,6 +22,7 @@ from support.tool_templates import (
     NAMES,
     SOLAR,
     SPOKEN,
+    demanded,
 )
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.call_form import CallForm
@@ -196,14 +197,8 @@ def test_a_model_with_a_real_template_makes_the_call_that_is_demanded(name: str)
     tool = Tool(type="function", function={"name": "ping", "description": "Nothing.", "parameters": SWITCH})
     with Ensemble.load({"members": [{"name": "real", "model": "fake:real"}]}) as ensemble:
         form = ensemble.call_form()
-        answer = ensemble.generate(
-            messages=[{"role": "user", "content": "Hi"}],
-            tools=[tool],
-            constraint={"lark": call_grammar(form, [tool])},
-            reasoning="off",
-            max_new_tokens=40,
-        )
-        assert find_calls(form, ["ping"], answer.text) == ("", (FoundCall("ping", '{"s": "on"}'),))
+        answer = demanded(ensemble, tool, 40)
+        assert find_calls(form, ["ping"], answer) == ("", (FoundCall("ping", '{"s": "on"}'),))
         [member] = ensemble._engine.members
         read = [token for each in FAKE_MODELS["real"].passes for feed in each.feeds for token in feed.ids]
         whole = text_of(member.encoder.tokenizer.table, tuple(read))

@@ -7,6 +7,8 @@ import re
 from typing import Any
 
 from unisono.chat.messages import Message, Tool, ToolCall
+from unisono.chat.tool_grammar import call_grammar
+from unisono.ensemble import Ensemble
 
 HEAD = (
     "{%- if tools %}<|system|>Call these:\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}{{ eos_token }}"
@@ -203,6 +205,17 @@ USER = Message(role="user", content="Sun?")
 def call(name: str, arguments: dict[str, Any], identity: str = "abcdefgh1") -> ToolCall:
     """A call as OpenAI's API has it."""
     return ToolCall(id=identity, type="function", function={"name": name, "arguments": json.dumps(arguments)})
+
+
+def demanded(ensemble: Ensemble, tool: Tool, most: int) -> str:
+    """What an ensemble writes within ``most`` pieces that has to call a tool."""
+    return ensemble.generate(
+        messages=[{"role": "user", "content": "Hi"}],
+        tools=[tool],
+        constraint={"lark": call_grammar(ensemble.call_form(), [tool])},
+        reasoning="off",
+        max_new_tokens=most,
+    ).text
 
 
 def exchange(*calls: ToolCall, content: str | None = None, answer: str = "fine") -> list[Message]:

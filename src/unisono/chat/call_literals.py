@@ -14,12 +14,15 @@ from typing import Any, Literal
 
 from unisono.chat.call_characters import Broken, Characters, Reader
 from unisono.chat.call_segments import FormUnknown
+from unisono.chat.json_values import refuse_constant
 
 NESTED: Mapping[str, Any] = {
     "probe_list": ["probe item", True, None],
     "probe_map": {"probe_inner": "probe 'text'", "probe_other": 70718},
 }
 """Arguments by which a template shows how it writes values of several kinds."""
+PYTHON_WORDS = {"True": True, "False": False, "None": None}
+"""As templates write these that make texts of values by Python's rules; models write what they have read."""
 _DEEPEST = 40
 _ENDS = ",)]}:"
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
@@ -154,18 +157,13 @@ def _inner(chars: Characters, form: Literals, depth: int) -> Reader[Any]:
 
 def plain_word(text: str) -> Any:
     """What a word or a number is, of which no schema says it."""
-    words = {"True": True, "False": False, "None": None}
-    if text in words:
-        return words[text]
+    if text in PYTHON_WORDS:
+        return PYTHON_WORDS[text]
     try:
-        value = json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=refuse_constant)
     except ValueError:
         return text
     return text if value in (float("inf"), float("-inf")) else value
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
 
 
 def _listed(chars: Characters, form: Literals, depth: int) -> Reader[list[Any]]:

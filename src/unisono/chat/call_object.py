@@ -14,7 +14,7 @@ from unisono.chat.call_parameters import ParameterSegments, ends_of
 from unisono.chat.call_segments import CallSegments, cut_open
 from unisono.chat.call_tags import read_tagged
 from unisono.chat.call_values import kinds_of, read_value
-from unisono.chat.json_values import read_arguments
+from unisono.chat.json_values import read_arguments, refuse_constant
 
 _LONGEST_SPACE = 200
 
@@ -201,7 +201,7 @@ class CallObject(Characters):
                 yield from self.string()
             else:
                 try:
-                    json.loads((yield from self.scalar(first, ",}")), parse_constant=_refuse)
+                    json.loads((yield from self.scalar(first, ",}")), parse_constant=refuse_constant)
                 except ValueError as error:
                     raise Broken from error
         else:
@@ -213,7 +213,3 @@ class CallObject(Characters):
             read_arguments("".join(self._arguments))
         except ValueError as error:
             raise Broken from error
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)

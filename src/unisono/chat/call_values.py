@@ -7,11 +7,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from unisono.chat.call_literals import whole_literal
+from unisono.chat.call_literals import PYTHON_WORDS, whole_literal
+from unisono.chat.json_values import refuse_constant
 from unisono.config.compact import unique_keys
 
-_PYTHON = {"True": True, "False": False, "None": None}
-"""As templates write these that make texts of values by Python's rules; models write what they have read."""
 _TYPES: tuple[tuple[str, type | tuple[type, ...]], ...] = (
     ("boolean", bool),
     ("integer", int),
@@ -33,11 +32,11 @@ def read_value(text: str, schema: object = True, whole: object = True) -> Any:
     if kinds == frozenset({"string"}):
         return text
     try:
-        value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_refuse)
+        value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=refuse_constant)
     except (ValueError, RecursionError):
         if kinds is None:
             return text
-        value = _PYTHON[text.strip()] if text.strip() in _PYTHON else whole_literal(text.strip())
+        value = PYTHON_WORDS[text.strip()] if text.strip() in PYTHON_WORDS else whole_literal(text.strip())
     fits = not isinstance(value, str) and _is_finite(value) and (kinds is None or kinds & kinds_of_value(value))
     return value if fits else text
 
@@ -92,7 +91,3 @@ def referred(reference: str, whole: object) -> object:
 
 def _is_finite(value: object) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)

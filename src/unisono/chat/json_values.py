@@ -54,3 +54,8 @@ def plain_value(what: str, value: object, depth: int = 0) -> Any:
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     raise SpecError(f"{what} holds {shown(value)}, which is not a JSON value", hint="give a JSON schema")
+
+
+def refuse_constant(constant: str) -> None:
+    """Raise a `ValueError` for what Python reads as JSON and JSON does not have (``parse_constant``)."""
+    raise ValueError(constant)

@@ -5,16 +5,13 @@ See `unisono.chat.call_literals`.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from unisono.chat.call_literals import Literals
-from unisono.chat.value_rules import ValueRules, Write, list_ways
-from unisono.chat.value_schemas import ANYTHING, alone, expressions, fits_nothing, holds, joined, without
-
-_KEY = r"/[A-Za-z0-9_.-]+/"
+from unisono.chat.value_rules import ANY_NAME, ValueRules, Write, list_ways
+from unisono.chat.value_schemas import ANYTHING, expressions, fits_nothing, holds, joined, without
 
 
 class LiteralValues(ValueRules):
@@ -50,12 +47,9 @@ class LiteralValues(ValueRules):
             ways.append(f"{name}_object")
             lines.append(self._json(f"{name}_object", {"type": "object"}))
         else:
-            entry = f"{self._write(self.form.key[0])} {_KEY} {self._write(self.form.key[1])} {name}"
+            entry = f"{self._write(self.form.key[0])} {ANY_NAME} {self._write(self.form.key[1])} {name}"
             ways += ['"{" "}"', f'"{{" {entry} ({item} {entry})* "}}"']
         return [f"{name}: {' | '.join(ways)}", *lines, self._json(f"{name}_number", {"type": "number"})]
-
-    def _json(self, name: str, leaf: Mapping[str, Any]) -> str:
-        return f"{name}: %json {json.dumps(alone(leaf, self._whole, self._options))}"
 
     def _ways(self, name: str, leaf: Mapping[str, Any], where: str, stop: str) -> tuple[list[str], list[str]]:
         if leaf == ANYTHING:

@@ -16,7 +16,7 @@ from unisono.chat.call_parameters import ParameterSegments
 from unisono.chat.call_values import kinds_of_value
 from unisono.chat.literal_grammar import LiteralValues
 from unisono.chat.tag_grammar import TagValues
-from unisono.chat.value_rules import Write
+from unisono.chat.value_rules import ANY_NAME, Write
 from unisono.chat.value_schemas import alone, expressions, joined, leaves, unkept, without
 from unisono.constraints.json_schema import KEYWORDS
 from unisono.errors import SpecError, shown
@@ -31,7 +31,7 @@ _BEGINS = {
     "null": "[nN]",
 }
 """How JSON of a type may begin, or what is read as such."""
-_NAME, _NOTHING = r"/[A-Za-z0-9_.-]+/", '""'
+_NOTHING = '""'
 
 
 class Values(Protocol):
@@ -115,7 +115,9 @@ def entry_rules(
     more, place = schema.get("additionalProperties", True), f"{where}." if where else ""
     if not properties and more is not False:
         value = values.rule(f"{rule}_any", more, f"{place}additionalProperties", form.stop[0])
-        one = f"{_NAME} {write(form.middle)} {rule}_any" + (f" {_NAME} {write(form.stop[1])}" if form.stop[0] else "")
+        one = f"{ANY_NAME} {write(form.middle)} {rule}_any" + (
+            f" {ANY_NAME} {write(form.stop[1])}" if form.stop[0] else ""
+        )
         first, again, close = map(write, (form.first, form.again, form.close))
         return [f"{rule}: {write(form.none) or _NOTHING} | {first} {one} ({again} {one})* {close}", *value]
     lines, count = [f"{rule}: {rule}_0_first"], len(properties)

@@ -8,10 +8,8 @@ from typing import Any
 
 from unisono.chat.call_tags import Tags
 from unisono.chat.call_values import text_of
-from unisono.chat.value_rules import ValueRules, Write, list_ways
-from unisono.chat.value_schemas import ANYTHING, alone, expressions, fits_nothing, joined, without
-
-_NAME = r"/[A-Za-z0-9_.-]+/"
+from unisono.chat.value_rules import ANY_NAME, ValueRules, Write, list_ways
+from unisono.chat.value_schemas import ANYTHING, expressions, fits_nothing, joined, without
 
 
 class TagValues(ValueRules):
@@ -52,8 +50,7 @@ class TagValues(ValueRules):
             case "null":
                 return [], []  # such arguments are left out
             case _:
-                number = f"{name}: %json {json.dumps(alone(leaf, self._whole, self._options))}"
-                return [f"{name} {behind}"], [number]
+                return [f"{name} {behind}"], [self._json(name, leaf)]
 
     def _text(self, name: str, parts: list[str], stop: str) -> tuple[list[str], list[str]]:
         tag = self.form.open.strip()
@@ -65,7 +62,7 @@ class TagValues(ValueRules):
 
     def _anything(self, name: str, stop: str) -> tuple[list[str], list[str]]:
         """A text, or tags of any names; that each has one name is not kept to."""
-        inner, end = f"{name}_inner", f"{_NAME} {self._write(self.form.end)}"
+        inner, end = f"{name}_inner", f"{ANY_NAME} {self._write(self.form.end)}"
         tag = f"({self._write(self.form.open)} {end} {inner})+"
         ways, lines = self._text(name, [], stop)
         inner_ways, inner_lines = self._text(inner, [], self.form.close)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from unisono.chat.value_schemas import DEEPEST, leaves, unkept
+from unisono.chat.value_schemas import DEEPEST, alone, leaves, unkept
 from unisono.constraints.json_schema import KEYWORDS
 from unisono.errors import SpecError
 
 Write = Callable[[str], str]
 """Makes a text literals and, in the place of control tokens, marks."""
+ANY_NAME = r"/[A-Za-z0-9_.-]+/"
+"""Of an argument that no schema names."""
 _OF_LISTS = ("type", "items", "minItems", "maxItems")
 _MOST_ITEMS = 50
 """Of a list whose number of items is restricted: each is a rule."""
@@ -48,6 +51,10 @@ class ValueRules(ABC):
         if not ways:
             raise SpecError(f"{where} {self.no_ways}", hint="leave the argument out of the schema")
         return [f"{name}: {' | '.join(ways)}", *lines]
+
+    def _json(self, name: str, leaf: Mapping[str, Any]) -> str:
+        """The rule of what is written as JSON."""
+        return f"{name}: %json {json.dumps(alone(leaf, self._whole, self._options))}"
 
     @abstractmethod
     def _ways(self, name: str, leaf: Mapping[str, Any], where: str, stop: str) -> tuple[list[str], list[str]]:

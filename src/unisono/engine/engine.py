@@ -70,9 +70,7 @@ class Engine:
         Raises:
             SpecError: the method does not fit the members.
         """
-        self.members = members
-        self.union = union
-        self.method = method
+        self.members, self.union, self.method = members, union, method
         self.plan = Plan(method, members, union)
         """The method, with its names looked up."""
         self.slots = min(sharing[0].backend.facts.slots // len(sharing) for sharing in by_model(members))
@@ -81,10 +79,9 @@ class Engine:
         """Checks whether a request can be served, and what it takes; see `Preparer.prepare`."""
         self.compile_grammar = compile_grammar
         """Makes grammars, and keeps the last ones for `prepare`; may be called in another thread than that."""
-        self._sampler, self._draft_length = Sampler(union), draft_length or DraftLengthController()
-        self._runner = Runner(members, self._draft_length)
-        runner, sampler = self._runner, self._sampler
-        prefill = Prefill(members, runner, longest_block)
+        self._draft_length = draft_length or DraftLengthController()
+        self._runner = runner = Runner(members, self._draft_length)
+        sampler, prefill = Sampler(union), Prefill(members, runner, longest_block)
         sequential = SequentialVoting(members, runner, Certifier(runner), prefill, self._draft_length)
         certifier = Certifier(runner) if any(member.is_truncated for member in members) else None
         self._speculator = Speculator(members, union, runner, sampler, self._draft_length, prefill, certifier)

@@ -45,9 +45,11 @@ class RequestHandle:
         """
         while self.running or not self._events.empty():
             came = [await self._events.get()]
-            while pause and not self._events.empty():
-                came.append(self._events.get_nowait())
-            for event in _joined(came):
+            if pause:
+                while not self._events.empty():
+                    came.append(self._events.get_nowait())
+                came = _joined(came)
+            for event in came:
                 if isinstance(event, Exception):
                     raise refusal_of(event) from event
                 yield event
