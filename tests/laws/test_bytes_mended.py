@@ -15,6 +15,7 @@ from support.fakes import PROMPTS, STORY
 from unisono.backends.fake.backend import scripted_rule
 from unisono.chat.messages import Prompt
 from unisono.engine import byte_scoring, byte_walk
+from unisono.engine.byte_scoring import ByteScoring
 from unisono.engine.byte_stepper import rows
 from unisono.ensemble import Ensemble
 from unisono.errors import PromptError
@@ -156,11 +157,11 @@ def test_what_is_foreseen_of_a_given_text_saves_passes_and_changes_no_score(monk
     assert passes.index(0) < len(STORY[:40]) / 4
 
 
-def test_scores_need_no_spare_slot() -> None:
+def test_scores_need_no_spare_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = [(Prompt(text=STORY), STORY[:20]), (Prompt(text=STORY), " the cat")]
     with load(["p", "q"], TINY, batch=1) as ensemble:
         engine = ensemble._engine
         expected = [score.logp for score in engine.score(asked)]
-        right = engine._byte_scoring.score
-        engine._byte_scoring.score = lambda given, spare: right(given, 0)  # type: ignore[method-assign]
+        right = ByteScoring.score
+        monkeypatch.setattr(ByteScoring, "score", lambda scoring, given, spare: right(scoring, given, 0))
         assert [score.logp for score in engine.score(asked)] == pytest.approx(expected, rel=1e-5)

@@ -126,7 +126,7 @@ def test_long_lags_are_read_between_steps() -> None:
     with load(["a", "b"], gate="every:8", batch=1) as ensemble:
         engine = ensemble._engine
         expected = essence(written(ensemble, PROMPTS[4], 10))
-        engine._prefill.longest_block = 3
+        engine._running._prefill.longest_block = 3
         text = engine.add(PROMPTS[4], Limits(10), trace=True)
         waited = 0
         while engine.active:
