@@ -41,12 +41,6 @@ int main() {
     return 0;
 }
 
-<ul>
-  <li>One</li>
-  <li>Two</li>
-  <li>Three</li>
-</ul>
-
 I don't know what we've done, but they're here, aren't they? No, they aren't.
 1 + 1 = 2, 10 + 10 = 20, 100 + 100 = 200, 1000 + 1000 = 2000.
 """
@@ -78,7 +72,7 @@ NEAR = 8
 """Places so near are looked at in one pass: logits in between cost less than a pass."""
 AT_ONCE = 32
 """Distributions that are held at once: each has megabytes."""
-LONGEST_ANSWER = 16
+LONGEST_ANSWER = 8
 ALPHABET = "ĠĊ▁"
 """How vocabularies write a space and a line's end: in a text they show that a tokenizer was misread."""
 
@@ -228,7 +222,7 @@ def _answer_findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
     except PromptError as error:
         yield f"cannot be asked a plain question: {error.message}"
         return
-    likely = member.tokenizer.encode(LIKELY)
+    likely = member.tokenizer.encode_prompt(LIKELY)
     answer = _answer(backend, vocabulary, ids, member.facts.usable_rows, likely)
     if answer[-1:] and answer[-1] >= member.facts.usable_rows:
         yield f"answers a plain question with the id {answer[-1]}, which it cannot read itself"

@@ -27,7 +27,7 @@ from unisono.user_files import SETTINGS, read_bytes
 log = logging.getLogger(__name__)
 
 SWITCH = "UNISONO_SELF_CHECK"
-FORMAT = 4
+FORMAT = 5
 """Increment when the same model could be judged otherwise."""
 
 
