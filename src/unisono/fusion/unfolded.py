@@ -132,7 +132,7 @@ class Unfolded:
         while heavy is not None:
             if (found := heavy.likeliest(count)) is not None:
                 return found
-            bound = heavy.bound / 30
+            bound = heavy.bound / 6
             heavy = self.heavy(row, bound, int(heavy.columns[0])) if bound > LEAST else None
         return None
 
@@ -176,9 +176,11 @@ def _columns_of(found: Sequence[tuple[FoldPlan, Ints]], column: int) -> Ints | N
     """The columns of ids, and one more, in their order; ``None`` where they are many."""
     if sum(len(ids) for _, ids in found) > MANY:
         return None
-    theirs = [plan.column_V[ids[ids < len(plan.column_V)]] for plan, ids in found]
-    columns: Ints = np.unique(np.concatenate([*theirs, np.array([column], np.int32)])).astype(np.int64)
-    return columns[columns >= 0]
+    columns = {column}
+    for plan, ids in found:
+        columns.update(plan.column_V[ids[ids < len(plan.column_V)]].tolist())
+    columns.discard(-1)
+    return np.array(sorted(columns), np.int64)  # for some hundreds it is faster than numpy's `unique`
 
 
 def _ranked(columns: Ints, masses: Floats, count: int) -> Ranked:
