@@ -18,8 +18,8 @@ from unisono.config.method import Method
 from unisono.engine import late_prompts
 from unisono.engine.engine import Engine
 from unisono.engine.group import SequenceGroup
-from unisono.engine.member import Member
 from unisono.engine.late_prompts import LatePrompts
+from unisono.engine.member import Member
 from unisono.engine.request import Ended, GenerationRequest, Wrote
 from unisono.engine.service import Service
 from unisono.errors import MemberUnavailable, PromptError
