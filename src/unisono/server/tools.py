@@ -26,7 +26,7 @@ from unisono.chat.tool_parser import (
     FoundCall,
 )
 from unisono.config.constraint import LARK, REGEX, Constraint
-from unisono.constraints.json_schema import DEFINED_FORMATS, FORMATS, without_unknown_formats
+from unisono.constraints.json_schema import DEFINED_FORMATS, FORMATS, is_kept, without_unknown_formats
 from unisono.engine.beginning import Beginning
 from unisono.engine.engine import Engine
 from unisono.errors import PromptError, SpecError, nearest, shown
@@ -169,7 +169,7 @@ def _free(
         words = "is a regular expression beside tools: give a JSON schema, or tool_choice none"
         raise invalid("response_format", f"response_format {words}")
     if answer is not None:
-        kept = [_without_formats(tool) for tool in offered]
+        kept = [_kept(tool) for tool in offered]
         return _restricted(form, kept, "response_format", names, answer=answer, several=several)
     if field is not None:
         kept = [_loosened(tool) for tool in offered]
@@ -263,6 +263,15 @@ def _loosened(tool: Tool) -> Tool:
     if function.get("strict"):
         return _without_formats(tool)
     return {**tool, "function": {**function, "parameters": {"type": "object"}}}
+
+
+def _kept(tool: Tool) -> Tool:
+    """A tool as it is, or loosened where it is not strict and a grammar might not keep to its schema."""
+    plain = _without_formats(tool)
+    try:
+        return plain if tool["function"].get("strict") or is_kept(parameters_of(plain)) else _loosened(tool)
+    except SpecError:
+        return _loosened(tool)
 
 
 def _without_formats(tool: Tool, known: Sequence[str] = FORMATS) -> Tool:
