@@ -57,9 +57,10 @@ def _join(one: Message, other: Message) -> bool:
 def _with_short_ids(messages: Sequence[Message]) -> list[Message]:
     """The messages with ids of nine letters and digits in the place of others; an id says nothing but what belongs."""
     calls = [call for message in messages for call in message.get("tool_calls", ())]
-    given = [*(call["id"] for call in calls), *(message.get("tool_call_id", "") for message in messages)]
+    ids = [*(call["id"] for call in calls), *(message.get("tool_call_id", "") for message in messages)]
+    given = dict.fromkeys(filter(None, ids))
     fresh = (identity for number in itertools.count() if (identity := f"call{number:05d}") not in given)
-    short = {each: each if _SHORT.fullmatch(each) else next(fresh) for each in dict.fromkeys(filter(None, given))}
+    short = {each: each if _SHORT.fullmatch(each) else next(fresh) for each in given}
     found: list[Message] = []
     for message in messages:
         changed = message
@@ -86,18 +87,15 @@ def _with_calls_apart(messages: Sequence[Message]) -> list[Message]:
 def _with_calls_in_turn(messages: Sequence[Message]) -> list[Message]:
     """The messages with each of several calls in a message of its own, which its results follow."""
     turns: list[Message] = []
-    place = 0
-    while place < len(messages):
-        message, calls = messages[place], messages[place].get("tool_calls", ())
-        place += 1
-        results: list[Message] = []
-        while len(calls) > 1 and place < len(messages) and messages[place]["role"] == "tool":
-            results.append(messages[place])
-            place += 1
-        for number, call in enumerate(calls):
-            begun: Message = message if number == 0 else {"role": message["role"], "content": ""}
-            turns.append({**begun, "tool_calls": [call]})
-            turns += [each for each in results if each["tool_call_id"] == call["id"]]
-        known = {call["id"] for call in calls}
-        turns += [each for each in results if each["tool_call_id"] not in known] if calls else [message]
-    return turns
+    waiting: dict[str, list[Message]] = {}  # by call, the message that has it and its results
+    for message in messages:
+        if message["role"] == "tool" and message["tool_call_id"] in waiting:
+            waiting[message["tool_call_id"]].append(message)
+            continue
+        turns += itertools.chain.from_iterable(waiting.values())
+        calls, waiting = message.get("tool_calls", ()), {}
+        for call in calls:
+            begun: Message = {"role": message["role"], "content": ""} if waiting else message
+            waiting[call["id"]] = [{**begun, "tool_calls": [call]}]
+        turns += [] if calls else [message]
+    return [*turns, *itertools.chain.from_iterable(waiting.values())]

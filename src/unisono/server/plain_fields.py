@@ -133,6 +133,7 @@ def _plain_bias(given: Any) -> Any:
             words = f"logit_bias holds {shown([token, bias])}, in which {shown(token)} is a text, as in llama.cpp"
             raise invalid("logit_bias", f"{words}: give ids, as numbers; /v1/pieces lists those of a text")
         wanted, key = FORBIDDEN if bias is False else bias, token if isinstance(token, str) else json.dumps(token)
+        wanted = json.loads(wanted) if isinstance(wanted, str) and NUMBER.fullmatch(wanted) else wanted
         if plain.setdefault(key, wanted) != wanted:
             raise invalid("logit_bias", f"logit_bias has {shown(token)} twice, with different values: leave one out")
     return plain
