@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 tokenizers = pytest.importorskip("tokenizers")
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers  # noqa: E402
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers  # noqa: E402
 
 from support.encoders import encoder_of  # noqa: E402
 from unisono.backends.transformers.tokenizer import JsonTokenizer, read_json_table, read_tokenizer  # noqa: E402
@@ -90,6 +90,39 @@ def test_a_prompt_has_the_ids_of_the_tokenizer_itself(
 ) -> None:
     raw, messages = make(**flags), [{"role": role, "content": text} for role, text in chat]
     member = encoder(raw, template)
+    assert member.template is not None
+    rendered = member.template.render(messages)
+    assert member.encode(Prompt(messages=messages)) == raw.encode(rendered, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize("flags", [flags for flags in FLAGS.values() if "normalized" not in flags])
+@pytest.mark.parametrize("make", [byte_level, sentencepiece])
+def test_a_token_that_is_text_takes_the_white_space_of_a_template_too(make: Any, flags: dict[str, bool]) -> None:
+    """Tokens that fine-tunes add and do not call special are found in what users type."""
+    raw = make()
+    raw.add_tokens([AddedToken("<x>", **flags)])
+    member = encoder(raw)
+    assert member.template is not None
+    for text in ("<x>", " <x>y", "<x> <x>", "a\n<x>\n\nb", "a<x>b"):
+        messages: Any = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+        rendered = member.template.render(messages)
+        assert member.encode(Prompt(messages=messages)) == raw.encode(rendered, add_special_tokens=False).ids
+
+
+STRIPPING = {
+    "both ends": normalizers.Strip(),
+    "the left": normalizers.Strip(right=False),
+    "as spaces": normalizers.Replace(Regex(r"\s+"), " "),
+    "accents": normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]),
+}
+
+
+@pytest.mark.parametrize("normalizer", STRIPPING.values(), ids=STRIPPING)
+@pytest.mark.parametrize("chat", [*CHATS, [("user", "Ä Éclair")]])
+def test_white_space_and_accents_that_a_tokenizer_takes_away_are_taken_from_prompts(normalizer: Any, chat: Any) -> None:
+    raw = byte_level()
+    raw.normalizer = normalizer
+    member, messages = encoder(raw), [{"role": role, "content": text} for role, text in chat]
     assert member.template is not None
     rendered = member.template.render(messages)
     assert member.encode(Prompt(messages=messages)) == raw.encode(rendered, add_special_tokens=False).ids

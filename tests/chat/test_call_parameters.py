@@ -186,6 +186,17 @@ CODE = "import re\nre.sub(r'<parameter=a>\\n(.*)</parameter>', '</parameter>\\n'
             [("edit", {"sure": "maybe", "more": [1]})],
         ),
         (
+            "<tool_call>\n<function=edit>\n<parameter=sure>\nTRUE\n</parameter>\n<parameter=more>\nTRUE\n</parameter>\n"
+            "</function>\n</tool_call>",
+            "",
+            [("edit", {"sure": True, "more": "TRUE"})],
+        ),
+        (
+            '<tool_call>\n<function=edit>\n<parameter=lines>\n["\\ud83c"]\n</parameter>\n</function>\n</tool_call>',
+            "",
+            [("edit", {"lines": ["\ud83c"]})],
+        ),
+        (
             f"<tool_call>\n<function=edit>\n<parameter=text>\n{CODE}\n</parameter>\n</function>\n</tool_call>",
             "",
             [("edit", {"text": CODE})],
@@ -195,7 +206,10 @@ CODE = "import re\nre.sub(r'<parameter=a>\\n(.*)</parameter>', '</parameter>\\n'
     ],
 )
 def test_calls_are_found_as_models_write_them(text: str, content: str, calls: list[tuple[str, Any]]) -> None:
-    """Without the first tag (ollama#16686), with other white space, or with the markup in a value (vllm#23099)."""
+    """Without the first tag (ollama#16686), with other white space, or with the markup in a value (vllm#23099).
+
+    What is told can always be encoded.
+    """
     form = knowing(LINES).call_form()
     assert form.parameters == QWEN
     assert read(form, text) == (content, calls)

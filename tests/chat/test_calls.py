@@ -360,10 +360,26 @@ def test_what_a_limit_leaves_of_a_call(form: str, text: str, content: str, calls
         ("tagged", '<tool_call>{"name":"ping","arguments":{}}</tool_call> Done. ', " Done. ", 1),
         ("tagged", '<tool_call>oops<tool_call>{"name":"ping","arguments":{}}', "<tool_call>oops", 1),
         ("tagged", '<tool_call>{"name":"other","arguments":{}}</tool_call>', None, 0),
-        ("tagged", '<tool_call>{"name":"ping","arguments":"{}"}</tool_call>', None, 0),
+        ("tagged", '<tool_call>{"name":"ping","arguments":"{}"}</tool_call>', "", 1),
+        ("tagged", '<tool_call>{"name":"ping","arguments":"[]"}</tool_call>', None, 0),
+        ("tagged", '<tool_call>{"name":"ping","arguments":""}</tool_call>', "", 1),
+        ("tagged", '<tool_call>{"name":"ping","arguments":null}</tool_call>', "", 1),
+        ("tagged", '<tool_call>{"name":"ping","arguments":nil}</tool_call>', None, 0),
+        ("tagged", '<tool_call>{"name":"ping"}</tool_call>', "", 1),
+        ("tagged", '<tool_call>{"name":"ping","city":"Bonn"}</tool_call>', None, 0),
+        ("tagged", '<tool_call>{"id":"x","name":"ping","arguments":{}}</tool_call>', "", 1),
+        ("tagged", '<tool_call>{"type":"function","name":"ping"}</tool_call>', "", 1),
+        ("tagged", '<tool_call>{"name":"ping","parameters":{}}</tool_call>', "", 1),
+        ("tagged", '<tool_call>{"name":"ping","parameters":{},"arguments":{}}</tool_call>', None, 0),
+        ("tagged", '<tool_call>{"name":"ping","name":"get_weather","arguments":{}}</tool_call>', None, 0),
         ("listed", '<calls>[{"name":"ping","arguments":{},"id":"x"},\n{"name":"ping","arguments":{}}]</calls>', "", 2),
         ("listed", '<calls>[{"name":"ping","arguments":{}}, and', ", and", 1),
         ("bare", ' {"name": "ping", "parameters": {}} ', "", 1),
+        ("bare", '{"type": "function", "name": "ping", "arguments": {}}', "", 1),
+        ("bare", '{"type": "person", "name": "ping", "parameters": {}}', None, 0),
+        ("bare", '{"type": 1, "name": "ping", "parameters": {}}', None, 0),
+        ("bare", '{"name": "ping", "parameters": "{}"}', None, 0),
+        ("bare", '{"name": "ping"}', None, 0),
         ("bare", 'Like {"name": "ping", "parameters": {}}', None, 0),
         ("bare", '{"city": "Bonn"}', None, 0),
         ("lines", 'Calls:\n{"name":"ping","arguments":{}}\n{"name":"ping","arguments":{}}\n</calls>', "", 2),
@@ -373,6 +389,23 @@ def test_calls_are_found_as_models_write_them(form: str, text: str, content: str
     told, found = find_calls(FORMS[form], NAMES, text)
     assert told == (text if content is None else content)
     assert len(found) == calls
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ('{"city": "a\nb\tc\r\x00"}', {"city": "a\nb\tc\r\x00"}),
+        ('{"a\nb": ["\n", {"c": "\n"}]}', {"a\nb": ["\n", {"c": "\n"}]}),
+        ('"{\\"city\\": \\"Bonn\\"}"', {"city": "Bonn"}),
+        ('{"city": "a\\\nb"}', None),
+    ],
+)
+def test_arguments_are_read_as_they_are_meant_and_told_as_json(given: str, read: Any) -> None:
+    """Models write line breaks within strings as they are, and arguments as the text of their JSON."""
+    text = f'<tool_call>{{"name": "ping", "arguments": {given}}}</tool_call>'
+    content, calls = find_calls(HERMES, NAMES, text)
+    assert [json.loads(call.arguments) for call in calls] == ([] if read is None else [read])
+    assert content == ("" if calls else text)
 
 
 REFERRING = Tool(

@@ -56,6 +56,14 @@ def test_a_template_is_given_arguments_and_empty_contents_as_it_takes_them() -> 
     assert knowing(strict).tool_use().style == CallStyle("text", "absent")
 
 
+ONCE = BARE.replace(
+    "{%- for m in messages -%}",
+    "{%- for m in messages -%}{% if m.role == 'assistant' and loop.previtem and loop.previtem.role != 'user' %}"
+    "{{ raise_exception('answers follow questions') }}{% endif %}",
+)
+"""A template that neither takes several calls, or what is said before one, nor answers one after another."""
+
+
 @pytest.mark.parametrize("name", UNDERSTOOD)
 def test_a_conversation_is_read_with_its_tools_calls_and_results(name: str) -> None:
     encoder = knowing(UNDERSTOOD[name])
@@ -83,7 +91,7 @@ def test_answers_are_read_in_the_order_of_their_calls_and_with_the_names_of_the_
         (DEAF, [USER, *exchange(call("ping", {}))], None, "'m' cannot read tool_calls"),
         (TAGGED.replace("{{ tool | tojson }}", "{{ tool.function.name }}"), [USER], [WEATHER], "'m' cannot read tools"),
         (TAGGED.replace("[answer {{ m.content }}]", ""), [USER, *exchange(call("ping", {}))], None, "read role tool"),
-        (BARE, [USER, *exchange(call("ping", {}), content="So:")], [PING], "'m' cannot read content"),
+        (ONCE, [USER, *exchange(call("ping", {}), content="So:")], [PING], "'m' cannot read content"),
         (TAGGED, [{**USER, "name": "Ann"}], None, "'m' cannot read name: .* of the role user"),
         ("{% if tools %}" + TAGGED + "{% else %}" + DEAF + "{% endif %}", [USER, *exchange(call("ping", {}))], None,
          "does not write calls where no tools are given"),
@@ -105,7 +113,7 @@ def test_a_name_is_read_where_the_template_writes_it() -> None:
 def test_a_refusal_of_the_template_comes_through() -> None:
     two = [USER, *exchange(call("ping", {}, "one"), call("ping", {}, "two"))]
     with pytest.raises(PromptError, match="'m' refuses these messages: one call at a time"):
-        knowing(BARE).encode(Prompt(messages=two, tools=[PING]))
+        knowing(ONCE).encode(Prompt(messages=two, tools=[PING]))
 
 
 def test_an_answer_of_a_tool_may_be_empty() -> None:

@@ -143,6 +143,35 @@ def test_what_nobody_can_call_is_refused_by_name(served: Served, keys: dict[str,
     assert respond(served, 400, **keys)["error"]["param"] == param
 
 
+def test_tools_among_the_items_of_the_input_are_offered_once() -> None:
+    """As Codex sends them in every turn."""
+    make_fakes()
+    added = {"type": "additional_tools", "role": "developer", "tools": [CRM, PLAN]}
+    say = {"role": "user", "content": "the cat"}
+    choice = {"type": "function", "name": "plan", "namespace": "crm"}
+    with serving({"tools": TOOLS}) as server:
+        response = respond(server, input=[added, say, added], tools=[PLAN], tool_choice=choice)
+        assert (response["output"][0]["namespace"], response["output"][0]["name"]) == ("crm", "plan")
+        assert [tool["type"] for tool in response["tools"]] == ["function", "namespace"]
+        plain = respond(server, input=[say], tools=[PLAN, CRM], tool_choice=choice)
+        assert response["usage"]["input_tokens"] == plain["usage"]["input_tokens"]
+        after = respond(server, input="And?", previous_response_id=response["id"], tool_choice="none", store=False)
+        assert [tool["type"] for tool in after["tools"]] == ["namespace", "function"]
+        odd = {**added, "tools": [{**PLAN, "parameters": {"type": "number"}}]}
+        assert "input[0].tools[0] are" in respond(server, 400, input=[odd, say])["error"]["message"]
+        assert respond(server, 400, input=[{**added, "tools": {}}, say])["error"]["param"] == "input[0].tools"
+
+
+def test_a_tool_of_a_namespace_that_cannot_be_followed_is_left_out_beside_others(served: Served) -> None:
+    bash = {**WORD, "name": "bash", "format": LARK}
+    response = respond(served, tools=[{**CRM, "tools": [bash, PLAN]}], tool_choice="required")
+    assert response["left out"] == "custom"
+    assert response["output"][0]["name"] == "plan"
+    assert [tool["name"] for tool in response["tools"][0]["tools"]] == ["plan"]
+    alone = respond(served, 400, tools=[{**CRM, "tools": [bash]}])
+    assert alone["error"]["param"] == "tools[0].tools[0].format.syntax"
+
+
 def test_a_tool_of_a_namespace_is_named_by_its_place_in_the_request(served: Served) -> None:
     odd = {**PLAN, "name": "odd", "parameters": {"type": "number"}}
     for given in ([SEARCH, {**CRM, "tools": [PLAN, odd]}], [SEARCH, CRM, {**CRM, "name": "b", "tools": [odd]}]):

@@ -75,6 +75,7 @@ def prompt_tokens(served: Served, **keys: Any) -> dict[str, int]:
         {"tool_choice": "none", "tools": None},
         {"stop": ""},
         {"stop": ["", ""]},
+        {"stop": [None], "logprobs": 0, "top_logprobs": 0, "reasoning_effort": "ultra"},
         {"stream_options": {"include_usage": True, "include_obfuscation": True, "continuous_usage_stats": False}},
         {"chat_template_kwargs": {"enable_thinking": False}},
         {"chat_template_kwargs": {"add_generation_prompt": True, "continue_final_message": False, "documents": None}},
@@ -705,6 +706,26 @@ def test_with_a_format_an_answer_is_a_call_or_json_by_the_schema(served: Served,
     always = grammar_of(served, model, tools=[WEATHER], response_format=wanted, tool_choice="required")
     assert always(written(model, CITIES[0]))
     assert not always('{"n": 3}')
+
+
+ODD: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string", "pattern": "^(?!x)"}}}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [ODD, {"type": "object", "not": {"required": ["x"]}}, {"type": "object", "requird": ["x"]}, {"minProperties": 3}],
+)
+def test_a_schema_that_no_grammar_keeps_to_keeps_no_function_from_being_offered_beside_a_format(
+    served: Served, parameters: dict[str, Any]
+) -> None:
+    tool = {"type": "function", "function": {"name": "odd", "parameters": parameters}}
+    asked: dict[str, Any] = {"model": "calls", "tools": [tool, WEATHER], "response_format": {"type": "json_object"}}
+    ask(served, **asked)
+    accepts = grammar_of(served, "calls", **{key: value for key, value in asked.items() if key != "model"})
+    assert accepts('<tool_call>\n{"name": "odd", "arguments": {"city": 3}}\n</tool_call>')
+    assert not accepts(written("calls", "{}"))  # WEATHER is strict
+    strict = {"type": "function", "function": {**tool["function"], "strict": True}}
+    assert ask(served, 400, **{**asked, "tools": [strict]})["error"]["code"] in ("unsupported", "invalid_value")
 
 
 def test_a_trailing_slash_is_harmless(served: Served) -> None:

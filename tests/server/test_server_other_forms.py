@@ -200,6 +200,7 @@ def test_what_is_empty_asks_for_no_format_and_no_choice() -> None:
 
 def test_a_bias_of_a_text_is_no_bias_of_an_id() -> None:
     assert record(logit_bias={"15": -100}).logit_bias == record(logit_bias=[[15, -100]]).logit_bias == {"15": -100}
+    assert record(logit_bias={"15": "-1.5"}).logit_bias == {"15": -1.5}
     for text in ("15", " cat"):
         with pytest.raises(Refusal, match=r"is a text.*give ids.*/v1/pieces"):
             record(logit_bias=[[text, -100]])

@@ -90,19 +90,22 @@ class Characters:
             raise Broken from error
 
     def rest(self, first: str, kept: list[str]) -> Reader[None]:
-        """The rest of a value of JSON that begins with a bracket or a quote."""
+        """The rest of a value of JSON that begins with a bracket or a quote.
+
+        A line break, or another control character that stands in a string as it is, is kept as JSON writes it.
+        """
         kept.append(first)
         depth, quoted, escaped = int(first in "{["), first == '"', False
         while depth or quoted:
             char = yield from self.char()
-            if quoted and char < " ":
+            if quoted and escaped and char < " ":
                 raise Broken
             if not quoted:
                 depth += (char in "{[") - (char in "}]")
             if char == '"' and not escaped:
                 quoted = not quoted
             escaped = char == "\\" and not escaped
-            kept.append(char)
+            kept.append(json.dumps(char)[1:-1] if quoted and char < " " else char)
 
     def scalar(self, text: str, ends: str) -> Reader[str]:
         """A value without quotes and brackets, up to one of its ends or white space."""

@@ -14,9 +14,14 @@ from unisono.chat.call_parameters import ParameterSegments, ends_of
 from unisono.chat.call_segments import CallSegments, cut_open
 from unisono.chat.call_tags import read_tagged
 from unisono.chat.call_values import kinds_of, read_value
-from unisono.chat.json_values import read_arguments, refuse_constant
+from unisono.chat.json_values import encodable, read_arguments, refuse_constant
 
 _LONGEST_SPACE = 200
+_ARGUMENTS = ("arguments", "parameters")
+"""What models call a call's arguments; some use another one's word."""
+_NONE = "{}"
+_KIND = "type"
+"""The key by which models say that a call is of a function, as OpenAI's API does."""
 
 
 class CallObject(Characters):
@@ -34,6 +39,7 @@ class CallObject(Characters):
         self._schemas = schemas or {}
         self._name: str | None = None
         self._arguments: list[str] = []
+        self._further = False  # whether it has a key that its form has not
         self._taken = 0
         self._reader = self._read_object() if form.segments is None else self._read_named(form.segments)
         next(self._reader)
@@ -76,13 +82,27 @@ class CallObject(Characters):
         separator = ","
         while separator == ",":
             yield from self.expect('"')
-            key = yield from self.string()
+            key = self._meant((yield from self.string()))
             self.begun = self.begun or key in (self._form.name_key, self._form.arguments_key)
             yield from self.expect(":")
             yield from self._value_of(key)
             separator = yield from self.solid()
-        if separator != "}" or self.name is None:
+        if separator != "}" or self._name is None:
             raise Broken
+        if not self._arguments:
+            if self._further or not self._marked:  # what is beside the name may be meant as arguments
+                raise Broken
+            self._arguments.append(_NONE)
+
+    @property
+    def _marked(self) -> bool:
+        """Whether something says that an object is a call, so that it is one however its arguments are written."""
+        return bool(self._form.opening.strip())
+
+    def _meant(self, key: str) -> str:
+        """The form's key of the arguments, where that is another model's."""
+        own = (self._form.name_key, self._form.arguments_key, *self._form.other_keys)
+        return self._form.arguments_key if key in _ARGUMENTS and key not in own else key
 
     def _read_named(self, segments: CallSegments) -> Reader[None]:
         """A name with its arguments behind it; before it, what follows an id that stands there."""
@@ -125,7 +145,7 @@ class CallObject(Characters):
             key, value, more = yield from self._parameter(form, properties, schema)
             if key in known or (not key and form.stop == ""):
                 raise Broken
-            entry = f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}"
+            entry = f"{encodable(key)}: {encodable(value)}"
             self._arguments.append(", " * bool(known) + entry)
             known.add(key)
         self._arguments.append("}")
@@ -191,21 +211,49 @@ class CallObject(Characters):
             if self._name not in self._names:
                 raise Broken
         elif key == self._form.arguments_key and not self._arguments:
-            yield from self.expect("{")
-            yield from self._arguments_from("{")
-        elif key in self._form.other_keys:
-            first = yield from self.solid()
-            if first in "{[":
-                yield from self.rest(first, [])
-            elif first == '"':
-                yield from self.string()
-            else:
-                try:
-                    json.loads((yield from self.scalar(first, ",}")), parse_constant=refuse_constant)
-                except ValueError as error:
-                    raise Broken from error
+            yield from self._read_arguments()
+        elif key in (self._form.name_key, self._form.arguments_key):
+            raise Broken
+        elif key in self._form.other_keys or self._marked:
+            self._further = self._further or key not in (*self._form.other_keys, _KIND)
+            yield from self._ignored()
+        elif key == _KIND:
+            yield from self.expect('"')
+            if (yield from self.string()) != "function":
+                raise Broken
         else:
             raise Broken
+
+    def _ignored(self) -> Reader[None]:
+        """A value of a key that says nothing here."""
+        first = yield from self.solid()
+        if first in "{[":
+            yield from self.rest(first, [])
+        elif first == '"':
+            yield from self.string()
+        else:
+            try:
+                json.loads((yield from self.scalar(first, ",}")), parse_constant=refuse_constant)
+            except ValueError as error:
+                raise Broken from error
+
+    def _read_arguments(self) -> Reader[None]:
+        """An object; of a call that is marked, also one within a string, or null or an empty string for none."""
+        first = yield from self.solid()
+        if first == "{":
+            yield from self._arguments_from(first)
+            return
+        if not self._marked:
+            raise Broken
+        text = yield from (self.string() if first == '"' else self.scalar(first, ",}"))
+        if first != '"' and text != "null":
+            raise Broken
+        told = _NONE if text.strip() in ("", "null") else text.strip()
+        try:
+            read_arguments(told)
+        except ValueError as error:
+            raise Broken from error
+        self._arguments.append(told)
 
     def _arguments_from(self, first: str) -> Reader[None]:
         yield from self.rest(first, self._arguments)

@@ -22,6 +22,9 @@ _TYPES: tuple[tuple[str, type | tuple[type, ...]], ...] = (
 )
 
 
+_TRUTHS: Mapping[str, bool] = {"true": True, "false": False}
+
+
 def text_of(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
@@ -37,6 +40,8 @@ def read_value(text: str, schema: object = True, whole: object = True) -> Any:
         if kinds is None:
             return text
         value = PYTHON_WORDS[text.strip()] if text.strip() in PYTHON_WORDS else whole_literal(text.strip())
+        if "boolean" in kinds and "string" not in kinds:
+            value = _TRUTHS.get(text.strip().lower(), value)
     fits = not isinstance(value, str) and _is_finite(value) and (kinds is None or kinds & kinds_of_value(value))
     return value if fits else text
 

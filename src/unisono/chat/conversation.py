@@ -27,6 +27,10 @@ _LINES = 8
 """Of a message that are looked for in what a template wrote: a message may have as many as a prompt has characters."""
 
 
+class Unwritten(PromptError):
+    """A template refuses messages, or passes one over."""
+
+
 def own_messages(messages: Sequence[Message], system: str | None, prefix: str | None) -> list[Message]:
     """A conversation with a member's own system message and prefix.
 
@@ -87,7 +91,8 @@ def _check_known(name: str, template: ChatTemplate, messages: Sequence[Message],
             only = tools is None and probe_tool_use(template).style is not None
             raise _unread(name, "tool_calls", "does not write calls" + (" where no tools are given" if only else ""))
         if use is not None and "tool_calls" in message and content_of(message) and not use.content_beside_calls:
-            raise _unread(name, "content", "does not write the content of a message with tool_calls")
+            words = "does not write the content of a message with tool_calls"
+            raise _unread(name, "content", words, kind=Unwritten)
         if use is not None and message["role"] == "tool" and not use.results:
             raise _unread(name, "role tool", "does not write the answers to calls")
         role = message["role"] if "name" in message else "tool"  # whose name is that of the function
@@ -151,8 +156,8 @@ def check_rows(name: str, table: TokenTable, controls: Iterable[int]) -> None:
             )
 
 
-def _unread(name: str, field: str, words: str) -> PromptError:
-    return PromptError(
+def _unread(name: str, field: str, words: str, *, kind: type[PromptError] = PromptError) -> PromptError:
+    return kind(
         f"member {name!r} cannot read {field}: its chat template {words}",
         hint="leave that out, or give the member a chat_template in the ensemble file that writes it",
     )
@@ -184,7 +189,7 @@ def check_heard(
     for content in contents:
         lines = [line.strip() for line in content.strip().split("\n", _LINES)[:_LINES] if line.strip()]
         if not any(form.casefold() in written for line in lines for form in _forms(line)):
-            raise PromptError(
+            raise Unwritten(
                 f"member {name!r} cannot read the system message {shown(content)}: its chat template passes it over",
                 hint="write it into the first message, or as a user, or give the member a chat_template that writes it",
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,12 @@ def plain_value(what: str, value: object, depth: int = 0) -> Any:
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     raise SpecError(f"{what} holds {shown(value)}, which is not a JSON value", hint="give a JSON schema")
+
+
+def encodable(value: object) -> str:
+    """A value as JSON that can be encoded: half of a pair of surrogates, which a text may name, stays a number."""
+    written = json.dumps(value, ensure_ascii=False)
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found.group()):04x}", written)
 
 
 def refuse_constant(constant: str) -> None:

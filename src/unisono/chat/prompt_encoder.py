@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 from unisono.chat.call_form import CallForm
 from unisono.chat.continuation import up_to_mark, with_end_marked
 from unisono.chat.conversation import (
+    Unwritten,
     check_alike,
     check_arguments,
     check_asked,
@@ -23,13 +25,14 @@ from unisono.chat.conversation import (
 )
 from unisono.chat.escape import Edges, Escaped, escape_special_tokens, texts_of
 from unisono.chat.messages import Message, Prompt, Tool
+from unisono.chat.other_forms import other_forms
 from unisono.chat.seams import Seams
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import CallStyle, ToolUse, as_given, probe_opening, probe_tool_use
 from unisono.chat.thinking import thinking_words
 from unisono.errors import PromptError
 from unisono.vocab.marks import Mark, MarkForms
-from unisono.vocab.normal_forms import own_forms
+from unisono.vocab.normal_forms import WHITE, is_own_form
 from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import Tokenizer
 
@@ -114,7 +117,7 @@ class PromptEncoder:
         """Encode plain text in the tokenizer's own form, without the member's system text or prefix. See `encode`."""
         _check_encodable(text)
         ids = self.tokenizer.encode_prompt(text)
-        if self._is_own_form(self.speller.vocabulary.join(ids), text):
+        if is_own_form(self.speller.vocabulary.join(ids), text):
             return ids
         opening = ids[:1] if ids and ids[0] == self.tokenizer.table.bos_id else []
         return [*opening, *self.spell_text(text)]
@@ -135,8 +138,26 @@ class PromptEncoder:
     ) -> list[int]:
         """Encode a conversation with the member's template, system text and prefix. See `encode`.
 
-        It is to be answered, or its last message is to be ``continued``.
+        It is to be answered, or its last message is to be ``continued``. What the template refuses, or writes a part of
+        alone, it may write in another of `other_forms`.
         """
+        try:
+            return self._encode_messages(messages, tools, variables, continued=continued, off=off)
+        except Unwritten:
+            for other in other_forms(messages):
+                with contextlib.suppress(PromptError):
+                    return self._encode_messages(other, tools, variables, continued=continued, off=off)
+            raise
+
+    def _encode_messages(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None,
+        variables: Mapping[str, Any] | None,
+        *,
+        continued: bool,
+        off: bool,
+    ) -> list[int]:
         template = self.own_template()
         check_conversation(self.name, template, messages, tools, variables)
         self._check_prefix(messages)
@@ -162,7 +183,7 @@ class PromptEncoder:
         plain = "".join(part for part, control in parts if control is None)
         check_arguments(self.name, given, escaped.plain(plain))
         ids = [] if escaped.mark else self.tokenizer.encode_rendered(rendered)
-        if escaped.mark or not self._is_own_form(self.speller.vocabulary.join(ids), plain):
+        if escaped.mark or not is_own_form(self.speller.vocabulary.join(ids), plain, WHITE):
             ids = self._encode_parts(parts, escaped)
         table = self.tokenizer.table
         lacks_bos = self.given_template and bool(table.opening) and ids[:1] != table.opening
@@ -298,7 +319,7 @@ class PromptEncoder:
             check_results(self.name, given.messages, render)
         except TemplateFailure as failure:
             own = "" if self.system is None else "; if it knows no system message, let the member have a prefix instead"
-            raise PromptError(
+            raise Unwritten(
                 f"the chat template of member {self.name!r} refuses these messages: {failure}",
                 hint="change the messages, or give the member another template in the ensemble file (chat_template: …)"
                 + own,
@@ -312,10 +333,6 @@ class PromptEncoder:
         else:
             rendered = up_to_mark(self.name, rendered, end, given.messages[-1]["content"])
         return rendered, self._controls.cut(rendered)
-
-    def _is_own_form(self, data: bytes, text: str) -> bool:
-        found = data.replace(b" ", b"")
-        return any(found == form.replace(" ", "").encode() for form in own_forms(text))
 
     def spell_text(self, text: str) -> list[int]:
         """The ids of text within a prompt, exact byte for byte."""
@@ -337,7 +354,7 @@ class PromptEncoder:
                 ids.append(control)
             elif plain := escaped.plain(part):
                 own = self.tokenizer.encode(plain)
-                ids += own if self._is_own_form(self.speller.vocabulary.join(own), plain) else self.spell_text(plain)
+                ids += own if is_own_form(self.speller.vocabulary.join(own), plain) else self.spell_text(plain)
         return ids
 
 

@@ -20,7 +20,10 @@ WITHOUT: Mapping[str, Any] = {
     "thinking_option": "off",
 }
 """By variable, what stands for no reasoning."""
-WORDS = ("minimal", "low", "medium", "high", "xhigh", "max", "enabled", "disabled", "adaptive", "on", "off", *NO_EFFORT)
+WORDS = (
+    *("minimal", "low", "medium", "high", "xhigh", "max", "ultra"),
+    *("enabled", "disabled", "adaptive", "on", "off", *NO_EFFORT),
+)
 """Values that templates compare, and that are no user's words."""
 _STATES = {"thinking_mode": ("enabled", "disabled"), "thinking_option": ("on", "off")}
 _NONSENSE = "probe_effort"

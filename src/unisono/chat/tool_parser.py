@@ -97,6 +97,21 @@ def find_calls(
     return content, tuple(calls.values())
 
 
+def last_calls(form: CallForm, names: Collection[str], text: str, tools: Sequence[Tool] = ()) -> tuple[FoundCall, ...]:
+    """The complete calls with which a text ends; none where something else stands behind them. See `find_calls`."""
+    finder = CallFinder(form, names, tools)
+    calls: dict[int, FoundCall] = {}
+    for event in [*finder.feed(text), *finder.finish()]:
+        match event:
+            case CallBegun(index, name):
+                calls[index] = FoundCall(name, "")
+            case CallArguments(index, more):
+                calls[index] = FoundCall(calls[index].name, calls[index].arguments + more)
+            case Content() | CallBroken():
+                calls = {}
+    return tuple(calls.values())
+
+
 class CallFinder:
     """Finds the calls in one answer.
 

@@ -37,6 +37,15 @@ MOST_ODD = 100
 """Different words in a schema that are no keywords: each is compared with those that are."""
 FORMATS = ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "unknown", "uri", "uuid")
 """The values of ``format`` that llguidance has a grammar of; it refuses others."""
+_LACKING = frozenset(
+    (
+        *("not", "if", "then", "else", "oneOf", "uniqueItems", "contains", "minContains", "maxContains"),
+        *("propertyNames", "dependentRequired", "dependentSchemas", *_UNEVALUATED),
+    )
+)
+"""Keywords that llguidance does not keep to, or not in all their uses."""
+_LOOKING = re.compile(r"\(\?[=!<]|\\[1-9bB]")
+"""What its regular expressions lack: looking around, and back."""
 DEFINED_FORMATS = (
     *FORMATS,
     *("idn-email", "idn-hostname", "uri-reference", "iri", "iri-reference", "uri-template"),
@@ -96,6 +105,12 @@ def check_schema(schema: Any) -> None:
                 f"minProperties is {least} in {where}, which cannot be seen to for names that the schema leaves open",
                 hint="name the properties, as required ones",
             )
+
+
+def is_kept(schema: Any) -> bool:
+    """Whether a schema has nothing that a grammar might not keep to, beside formats."""
+    parts = [part for _, part in _schemas(schema, "")]
+    return not any(part.keys() & _LACKING or _LOOKING.search(str(part.get("pattern", ""))) for part in parts)
 
 
 def without_unknown_formats(schema: Any, known: Sequence[str] = FORMATS) -> Any:

@@ -13,13 +13,13 @@ from unisono.records import Finish, Generation, StepRecord
 from unisono.server.answer_schemas import ChatAnswer, ChatChunk, CompletionAnswer, Report, TextReport
 from unisono.server.api_call import ApiCall
 from unisono.server.async_engine import AsyncEngine
+from unisono.server.call_reader import CallReader
 from unisono.server.completion_prompts import ScoredPrompt
 from unisono.server.errors import Refusal
 from unisono.server.logprobs import CompletionLogprobs, Held
 from unisono.server.openai_library import CompletionUsage
 from unisono.server.reasoning import REASONING
 from unisono.server.request_handle import RequestHandle
-from unisono.server.tools import CallReader
 
 REASONS: dict[Finish, Literal["stop", "length"]] = {
     "end": "stop",

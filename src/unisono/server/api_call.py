@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unisono.engine.request import GenerationRequest
+from unisono.server.call_reader import Calling
 from unisono.server.completion_prompts import Echo
 from unisono.server.constraint import OWN
 from unisono.server.prompt_cut import PromptCut
 from unisono.server.prompt_logprobs import PromptLogprobs
-from unisono.server.tools import Calling
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,8 @@ def read_fields(body: Mapping[str, Any], table: Mapping[str, Field], *, strict: 
         alone = field.only_with and all(is_off(body.get(other)) for other in field.only_with)
         if strict or (field.matters and not field.of_sampling and not alone):
             raise unsupported(name, value, field.why)
-    if same(given.get("logprobs"), False):
+    is_zero = not strict and "messages" in given and same(given.get("logprobs"), 0)  # of completions it asks for some
+    if is_zero or same(given.get("logprobs"), False):
         del given["logprobs"]
     if "logprobs" not in given and same(given.get("top_logprobs"), 0):
         del given["top_logprobs"]

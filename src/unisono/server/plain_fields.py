@@ -14,7 +14,7 @@ from unisono.config.compact import unique_keys
 from unisono.constraints.json_schema import NULLABLE, plain_schema
 from unisono.errors import nearest, shown
 from unisono.server.errors import Refusal, invalid
-from unisono.server.fields import contradiction
+from unisono.server.fields import STOPS, contradiction
 from unisono.server.json_size import is_deeper
 from unisono.user_files import short_float
 
@@ -61,7 +61,7 @@ def plain_fields(body: Mapping[str, Any]) -> dict[str, Any]:
     plain = {name: _plain(name, value) for name, value in _one_call(dict(body)).items()}
     given = {name: value for name, value in plain.items() if value is not None}
     if isinstance(given.get("tools"), list):
-        given["tools"] = [_plain_tool(tool, f"tools[{number}]") for number, tool in enumerate(given["tools"])]
+        given["tools"] = [plain_tool(tool, f"tools[{number}]") for number, tool in enumerate(given["tools"])]
         names = [tool["function"].get("name") for tool in given["tools"] if _is_function(tool)]
         choice = given.get("tool_choice")
         if isinstance(choice, str) and choice not in CHOICES and choice in names:
@@ -94,6 +94,8 @@ def _plain(name: str, value: Any) -> Any:
         return None
     if name == "thinking" and isinstance(value, bool):
         return {"type": "enabled" if value else "disabled"}
+    if name in STOPS and isinstance(value, list):
+        return [each for each in value if each is not None]
     if name == "metadata" and isinstance(value, dict):
         pairs = ((key, each) for key, each in value.items() if each is not None)
         return {key: each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for key, each in pairs}
@@ -131,6 +133,7 @@ def _plain_bias(given: Any) -> Any:
             words = f"logit_bias holds {shown([token, bias])}, in which {shown(token)} is a text, as in llama.cpp"
             raise invalid("logit_bias", f"{words}: give ids, as numbers; /v1/pieces lists those of a text")
         wanted, key = FORBIDDEN if bias is False else bias, token if isinstance(token, str) else json.dumps(token)
+        wanted = json.loads(wanted) if isinstance(wanted, str) and NUMBER.fullmatch(wanted) else wanted
         if plain.setdefault(key, wanted) != wanted:
             raise invalid("logit_bias", f"logit_bias has {shown(token)} twice, with different values: leave one out")
     return plain
@@ -231,7 +234,7 @@ def _plain_parameters(given: Any) -> Any:
     return plain_schema({word: value for word, value in given.items() if word not in NULLABLE})
 
 
-def _plain_tool(given: Any, name: str) -> Any:
+def plain_tool(given: Any, name: str) -> Any:
     """A tool without what clients add to it and its function (``cache_control`` …), which no template is given.
 
     Raises a `Refusal` for a key that seems to be meant for one that is missing, or says something else than another.

@@ -18,6 +18,7 @@ from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.records import Limits
 from unisono.server.api_call import ApiCall
+from unisono.server.call_reader import Calling
 from unisono.server.completion_prompts import check_scored, echo_of, prompts_of, scoring
 from unisono.server.constraint import read_constraint, read_format
 from unisono.server.errors import Refusal, invalid, refusal_of
@@ -30,7 +31,7 @@ from unisono.server.prompt_cut import read_cuts
 from unisono.server.prompt_logprobs import PromptLogprobs
 from unisono.server.reasoning import effort_of, reasoned_as, shows_reasoning, tells_templates
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields
-from unisono.server.tools import Calling, check_begun, read_calling, read_silence
+from unisono.server.tools import check_begun, read_calling, read_silence
 
 CONTINUE, ANSWER, PREFILL = "continue_final_message", "add_generation_prompt", "prefill"
 ARGUMENTS = ("chat_template", "documents")

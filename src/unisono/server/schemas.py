@@ -186,7 +186,7 @@ class GenerationFields(Record):
     unisono: UnisonoOptions | None = None
 
 
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max", "ultra"]
 
 
 class ReasoningOptions(Record):

@@ -7,106 +7,26 @@ content, as it was written.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
 from unisono.chat.call_form import CallForm
-from unisono.chat.messages import Tool, checked_tools, new_call_id
+from unisono.chat.messages import Tool, checked_tools
 from unisono.chat.tool_grammar import call_grammar, no_call_grammar, parameters_of
-from unisono.chat.tool_parser import (
-    CallArguments,
-    CallBegun,
-    CallBroken,
-    CallCut,
-    CallEnded,
-    CallFinder,
-    Content,
-    FoundCall,
-)
 from unisono.config.constraint import LARK, REGEX, Constraint
-from unisono.constraints.json_schema import DEFINED_FORMATS, FORMATS, without_unknown_formats
+from unisono.constraints.json_schema import DEFINED_FORMATS, FORMATS, is_kept, without_unknown_formats
 from unisono.engine.beginning import Beginning
 from unisono.engine.engine import Engine
 from unisono.errors import PromptError, SpecError, nearest, shown
-from unisono.records import Finish
+from unisono.server.call_reader import Calling, CallReader, NumberedCall
 from unisono.server.errors import invalid, refusal_of
 from unisono.server.functions import CALL
 from unisono.server.schemas import ChatRequest
 from unisono.vocab.marks import OF_CALLS
 
 OPENAI_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Calling:
-    """The tools of a request."""
-
-    tools: tuple[Tool, ...]
-    form: CallForm
-    """How the lead writes calls."""
-    constraint: Constraint | None
-    """The grammar of calls, if the answer has to be one, or calls in it have to fit."""
-    constraint_field: str = "tools"
-    """The field that the constraint comes from."""
-    as_function: bool = False
-    """Whether a call is told in OpenAI's form of before tools, as the request tells its functions."""
-
-
-NumberedCall = tuple[int, str, FoundCall]
-"""The number of a call in its answer, its id, and the call."""
-
-
-class CallReader:
-    """Splits one answer into content and complete calls; without tools, all of it is content."""
-
-    def __init__(self, calling: Calling | None, begun: str = "") -> None:
-        """``begun`` is the text before: it is content, see `check_begun`, and comes out nowhere."""
-        tools = () if calling is None else calling.tools
-        names = [tool["function"]["name"] for tool in tools]
-        self._finder = None if calling is None else CallFinder(calling.form, names, tools)
-        self._begun: dict[int, tuple[str, list[str]]] = {}
-        self.count = 0
-        self.taken = 0
-        """Characters of the answer."""
-        self._ahead = 0
-        if begun := begun.rstrip():
-            self.read(begun)
-            self._ahead, self.taken = len(begun), 0
-
-    def read(self, text: str, *, ended: Finish | None = None) -> tuple[str, list[NumberedCall]]:
-        """Take more text; return new content and newly complete calls. ``ended`` is why the text ends with it."""
-        parts = list(self.parts(text, ended=ended))
-        content = "".join(part.text for part in parts if isinstance(part, Content))
-        return content, [part for part in parts if not isinstance(part, Content)]
-
-    def parts(self, text: str, *, ended: Finish | None = None) -> Iterator[Content | NumberedCall]:
-        """The same in the order in which the answer has them."""
-        at, self.taken = self.taken, self.taken + len(text)
-        if self._finder is None:
-            if text:
-                yield Content(text, at)
-            return
-        events = self._finder.feed(text)
-        if ended is not None:
-            events += self._finder.finish(cut=ended in ("length", "context"))
-        for event in events:
-            match event:
-                case Content(text, at):
-                    yield Content(text, at - self._ahead)
-                case CallBegun(index, name):
-                    self._begun[index] = (name, [])
-                case CallArguments(index, text):
-                    self._begun[index][1].append(text)
-                case CallBroken(index, text, at):
-                    del self._begun[index]
-                    yield Content(text, at - self._ahead)
-                case CallEnded(index) | CallCut(index):
-                    name, parts = self._begun.pop(index)
-                    call = FoundCall(name, "".join(parts), is_cut=isinstance(event, CallCut))
-                    self.count += 1
-                    yield self.count - 1, new_call_id(), call
 
 
 def read_calling(
@@ -169,7 +89,7 @@ def _free(
         words = "is a regular expression beside tools: give a JSON schema, or tool_choice none"
         raise invalid("response_format", f"response_format {words}")
     if answer is not None:
-        kept = [_without_formats(tool) for tool in offered]
+        kept = [_kept(tool) for tool in offered]
         return _restricted(form, kept, "response_format", names, answer=answer, several=several)
     if field is not None:
         kept = [_loosened(tool) for tool in offered]
@@ -263,6 +183,15 @@ def _loosened(tool: Tool) -> Tool:
     if function.get("strict"):
         return _without_formats(tool)
     return {**tool, "function": {**function, "parameters": {"type": "object"}}}
+
+
+def _kept(tool: Tool) -> Tool:
+    """A tool as it is, or loosened where it is not strict and a grammar might not keep to its schema."""
+    plain = _without_formats(tool)
+    try:
+        return plain if tool["function"].get("strict") or is_kept(parameters_of(plain)) else _loosened(tool)
+    except SpecError:
+        return _loosened(tool)
 
 
 def _without_formats(tool: Tool, known: Sequence[str] = FORMATS) -> Tool:

@@ -16,14 +16,23 @@ from unisono.vocab.tokenizer import Tokenizer
 NormalForm = Literal["NFC", "NFKC", "NFD", "NFKD"]
 NORMAL_FORMS: tuple[NormalForm, ...] = ("NFC", "NFKC", "NFD", "NFKD")
 CAPITALS = "ABC"
+WHITE = b" \t\n\r\v\f"
+"""What tokenizers may take away of a template's text beside special tokens, or read as spaces."""
+
+
+def is_own_form(data: bytes, text: str, apart: bytes = b" ") -> bool:
+    """Whether bytes are a text as a tokenizer reads it, but for the white space ``apart``."""
+    found = data.translate(None, apart)
+    return any(found == form.encode().translate(None, apart) for form in own_forms(text))
 
 
 def own_forms(text: str) -> Iterator[str]:
-    """The text, its normal forms, and both in lower case, also without accents, as uncased tokenizers read them."""
+    """The text, its normal forms, without accents, and all in lower case, as tokenizers read them."""
     yield text
     normal = [unicodedata.normalize(form, text) for form in NORMAL_FORMS]
     yield from normal
     bare = "".join(letter for letter in unicodedata.normalize("NFD", text) if unicodedata.category(letter) != "Mn")
+    yield bare
     yield from map(lowered, (text, *normal, bare))
 
 

@@ -15,13 +15,13 @@ from unisono.server.answer import REASONS, Answer
 from unisono.server.answer_schemas import Report
 from unisono.server.api_call import ApiCall
 from unisono.server.async_engine import AsyncEngine
+from unisono.server.call_reader import CallReader
 from unisono.server.errors import Refusal
 from unisono.server.logprobs import Held, Offsets, chat_logprobs
 from unisono.server.request_handle import RequestHandle
 from unisono.server.responses_api.requests import ResponseCall, renamed
 from unisono.server.responses_api.store import ResponseStore, Stored, packed
 from unisono.server.responses_api.tools import told_choice
-from unisono.server.tools import CallReader
 
 Json = dict[str, Any]
 EVENT = b"event: %b\ndata: %b\n\n"
@@ -81,7 +81,7 @@ class ResponseAnswer(Answer):
 
     def _finish(self, generation: Generation) -> Iterator[bytes]:
         self._note(self._held.rest(generation))
-        yield from self._said("", ended=generation.finish_reason)
+        yield from self._said("", ended=generation.finish_reason, thought=generation.reasoning)
         is_cut = REASONS[generation.finish_reason] == "length"
         is_thought = is_cut and self._is_open and self._output[-1]["type"] == "reasoning"
         if not is_thought and not any(item["type"] != "reasoning" for item in self._output):
@@ -183,9 +183,9 @@ class ResponseAnswer(Answer):
         self._output[-1]["content"][0]["text"] += text
         yield self._within("response.reasoning_text.delta", content_index=0, delta=text)
 
-    def _said(self, text: str, *, ended: Finish | None = None) -> Iterator[bytes]:
+    def _said(self, text: str, *, ended: Finish | None = None, thought: str | None = None) -> Iterator[bytes]:
         """Take more of the answer's text, which is content and calls."""
-        for part in self._reader.parts(text, ended=ended):
+        for part in self._reader.parts(text, ended=ended, thought=thought):
             if isinstance(part, Content):
                 yield from self._content(part)
                 continue

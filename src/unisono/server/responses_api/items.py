@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unisono.errors import shown
 from unisono.server.errors import Refusal, invalid
 from unisono.server.fields import unsupported
 from unisono.server.messages import plain_content
+from unisono.server.plain_fields import plain_tool
 from unisono.server.responses_api.tools import INPUT, arguments_of, flat
 
 OWN = ("type", "id", "status", "phase")
 """Keys of an item that say nothing to a model."""
 CALLS, OUTPUTS = ("function_call", "custom_tool_call"), ("function_call_output", "custom_tool_call_output")
-KINDS = ("message", *CALLS, *OUTPUTS, "reasoning")
+TOOLS = "additional_tools"
+"""The type of items that offer further tools, as Codex sends them."""
+KINDS = ("message", *CALLS, *OUTPUTS, "reasoning", TOOLS)
 TEXTS = ("input_text", "output_text", "text")
 """The types of parts that are text."""
 Named = tuple[str, Any]
 """An item, and how errors name it."""
+
+
+def tools_of(items: Sequence[Named], given: Sequence[Any], *, strict: bool = False) -> list[Named]:
+    """The tools that items of a conversation add to those ``given``, each once: clients repeat them in every turn."""
+    found = [*given]
+    named: list[Named] = []
+    for name, item in items:
+        tools = item.get("tools") if isinstance(item, dict) and item.get("type") == TOOLS else []
+        if not isinstance(tools, list):
+            raise invalid(f"{name}.tools", f"{name}.tools is {shown(tools)}: give a list of tools")
+        for path, tool in ((f"{name}.tools[{number}]", tool) for number, tool in enumerate(tools)):
+            plain = tool if strict else plain_tool(tool, path)
+            if plain not in found:
+                found.append(plain)
+                named.append((path, plain))
+    return named
 
 
 class Conversation:
@@ -39,6 +58,8 @@ class Conversation:
     def add(self, name: str, item: Any) -> None:
         """Take the next item. Raises a `Refusal` that names it and its key."""
         kind = _kind_of(name, item)
+        if kind == TOOLS:
+            return
         if kind == "reasoning":
             self._thought, self._answers = "\n".join(filter(None, (self._thought, _thought_of(item)))), False
         elif kind in CALLS:

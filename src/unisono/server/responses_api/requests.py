@@ -17,7 +17,7 @@ from unisono.server.json_size import has_more
 from unisono.server.limits import ServerLimits
 from unisono.server.reasoning import REASONING as THOUGHT
 from unisono.server.requests import engine_of, read_chat
-from unisono.server.responses_api.items import Conversation, text_of
+from unisono.server.responses_api.items import Conversation, text_of, tools_of
 from unisono.server.responses_api.schemas import ResponseRequest
 from unisono.server.responses_api.store import ResponseStore
 from unisono.server.responses_api.tools import Offered, read_offered
@@ -69,7 +69,8 @@ def read_response(
         read.add(name, item)
     if not read.messages or read.messages[-1][0] == "instructions":
         raise Refusal(400, "input is missing: give a question", param="input", code="missing_field")
-    offered = read_offered(request.tools, request.tool_choice, strict=limits.strict)
+    further = tools_of(items, request.tools or (), strict=limits.strict)
+    offered = read_offered(request.tools, request.tool_choice, further=further, strict=limits.strict)
     names, given = [name for name, _ in read.messages], [message for _, message in read.messages]
     if not limits.strict:
         for place, thought in read.thoughts.items():

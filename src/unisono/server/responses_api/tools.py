@@ -90,8 +90,10 @@ class Offered:
         return self.paths[number] + (".format" if is_custom and strict else strict)
 
 
-def read_offered(tools: Sequence[Any] | None, choice: Any, *, strict: bool = False) -> Offered:
-    """Read a response's tools, and what is to be called of them.
+def read_offered(
+    tools: Sequence[Any] | None, choice: Any, *, further: Sequence[tuple[str, Any]] = (), strict: bool = False
+) -> Offered:
+    """Read a response's tools, and what is to be called of them; ``further`` ones have names for errors.
 
     Tools that would be run elsewhere, and custom ones whose grammar no member can follow within the JSON of a call, are
     left out beside others, unless ``strict``. Raises a `Refusal` where nothing else is there, or one of them is to be
@@ -99,16 +101,17 @@ def read_offered(tools: Sequence[Any] | None, choice: Any, *, strict: bool = Fal
     """
     functions: list[tuple[str, CallName, Json]] = []
     told, left_out = [], []
-    for number, tool in enumerate(tools or ()):
-        path = f"tools[{number}]"
+    for path, tool in [*((f"tools[{number}]", tool) for number, tool in enumerate(tools or ())), *further]:
         kind = _kind_of(path, tool, (*KINDS, *ELSEWHERE))
-        if (refusal := _not_offered(path, kind, tool)) is not None:
-            if strict:
-                raise refusal
-            left_out.append((kind, refusal))
-            continue
-        functions += _of_namespace(path, tool) if kind == NAMESPACE else [_function(path, tool)]
-        told.append(_told(tool))
+        refusals = [refusal] if (refusal := _not_offered(path, kind, tool)) is not None else []
+        found = [] if refusals else [_function(path, tool)]
+        if kind == NAMESPACE:
+            found, refusals = _of_namespace(path, tool)
+        if refusals and strict:
+            raise refusals[0]
+        left_out += [(CUSTOM if kind == NAMESPACE else kind, refusal) for refusal in refusals]
+        functions += found
+        told += [_told(tool)] if found or not refusals else []
     calls = {flat(call.name, call.namespace): call for _, call, _ in functions}
     if left_out and not functions and choice != "none":
         raise left_out[0][1]
@@ -184,21 +187,23 @@ def _function(path: str, tool: Json, namespace: str | None = None) -> tuple[str,
     )
 
 
-def _of_namespace(path: str, tool: Json) -> list[tuple[str, CallName, Json]]:
-    """The tools of a namespace; the first is described with the namespace's description before its own."""
+def _of_namespace(path: str, tool: Json) -> tuple[list[tuple[str, CallName, Json]], list[Refusal]]:
+    """The tools of a namespace, and why others cannot be offered; the first has the namespace's description, too."""
     name, tools, about = tool.get("name"), tool.get("tools"), tool.get("description")
     if not isinstance(name, str) or not name:
         raise invalid(f"{path}.name", f"{path}.name is {shown(name)}: give the namespace's name")
     if not isinstance(tools, list):
         raise invalid(f"{path}.tools", f"{path}.tools is {shown(tools)}: give a list of tools")
-    found = []
-    for number, each in enumerate(tools):
-        _kind_of(f"{path}.tools[{number}]", each, (FUNCTION, CUSTOM))
-        found.append(_function(f"{path}.tools[{number}]", each, name))
+    found, refusals = [], []
+    for place, each in ((f"{path}.tools[{number}]", each) for number, each in enumerate(tools)):
+        if (refusal := _not_offered(place, _kind_of(place, each, (FUNCTION, CUSTOM)), each)) is not None:
+            refusals.append(refusal)
+        else:
+            found.append(_function(place, each, name))
     if found and isinstance(about, str) and about.strip():
         function = found[0][2]["function"]
         function["description"] = "\n".join(filter(None, (f"[{name}: {about.strip()}]", function.get("description"))))
-    return found
+    return found, refusals
 
 
 def _of_custom(path: str, tool: Json) -> Json:
@@ -208,8 +213,6 @@ def _of_custom(path: str, tool: Json) -> Json:
     text: Json = {"type": "string"}
     if kind == "grammar" and form.get("syntax") == "regex" and isinstance(form.get("definition"), str):
         text["pattern"] = f"^(?:{form['definition']})$"
-    elif (refusal := _not_offered(path, CUSTOM, tool)) is not None:  # in a namespace, of which no part is left out
-        raise refusal
     elif kind != "text":
         raise invalid(f"{path}.format", f"{path}.format is {shown(form)}: its type is text or grammar")
     schema = {"type": "object", "properties": {INPUT: text}, "required": [INPUT], "additionalProperties": False}
@@ -224,7 +227,8 @@ def _told(tool: Json) -> Json:
         function = tool.get("function", tool)
         return {"type": kind, **{key: function.get(key) for key in ("name", "description", "parameters", "strict")}}
     if kind == NAMESPACE:
-        inside = [_told(each) for each in tool["tools"]]
+        offered = [each for each in tool["tools"] if _not_offered("", each.get("type") or FUNCTION, each) is None]
+        inside = [_told(each) for each in offered]
         return {"type": kind, "name": tool["name"], "description": tool.get("description") or "", "tools": inside}
     return {key: tool[key] for key in ("type", "name", "description", "format") if tool.get(key) is not None}
 
