@@ -5,11 +5,11 @@ What is imported as its own name is exported.
 
 from unisono.benchmark import Benchmark as Benchmark
 from unisono.chat.messages import FunctionCall as FunctionCall
-from unisono.chat.messages import FunctionTool as FunctionTool
 from unisono.chat.messages import Message as Message
 from unisono.chat.messages import Prompt as Prompt
-from unisono.chat.messages import Tool as Tool
 from unisono.chat.messages import ToolCall as ToolCall
+from unisono.chat.tools import FunctionTool as FunctionTool
+from unisono.chat.tools import Tool as Tool
 from unisono.config.combine import Combine as Combine
 from unisono.config.constraint import Constraint as Constraint
 from unisono.config.ensemble import EnsembleSpec as EnsembleSpec

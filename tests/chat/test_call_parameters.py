@@ -18,9 +18,9 @@ from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.call_form import CallForm
 from unisono.chat.call_parameters import ParameterSegments
 from unisono.chat.call_values import read_value
-from unisono.chat.messages import Tool
 from unisono.chat.tool_grammar import call_grammar
 from unisono.chat.tool_parser import CallEnded, CallFinder, Content, FoundCall, find_calls
+from unisono.chat.tools import Tool
 from unisono.errors import PromptError, SpecError
 from unisono.testing import byte_level_table
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Unpack
 
-from unisono.chat.messages import Prompt, Tool
+from unisono.chat.messages import Prompt
+from unisono.chat.tools import Tool
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method, MethodOptions
 from unisono.constraints.grammar import Parse

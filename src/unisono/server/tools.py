@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from unisono.chat.call_form import CallForm
-from unisono.chat.messages import Tool, checked_tools, new_call_id
+from unisono.chat.messages import new_call_id
 from unisono.chat.tool_grammar import call_grammar, no_call_grammar, parameters_of
 from unisono.chat.tool_parser import (
     CallArguments,
@@ -25,6 +25,7 @@ from unisono.chat.tool_parser import (
     Content,
     FoundCall,
 )
+from unisono.chat.tools import Tool, checked_tools
 from unisono.config.constraint import LARK, REGEX, Constraint
 from unisono.constraints.json_schema import DEFINED_FORMATS, FORMATS, without_unknown_formats
 from unisono.engine.beginning import Beginning
