@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from unisono.build import Models, Prepared, load_models
+from unisono.build import Prepared
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
 from unisono.errors import ModelError
 from unisono.members import Report, silent
+from unisono.models import Models, load_models
 from unisono.records import Limits
 
 TEXTS = (

@@ -16,7 +16,8 @@ from unisono.engine.member import Member
 from unisono.engine.plan import Plan
 from unisono.engine.scheduler import Cost, RequestId
 from unisono.errors import SpecError, shown
-from unisono.records import Generation, Limits, Part, StepRecord
+from unisono.records import Generation, Limits
+from unisono.step_records import Part, StepRecord
 
 DEFAULT_LIMITS = Limits()
 

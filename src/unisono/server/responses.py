@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from unisono.engine.request import Ended, Wrote
-from unisono.records import Generation, StepRecord
+from unisono.records import Generation
 from unisono.server.answer import REASONS, Answer, Written
 from unisono.server.answer_schemas import ChatAnswer, ChatChunk, CompletionAnswer, CompletionChoice, TextReport
 from unisono.server.logprobs import CompletionLogprobs, Held, chat_logprobs
 from unisono.server.openai_library import Logprobs, chat, chat_chunk, chat_completion
 from unisono.server.tools import CallReader, NumberedCall, told_calls
+from unisono.step_records import StepRecord
 
 Reason = Literal["stop", "length", "tool_calls", "function_call"]
 
