@@ -254,7 +254,8 @@ def _slope(points: Sequence[tuple[int, float]], bare: float) -> float:
 
 def _measured(spec: dict[str, Any], data: str, compare: list[str], batch: int = 1) -> dict[str, Any]:
     """`measure`, one round a question, texts one at a time."""
-    from unisono.benchmark import Setting, measure
+    from unisono.benchmark import measure
+    from unisono.benchmark_figures import Setting
     from unisono.build import prepare
     from unisono.config.ensemble import load_spec
     from unisono.config.setting import parse_setting

@@ -3,7 +3,7 @@
 What is imported as its own name is exported.
 """
 
-from unisono.benchmark import Benchmark as Benchmark
+from unisono.benchmark_figures import Benchmark as Benchmark
 from unisono.chat.messages import FunctionCall as FunctionCall
 from unisono.chat.messages import Message as Message
 from unisono.chat.messages import Prompt as Prompt
