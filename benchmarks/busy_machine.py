@@ -34,12 +34,13 @@ def work(backend: str, threads: str) -> None:
     from unisono.benchmark import TEXTS
     from unisono.build import prepare
     from unisono.config.ensemble import load_spec
+    from unisono.models import load_engine
     from unisono.types import Limits, Prompt
 
     ensemble: dict[str, Any] = spec(("smol", "gemma"), backend)
     for member in ensemble["members"]:
         member.update({"threads": int(threads)} if threads else {})
-    with prepare(load_spec(ensemble)).load() as engine:
+    with load_engine(prepare(load_spec(ensemble))) as engine:
         print("ready", flush=True)
         for turn, _ in enumerate(sys.stdin):
             limits = Limits(max_new_tokens=PIECES[backend] + 1)

@@ -26,6 +26,7 @@ from unisono.build import prepare
 from unisono.chat.messages import Prompt
 from unisono.config.ensemble import load_spec
 from unisono.engine.engine import Engine
+from unisono.models import load_engine
 from unisono.records import Generation, Limits
 
 PROMPTS = (
@@ -101,7 +102,7 @@ def main() -> None:
     asked = list(zip(PROMPTS, TEXTS, strict=True))
     if given.passages:
         asked = [("", line) for line in given.passages.read_text(encoding="utf-8").splitlines() if line]
-    with prepare(spec.but(vocabulary="union"), batch=max(widest, 2 * given.together)).load() as engine:
+    with load_engine(prepare(spec.but(vocabulary="union"), batch=max(widest, 2 * given.together))) as engine:
         write(engine, given.vocabulary, 4)
         ratios = [compare_writing(engine, given.vocabulary, given.pieces) for _ in range(given.rounds)]
         for title, its in zip(("ratio a byte", "of processors"), zip(*ratios, strict=True), strict=True):

@@ -99,6 +99,7 @@ def _hear(spec: dict[str, Any], data: str) -> tuple[list[_Heard], int, Any]:
     from unisono.config.ensemble import load_spec
     from unisono.fusion import rules
     from unisono.fusion.sharpen import plan_prefixes
+    from unisono.models import load_engine
     from unisono.records import Limits
 
     prepared = prepare(load_spec(spec))
@@ -113,7 +114,7 @@ def _hear(spec: dict[str, Any], data: str) -> tuple[list[_Heard], int, Any]:
         return q_BU
 
     rules.COMBINE_RULES["mean"] = listening
-    with prepared.load() as engine:
+    with load_engine(prepared) as engine:
         for prompt in _questions(data):
             text = engine.add(prompt, Limits(max_new_tokens=8 * EVERY))
             while text.finish is None:
@@ -183,6 +184,7 @@ def _beam_parts(spec: dict[str, Any], data: str, pieces: int) -> dict[str, Any]:
     from unisono.build import prepare
     from unisono.config.ensemble import load_spec
     from unisono.config.method import Method
+    from unisono.models import load_engine
     from unisono.records import Limits
 
     prepared = prepare(load_spec(spec), batch=WIDTH)
@@ -213,7 +215,7 @@ def _beam_parts(spec: dict[str, Any], data: str, pieces: int) -> dict[str, Any]:
 
         backend.open, backend.advance = open_, advance
 
-    with prepared.load() as engine:
+    with load_engine(prepared) as engine:
         method = Method(sampling=f"beam_width:{WIDTH}")  # type: ignore[arg-type]
         for member in engine.members:
             watch(member)
@@ -252,7 +254,8 @@ def _slope(points: Sequence[tuple[int, float]], bare: float) -> float:
 
 def _measured(spec: dict[str, Any], data: str, compare: list[str], batch: int = 1) -> dict[str, Any]:
     """`measure`, one round a question, texts one at a time."""
-    from unisono.benchmark import Setting, measure
+    from unisono.benchmark import measure
+    from unisono.benchmark_figures import Setting
     from unisono.build import prepare
     from unisono.config.ensemble import load_spec
     from unisono.config.setting import parse_setting

@@ -59,7 +59,8 @@ def compare(spec: dict[str, Any], data: str, pieces: int, *, everything: bool) -
         pieces: pieces of each answer.
         everything: whether to time drafts by the lead, gates that are always shut or open, and a trace as well.
     """
-    from unisono.benchmark import Setting, measure
+    from unisono.benchmark import measure
+    from unisono.benchmark_figures import Setting
     from unisono.build import prepare
     from unisono.config.ensemble import load_spec
     from unisono.config.setting import parse_setting

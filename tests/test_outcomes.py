@@ -9,7 +9,7 @@ import pytest
 from support.fakes import make_fakes
 from unisono.ensemble import Ensemble
 from unisono.outcomes import Kind, outcome_of, summary_of
-from unisono.records import DraftRecord, GateReading, StepRecord
+from unisono.step_records import DraftRecord, GateReading, StepRecord
 
 A, B = b" sky", b" sea"
 

@@ -22,10 +22,11 @@ from unisono.backends.adapted import Adapted
 from unisono.backends.base import ModelSource
 from unisono.backends.fake.backend import FAKE_MODELS, FakeModel, NextToken, register_fake
 from unisono.backends.gguf_parts import read_gguf
-from unisono.build import load_models, prepare
+from unisono.build import prepare
 from unisono.cache import cache_root
 from unisono.config.demo import DEMO_MODELS, demo_path, installed
 from unisono.config.ensemble import load_spec
+from unisono.models import load_engine, load_models
 from unisono.testing import CHAT_TEMPLATE, LongestMatchTokenizer, byte_level_table, hashed_rule
 from unisono.vocab.pieces import token_bytes
 from unisono.vocab.tokenizer import Kind, TokenTable
@@ -288,7 +289,9 @@ def random_model(folder: Path) -> Path:
 
 
 def load(model: str, backend: str) -> None:
-    prepare(load_spec({"members": [{"name": "m", "model": model, "backend": backend, "context": 1024}]})).load().close()
+    load_engine(
+        prepare(load_spec({"members": [{"name": "m", "model": model, "backend": backend, "context": 1024}]}))
+    ).close()
 
 
 def demo(name: str) -> Path:

@@ -34,13 +34,14 @@ if TYPE_CHECKING:
     from unisono.records import Generation as Generation
     from unisono.records import Limits as Limits
     from unisono.records import Score as Score
-    from unisono.records import StepRecord as StepRecord
+    from unisono.step_records import StepRecord as StepRecord
 
 _HOMES = {
     "async_ensemble": "AsyncEnsemble",
     "ensemble": "Ensemble",
     "config.ensemble": "EnsembleSpec load_spec",
-    "records": "Generation Limits Score StepRecord",
+    "records": "Generation Limits Score",
+    "step_records": "StepRecord",
     "config.method": "Method",
     "chat.messages": "Prompt",
     "engine.request": "Request",

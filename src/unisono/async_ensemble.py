@@ -17,7 +17,8 @@ from unisono.engine.service import Service
 from unisono.ensemble import Ensemble
 from unisono.errors import ClosedError
 from unisono.members import Report, silent
-from unisono.records import Generation, Part
+from unisono.records import Generation
+from unisono.step_records import Part
 
 _Inbox = asyncio.Queue[Event | Exception]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, Unpack, cast, overload
 
-from unisono.build import Models, Prepared, load_models, prepare
+from unisono.build import Prepared, prepare
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Message, Prompt
 from unisono.config.ensemble import Source, load_spec, source_of
@@ -21,6 +21,7 @@ from unisono.fitting.checks import check, check_answers
 from unisono.fitting.fit import Fit, fit
 from unisono.fitting.readings import ObjectiveName
 from unisono.members import Report, silent
+from unisono.models import Models, load_models
 from unisono.records import Generation, Limits, Score
 from unisono.reference_answers import reference_of
 

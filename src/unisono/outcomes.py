@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from unisono.records import Part, StepRecord
+from unisono.step_records import Part, StepRecord
 
 TRACE_VERSION = 2
 """Of the form of a trace: 1 had no `about`, and five pieces a voter."""

@@ -3,13 +3,13 @@
 What is imported as its own name is exported.
 """
 
-from unisono.benchmark import Benchmark as Benchmark
+from unisono.benchmark_figures import Benchmark as Benchmark
 from unisono.chat.messages import FunctionCall as FunctionCall
-from unisono.chat.messages import FunctionTool as FunctionTool
 from unisono.chat.messages import Message as Message
 from unisono.chat.messages import Prompt as Prompt
-from unisono.chat.messages import Tool as Tool
 from unisono.chat.messages import ToolCall as ToolCall
+from unisono.chat.tools import FunctionTool as FunctionTool
+from unisono.chat.tools import Tool as Tool
 from unisono.config.combine import Combine as Combine
 from unisono.config.constraint import Constraint as Constraint
 from unisono.config.ensemble import EnsembleSpec as EnsembleSpec
@@ -23,15 +23,15 @@ from unisono.fitting.bounds import AtBound as AtBound
 from unisono.fitting.fit import Fit as Fit
 from unisono.fitting.fit import FittedMember as FittedMember
 from unisono.fitting.fit import Gain as Gain
-from unisono.records import DraftRecord as DraftRecord
 from unisono.records import Finish as Finish
-from unisono.records import GateReading as GateReading
 from unisono.records import Generation as Generation
 from unisono.records import Limits as Limits
 from unisono.records import PieceScore as PieceScore
 from unisono.records import Score as Score
 from unisono.records import Seconds as Seconds
-from unisono.records import Standing as Standing
-from unisono.records import StepRecord as StepRecord
-from unisono.records import StepSeconds as StepSeconds
 from unisono.records import Usage as Usage
+from unisono.step_records import DraftRecord as DraftRecord
+from unisono.step_records import GateReading as GateReading
+from unisono.step_records import Standing as Standing
+from unisono.step_records import StepRecord as StepRecord
+from unisono.step_records import StepSeconds as StepSeconds

@@ -21,6 +21,7 @@ from unisono.build import prepare
 from unisono.cache import ENVIRONMENT_KEY
 from unisono.config.ensemble import load_spec
 from unisono.errors import ModelError, PromptError
+from unisono.models import load_engine
 
 SECONDS = 3.0
 Change = Callable[[Path], object]
@@ -35,7 +36,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load(model: Path, **keys: object) -> None:
     spec = load_spec({"members": [{"name": "odd", "model": str(model), **keys}]})
-    prepare(spec).load().close()
+    load_engine(prepare(spec)).close()
 
 
 def edited(name: str, **keys: object) -> Change:

@@ -20,13 +20,14 @@ from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
 from unisono.backends.prefix_cache import PrefixCache  # noqa: E402
 from unisono.backends.transformers.loader import TransformersLoader  # noqa: E402
 from unisono.backends.transformers.model_files import ModelFiles  # noqa: E402
-from unisono.build import load_models, prepare  # noqa: E402
+from unisono.build import prepare  # noqa: E402
 from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.config.ensemble import load_spec  # noqa: E402
 from unisono.config.method import Method  # noqa: E402
 from unisono.engine.engine import Engine  # noqa: E402
 from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported, UnisonoError  # noqa: E402
+from unisono.models import load_models  # noqa: E402
 
 PROMPTS = [Prompt(text="Hello"), Prompt(text="Why is it so?")]
 IDS = [256, 72, 101, 108, 108, 111, 44]

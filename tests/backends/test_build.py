@@ -28,6 +28,7 @@ from unisono.errors import (
     SpecError,
     VocabularyError,
 )
+from unisono.models import load_engine
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, fake_member, hashed_rule, register_fake
 
 
@@ -217,7 +218,7 @@ def test_what_was_loaded_is_freed_when_a_later_member_fails(monkeypatch: pytest.
 
         monkeypatch.setattr(prepared.members[1].loader, "load", fail)
         with pytest.raises(KeyboardInterrupt):
-            prepared.load()
+            load_engine(prepared)
         assert unloaded == ["a"]
     finally:
         FAKE_MODELS.clear()
@@ -231,7 +232,7 @@ def test_a_prompt_that_was_checked_is_not_encoded_again() -> None:
     tokenizer.encode_prompt = lambda text: calls.append(text) or encode(text)  # type: ignore[method-assign, func-returns-value]
     prompt = Prompt(text="Hello")
     prepared.check_prompt(prompt)
-    with prepared.load() as engine:
+    with load_engine(prepared) as engine:
         engine.prepare(GenerationRequest("", prompt))
         assert calls.count("Hello") == 1
         engine.prepare(GenerationRequest("", prompt))

@@ -21,7 +21,7 @@ transformers = pytest.importorskip("transformers")
 
 from support.covering import some  # noqa: E402
 from support.families import Family, of_template, save_family, templates  # noqa: E402
-from unisono.build import load_models, prepare  # noqa: E402
+from unisono.build import prepare  # noqa: E402
 from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.chat.template_probe import as_given  # noqa: E402
 from unisono.config.ensemble import load_spec  # noqa: E402
@@ -31,6 +31,7 @@ from unisono.engine.engine import Engine  # noqa: E402
 from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import ModelUnsupported, PromptError  # noqa: E402
 from unisono.garbage_collection import garbage_collection_paused  # noqa: E402
+from unisono.models import load_models  # noqa: E402
 from unisono.records import Limits  # noqa: E402
 from unisono.tools import call_grammar, find_calls  # noqa: E402
 

@@ -19,10 +19,11 @@ from unisono.backends.gguf_parts import read_gguf
 from unisono.backends.gguf_stated import READ, unread_by_llamacpp
 from unisono.backends.notices import gguf_warnings
 from unisono.backends.registry import make_loader
-from unisono.build import load_models, prepare
+from unisono.build import prepare
 from unisono.config.ensemble import load_spec
 from unisono.diagnosis import diagnose
 from unisono.errors import ModelCorrupt
+from unisono.models import load_models
 
 CHANGING = {
     "attn_logit_softcapping": 50.0,

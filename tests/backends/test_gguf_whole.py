@@ -18,11 +18,12 @@ from unisono.backends.base import Feed, LoadRequest, ModelSource
 from unisono.backends.llamacpp import log
 from unisono.backends.notices import LLAMACPP_NOISE, Notices
 from unisono.backends.registry import make_loader
-from unisono.build import load_models, prepare
+from unisono.build import prepare
 from unisono.config.demo import demo_path
 from unisono.config.ensemble import load_spec
 from unisono.diagnosis import diagnose
 from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
+from unisono.models import load_models
 
 BACKENDS = ("llamacpp", "transformers")
 

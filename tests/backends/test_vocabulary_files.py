@@ -26,13 +26,14 @@ from support.tiny_gguf import tiny_tensors, write_tiny  # noqa: E402
 from support.tool_templates import TAGGED  # noqa: E402
 from support.vocabulary_files import write_with_vocabulary  # noqa: E402
 from unisono.backends.gguf_parts import read_gguf  # noqa: E402
-from unisono.build import load_models, prepare  # noqa: E402
+from unisono.build import prepare  # noqa: E402
 from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.config.ensemble import load_spec  # noqa: E402
 from unisono.config.reasoning import Reasoning  # noqa: E402
 from unisono.engine.engine import Engine  # noqa: E402
 from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import PromptError  # noqa: E402
+from unisono.models import load_models  # noqa: E402
 from unisono.records import Limits  # noqa: E402
 from unisono.tools import call_grammar, find_calls  # noqa: E402
 

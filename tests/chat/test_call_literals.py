@@ -16,11 +16,11 @@ from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.call_form import CallForm
 from unisono.chat.call_literals import Literals, whole_literal
 from unisono.chat.call_values import read_value
-from unisono.chat.messages import Tool
 from unisono.chat.template import ChatTemplate
 from unisono.chat.template_probe import as_given, probe_answer_form
 from unisono.chat.tool_grammar import call_grammar, no_call_grammar
 from unisono.chat.tool_parser import CallEnded, CallFinder, Content, FoundCall, find_calls
+from unisono.chat.tools import Tool
 from unisono.config.constraint import LARK, Constraint
 from unisono.constraints.grammar import Grammars
 from unisono.ensemble import Ensemble

@@ -18,9 +18,9 @@ from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.call_form import CallForm
 from unisono.chat.call_parameters import ParameterSegments
 from unisono.chat.call_values import read_value
-from unisono.chat.messages import Tool
 from unisono.chat.tool_grammar import call_grammar
 from unisono.chat.tool_parser import CallEnded, CallFinder, Content, FoundCall, find_calls
+from unisono.chat.tools import Tool
 from unisono.errors import PromptError, SpecError
 from unisono.testing import byte_level_table
 
@@ -293,6 +293,11 @@ def grammar_of(**schema: Any) -> str:
         ({"type": "string", "minLength": 2, "maxLength": 3}, ["ab", "a\nb"], ["a", "abcd"]),
         ({"type": "string", "pattern": "^[a-c]+$"}, ["abc"], ["abd", ""]),
         ({"type": "string", "pattern": "b/c"}, ["ab/cd"], ["abc"]),
+        ({"type": "string", "pattern": r"^<[\|]x$"}, ["<|x"], ["<x", "a<|x", "<|xx"]),
+        ({"type": "string", "pattern": r"^a\|b$"}, ["a|b"], ["a", "b"]),
+        ({"type": "string", "pattern": "^(a|bc)$"}, ["a", "bc"], ["abc", "ab"]),
+        ({"type": "string", "pattern": "^ax|by$"}, ["axz", "zby"], ["zax", "byz"]),
+        ({"type": "string", "pattern": r"^5\$"}, ["5$", "5$ or so"], ["5", "25$"]),
         ({"type": "string", "format": "date"}, ["2026-11-28"], ["28.11.2026", "2026-02-30"]),
         ({"type": "string", "format": "date-time"}, ["2026-11-28T10:00:00Z"], ["2026-11-28"]),
         ({"type": "string", "format": "uri"}, ["https://a.b/c"], ["a b"]),
@@ -330,6 +335,7 @@ def test_without_properties_any_argument_may_be_written() -> None:
         ({"properties": {"a": {"not": {"type": "string"}}}}, "properties.a has 'not'"),
         ({"properties": {"a": {"oneOf": [{"type": "string"}, {"minLength": 3}]}}}, "properties.a has 'oneOf'"),
         ({"properties": {"a>b": {}}}, "the argument 'a>b' cannot be written"),
+        ({"properties": {"a": {"type": "string", "pattern": "(?i)a|b$"}}}, "has 'pattern with flags, | and ^ or $'"),
         ({"properties": {"a": False}, "required": ["a"]}, "properties.a allows no value"),
         ({"properties": {"a": {"const": "b</parameter>\n<parameter=c>d"}}}, "properties.a allows no value"),
     ],

@@ -28,9 +28,10 @@ from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.call_form import CallForm
 from unisono.chat.call_segments import IDENTITY, NUMBERS, CallSegments
 from unisono.chat.mark_probe import text_of
-from unisono.chat.messages import Prompt, Tool
+from unisono.chat.messages import Prompt
 from unisono.chat.tool_grammar import call_grammar, no_call_grammar
 from unisono.chat.tool_parser import CallBegun, CallFinder, Content, FoundCall, find_calls
+from unisono.chat.tools import Tool
 from unisono.ensemble import Ensemble
 from unisono.errors import PromptError, SpecError
 from unisono.testing import FakeModel, LongestMatchTokenizer, hashed_rule, register_fake

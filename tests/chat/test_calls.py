@@ -34,7 +34,6 @@ from support.tool_templates import (
     exchange,
 )
 from unisono.chat.call_form import CallForm
-from unisono.chat.messages import Tool
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template_probe import CallStyle, as_given
 from unisono.chat.tool_grammar import call_grammar
@@ -49,6 +48,7 @@ from unisono.chat.tool_parser import (
     FoundCall,
     find_calls,
 )
+from unisono.chat.tools import Tool
 from unisono.errors import PromptError, SpecError
 from unisono.testing import byte_level_table
 from unisono.vocab.marks import MarkForms

@@ -207,10 +207,10 @@ def test_reasoning_that_a_clients_variables_open_is_open() -> None:
     assert inside
     assert voter.text(ids).endswith("assistant\n<think>\n")
     channels = voter_of("openai-gpt-oss-120b").encoder
-    begun = channels.begun([1, 2], inside=True)
+    begun = channels.marks.begun([1, 2], inside=True)
     assert channels.marks.is_open(begun)
-    assert channels.begun(begun, inside=True) == begun
-    assert not channels.marks.is_open(channels.begun([1, 2], off=True))
+    assert channels.marks.begun(begun, inside=True) == begun
+    assert not channels.marks.is_open(channels.marks.begun([1, 2], off=True))
 
 
 @pytest.mark.parametrize("name", OTHERS)

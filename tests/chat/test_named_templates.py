@@ -14,7 +14,8 @@ from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.gguf_parts import read_gguf
 from unisono.backends.gguf_tokens import read_table
 from unisono.build import prepare
-from unisono.chat.messages import Message, Prompt, Tool
+from unisono.chat.messages import Message, Prompt
+from unisono.chat.tools import Tool
 from unisono.config.ensemble import load_spec
 from unisono.diagnosis import diagnose
 from unisono.errors import PromptError, SpecError

@@ -11,10 +11,11 @@ import pytest
 from support.encoders import encoder_of
 from unisono.chat.conversation import own_messages
 from unisono.chat.mark_probe import text_of
-from unisono.chat.messages import Message, Prompt, Tool
+from unisono.chat.messages import Message, Prompt
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import probe_answer_form
+from unisono.chat.tools import Tool
 from unisono.errors import PromptError, SpecError
 from unisono.testing import LongestMatchTokenizer, byte_level_table, sentencepiece_table
 

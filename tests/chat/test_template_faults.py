@@ -13,13 +13,14 @@ from support.encoders import knowing
 from support.fakes import make_fakes
 from unisono.backends.fake.backend import FAKE_MODELS, FakeModel, hashed_rule, register_fake
 from unisono.backends.fake.vocabulary import LongestMatchTokenizer, byte_level_table
-from unisono.build import load_models, prepare
+from unisono.build import prepare
 from unisono.chat.messages import Message, Prompt
 from unisono.chat.template import ChatTemplate
 from unisono.chat.template_faults import template_faults
 from unisono.config.ensemble import load_spec
 from unisono.diagnosis import diagnose
 from unisono.errors import PromptError
+from unisono.models import load_engine, load_models
 
 EACH = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
@@ -99,7 +100,7 @@ def fakes() -> Iterator[None]:
 def test_doctor_and_loading_say_it_by_name(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     members = [{"name": "a", "model": "fake:a"}, {"name": "b", "model": "fake:b", "chat_template": "{{ x.y.z }}"}]
     words = "the chat template of member 'b' refuses even a plain question"
-    with prepare(load_spec({"members": members})).load():
+    with load_engine(prepare(load_spec({"members": members}))):
         assert sum(message.startswith(words) for message in caplog.messages) == 1
     path = tmp_path / "odd.yaml"
     path.write_text(

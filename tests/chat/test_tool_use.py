@@ -28,10 +28,11 @@ from support.tool_templates import (
     calling,
     exchange,
 )
-from unisono.chat.messages import Message, Prompt, Tool
+from unisono.chat.messages import Message, Prompt
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template import ChatTemplate
 from unisono.chat.template_probe import CallStyle, probe_tool_use
+from unisono.chat.tools import Tool
 from unisono.errors import PromptError, SpecError
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
 

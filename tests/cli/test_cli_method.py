@@ -25,7 +25,8 @@ from unisono.engine.request import Request
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.fusion.gate_scores import GATE_KINDS
-from unisono.records import Generation, Limits, Seconds, StepRecord, Usage
+from unisono.records import Generation, Limits, Seconds, Usage
+from unisono.step_records import StepRecord
 
 PROMPT = "Together"
 """What the fakes answer at length, whoever of them is asked."""

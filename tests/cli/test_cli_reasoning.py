@@ -18,7 +18,7 @@ from unisono.config.ensemble import load_spec
 from unisono.diagnosis import diagnose
 from unisono.evals.report.phrases import vote
 from unisono.evals.runner import _disputes
-from unisono.records import StepRecord
+from unisono.step_records import StepRecord
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from support.command_line import Run
 from unisono.cli.coloured import Painter, Style, colours, words_of
 from unisono.cli.console import harmless, print_table, table_console
 from unisono.config.method import Method
-from unisono.records import DraftRecord, GateReading, StepRecord, TopPieces
+from unisono.step_records import DraftRecord, GateReading, StepRecord, TopPieces
 
 PAIR = {"x": 0.5, "y": 0.5}
 SURE: TopPieces = ((b"x", 0.9),)

@@ -601,6 +601,9 @@ def test_a_name_does_not_come_in_disguise() -> None:
         ("lark:start: <|reasoning_end|>", "has '<|reasoning_end|>': token numbers, marks"),
         ('lark:start: "<|reasoning_end|>" x\nx: <|answer_begin|> /a/', "has '<|answer_begin|>'"),
         ("lark:start: x\nx[temperature=0.5]: /a/", "temperature"),
+        ('lark:%llguidance {"nope": 1}\nstart: "a"', "the option 'nope', which it ignores"),
+        ('lark:start: "a"\n%llguidance {"allow_initial_skp": true}', "did you mean 'allow_initial_skip'"),
+        ('lark:%llguidance {"no_forcing": 1}\nstart: "a"', "boolean"),
         ("json_schema:{", "not JSON"),
         ("json_schema:[1]", "not an object"),
         ({"regex": "a", "lark": "b"}, "one key"),
@@ -627,6 +630,31 @@ def test_a_constraint_is_read_alike_in_all_its_forms() -> None:
     assert Constraint.parse(None) is None
     constraint = Constraint("json_object")
     assert Constraint.parse(constraint) is constraint
+
+
+@pytest.mark.parametrize(("kind", "source"), [("lark", 'start: "a"'), ("json_schema", '{"type": "object"}')])
+def test_a_byte_order_mark_is_no_part_of_a_grammar_or_a_schema(kind: str, source: str) -> None:
+    assert Constraint(kind, "\ufeff" + source) == Constraint(kind, source)
+    with pytest.raises(SpecError, match="is empty"):
+        Constraint(kind, "\ufeff")
+    assert Constraint("regex", "\ufeffa").source == "\ufeffa"
+
+
+def test_a_grammar_of_another_language_is_told_how_it_becomes_one_of_lark() -> None:
+    with pytest.raises(SpecError) as refused:
+        grammars()(Constraint("lark", 'root ::= "a"'))
+    assert "gbnf_to_lark" in str(refused.value.hint)
+    with pytest.raises(SpecError) as refused:
+        grammars()(Constraint("lark", 'start: "::=" foo'))
+    assert "gbnf_to_lark" not in str(refused.value.hint)
+
+
+def test_the_options_of_a_grammar_are_kept_to_and_no_text_or_remark_is_one() -> None:
+    union = load().prepared.union
+    skipping = '%llguidance {"allow_initial_skip": true}\n%ignore " "\nstart: "a"'
+    assert b" " in columns(union, grammars()(Constraint("lark", skipping)).allowed(()))
+    spoken = Constraint("lark", 'start: "%llguidance {" // %llguidance {"nope": 1}')
+    assert b"%" in columns(union, grammars()(spoken).allowed(()))
 
 
 def test_a_lark_grammar_may_speak_of_brackets_in_its_texts() -> None:

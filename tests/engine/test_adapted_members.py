@@ -15,7 +15,7 @@ from support.fakes import GATES, PROMPTS, check, make_fakes, oracle, storyteller
 from support.methods import FixedDraftLength
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.backends.prefix_cache import PrefixCache
-from unisono.build import load_models, load_service, prepare, prepare_several
+from unisono.build import prepare, prepare_several
 from unisono.chat.messages import Prompt
 from unisono.config.ensemble import load_spec
 from unisono.config.member import MemberSpec
@@ -28,6 +28,7 @@ from unisono.engine.reading import Reading
 from unisono.ensemble import Ensemble
 from unisono.errors import ModelNotFound, ModelUnsupported, SpecError
 from unisono.identity import check_fitted, identity, marks_of
+from unisono.models import load_models, load_service
 
 PLAIN: dict[str, Any] = {"name": "plain", "model": "fake:a"}
 POET: dict[str, Any] = {"name": "poet", "share_weights_with": "plain", "adapter": "fake:poet"}

@@ -28,6 +28,7 @@ from unisono.engine.request import Ended, Event, Failed, GenerationRequest, Wrot
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.errors import PromptError, QueueFull, RequestTimeout, SpecError
+from unisono.models import load_engine
 from unisono.records import Generation, Limits
 
 NAMES = ("a", "b", "c")
@@ -348,7 +349,7 @@ def test_memory_is_never_exceeded_not_even_by_what_is_kept() -> None:
 
 def test_an_engine_to_be_served_comes_from_a_file() -> None:
     spec = {"members": [{"name": name, "model": f"fake:{name}"} for name in ("a", "b")]}
-    engine = prepare(load_spec(spec), batch=3).load(longest_block=8, keep_prefixes=True)
+    engine = load_engine(prepare(load_spec(spec), batch=3), longest_block=8, keep_prefixes=True)
     with engine:
         service = Service({"all": engine})
         for _ in range(2):

@@ -30,6 +30,7 @@ from unisono.engine.engine import Engine
 from unisono.engine.reference import PlainStep
 from unisono.ensemble import Ensemble
 from unisono.errors import PromptError, SpecError
+from unisono.models import load_engine
 from unisono.records import Limits
 from unisono.testing import FakeModel, register_fake
 
@@ -289,7 +290,7 @@ def test_the_weights_are_loaded_once_and_unloaded_once(monkeypatch: pytest.Monke
     first, second, _, third = prepared.members
     assert first.loader is second.loader is third.loader
     assert first.speller is second.speller is third.speller
-    engine = prepared.load(lambda name, done, words: told.append((name, words)))
+    engine = load_engine(prepared, lambda name, done, words: told.append((name, words)))
     assert counted.loaded == [("a", 15), ("d", 5)]
     assert engine.slots == 5
     assert told.count(("a", "finding the model")) == told.count(("a", "loaded")) == 1

@@ -26,7 +26,8 @@ from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Grade, Question, Reply, System, Task
 from unisono.evals.results import ANSWERS, RunFolder, read_results
 from unisono.evals.runner import _disputes, evaluate
-from unisono.records import Generation, Limits, StepRecord
+from unisono.records import Generation, Limits
+from unisono.step_records import StepRecord
 
 SPEC = {"members": [{"name": name, "model": f"fake:{name}"} for name in ("a", "b")]}
 ABOUT: dict[str, Any] = {"spec": "x", "tasks": [], "systems": []}

@@ -22,7 +22,8 @@ from unisono.engine.request import GenerationRequest
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.fusion.bounds import Kinds, kinds_of
-from unisono.records import Limits, StepRecord
+from unisono.records import Limits
+from unisono.step_records import StepRecord
 from unisono.testing import Truncation
 
 NAMES = ("a", "b", "c")

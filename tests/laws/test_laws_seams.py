@@ -13,9 +13,10 @@ from support.callers import FIRST, SCRIPTS, caller_table, follows, make_callers
 from support.fakes import check
 from support.tool_templates import PING, WEATHER, call, exchange
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.chat.messages import Message, Prompt, Tool
+from unisono.chat.messages import Message, Prompt
 from unisono.chat.tool_grammar import call_grammar
 from unisono.chat.tool_parser import find_calls
+from unisono.chat.tools import Tool
 from unisono.config.constraint import LARK, Constraint
 from unisono.config.method import Method
 from unisono.config.reasoning import Reasoning

@@ -13,7 +13,7 @@ from unisono.backends.truncated import TruncatedBackend
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
 from unisono.ensemble import Ensemble
-from unisono.records import StepRecord
+from unisono.step_records import StepRecord
 
 pytestmark = pytest.mark.models
 

@@ -26,6 +26,7 @@ from support.tool_templates import TAGGED
 from unisono.build import prepare
 from unisono.config.ensemble import load_spec
 from unisono.ensemble import Ensemble
+from unisono.models import load_engine
 
 pytestmark = pytest.mark.models
 
@@ -72,7 +73,7 @@ def test_answers_are_those_of_the_library_whole_and_streamed(client: openai.Open
 def test_each_member_answers_alone(client: openai.OpenAI) -> None:
     assert {model.id for model in client.models.list()} == {"duo", "duo/smol", "duo/gemma"}
     prepared = prepare(load_spec(SPEC)).alone("smol")
-    with Ensemble(prepared, prepared.load()) as smol:
+    with Ensemble(prepared, load_engine(prepared)) as smol:
         expected = smol.generate(messages=[{"role": "user", "content": QUESTIONS[0]}], max_new_tokens=12)
     answer = client.chat.completions.create(**{**ask(QUESTIONS[0]), "model": "duo/smol"})
     assert answer.choices[0].message.content == expected.text

@@ -14,14 +14,16 @@ from support.demo import demo_spec
 from support.prompts import CHATS, RAW
 from unisono.backends.prefix_cache import PrefixCache
 from unisono.backends.transformers.backend import RowBackend
-from unisono.build import load_service, prepare
+from unisono.build import prepare
 from unisono.chat.messages import Message, Prompt
 from unisono.config.ensemble import load_spec
 from unisono.config.method import Method
 from unisono.engine.request import Ended, Failed, GenerationRequest, Wrote
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
-from unisono.records import Generation, Limits, StepRecord
+from unisono.models import load_service
+from unisono.records import Generation, Limits
+from unisono.step_records import StepRecord
 
 pytestmark = pytest.mark.models
 

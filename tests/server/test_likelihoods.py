@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unisono.records import Generation, Seconds, StepRecord, Usage
+from unisono.records import Generation, Seconds, Usage
 from unisono.server.logprobs import Held, Offsets
+from unisono.step_records import StepRecord
 
 SUN, PARTY = "\u65e5".encode(), "\U0001f389".encode()
 PIECES = st.sampled_from([b"a", b" b", SUN, SUN[:1], SUN[1:], b"\xff", b"\xe6\x97", b"\xa5x", PARTY[:3]])

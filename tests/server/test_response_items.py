@@ -14,7 +14,7 @@ from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Prompt
 from unisono.engine.beginning import Beginning
 from unisono.engine.request import Ended, GenerationRequest, Wrote
-from unisono.records import Finish, Generation, Limits, Seconds, StepRecord, Usage
+from unisono.records import Finish, Generation, Limits, Seconds, Usage
 from unisono.server.call_reader import Calling
 from unisono.server.errors import Refusal
 from unisono.server.responses_api.answers import ResponseAnswer
@@ -22,6 +22,7 @@ from unisono.server.responses_api.items import Conversation
 from unisono.server.responses_api.requests import ResponseCall, own_items
 from unisono.server.responses_api.schemas import ResponseRequest
 from unisono.server.responses_api.store import ResponseStore, Stored
+from unisono.step_records import StepRecord
 
 FORM = CallForm("<tool_call>\n", "\n</tool_call>\n<tool_call>\n", "\n</tool_call>", "name", "arguments")
 CALLING = Calling((WEATHER, PING), FORM, None)

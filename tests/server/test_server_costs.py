@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from unisono.chat.messages import Prompt, checked_tools
+from unisono.chat.messages import Prompt
+from unisono.chat.tools import checked_tools
 from unisono.constraints.json_schema import MOST_ODD, check_schema
 from unisono.errors import SpecError, nearest
 from unisono.server.body import parse

@@ -51,6 +51,7 @@ def ask(served: Served, status: int = 200, **keys: Any) -> Any:
         ({"functions": [PING]}, {}),
         ({"functions": [PING], "function_call": "none"}, {"tool_choice": "none"}),
         ({"functions": [WEATHER], "function_call": {"name": "weather"}}, {"tool_choice": NAMED}),
+        ({"functions": [PING], "function_call": "auto", "tool_choice": "auto"}, {"tool_choice": "auto"}),
     ],
 )
 def test_functions_are_tools_of_which_one_is_called(given: dict[str, Any], tools: dict[str, Any]) -> None:
@@ -64,7 +65,7 @@ def test_functions_are_tools_of_which_one_is_called(given: dict[str, Any], tools
     ("given", "param"),
     [
         ({"functions": [PING], "tools": [{}]}, "functions"),
-        ({"functions": [PING], "function_call": "auto", "tool_choice": "auto"}, "function_call"),
+        ({"functions": [PING], "function_call": "auto", "tool_choice": "none"}, "function_call"),
         ({"functions": [PING], "function_call": {"name": "ping", "x": 1}}, "function_call"),
         ({"functions": [PING], "function_call": "ping"}, "function_call"),
         ({"function_call": {"name": "ping"}}, "function_call"),

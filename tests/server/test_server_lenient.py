@@ -205,6 +205,15 @@ SCHEMA = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": [
         ({"structured_outputs": {"grammar": GRAMMAR}}, {"lark": GRAMMAR}),
         ({"guided_grammar": GUIDANCES, "structured_outputs": {"grammar": GUIDANCES}}, {"lark": GUIDANCES}),
         ({"grammar": GRAMMAR, "grammar_string": "", "guided_grammar": None}, {"lark": GRAMMAR}),
+        ({"grammar": GRAMMAR, "grammar_string": GRAMMAR, "guided_grammar": GRAMMAR}, {"lark": GRAMMAR}),
+        ({"grammar": GRAMMAR, "guided_grammar": ""}, {"lark": GRAMMAR}),
+        ({"grammar": "\ufeff" + GRAMMAR}, {"lark": GRAMMAR}),
+        ({"structured_outputs": {"grammar": "\ufeff" + GRAMMAR}}, {"lark": GRAMMAR}),
+        ({"guided_json": "\ufeff" + json.dumps(SCHEMA), "json_schema": SCHEMA}, {"json_schema": SCHEMA}),
+        (
+            {"guided_json": SCHEMA, "response_format": {"type": "json_object", "schema": SCHEMA}},
+            {"json_schema": SCHEMA},
+        ),
         ({"guided_grammar": GRAMMAR, "structured_outputs": {"grammar": GRAMMAR}}, {"lark": GRAMMAR}),
         ({"guided_json": SCHEMA, "structured_outputs": {"json": SCHEMA}}, {"json_schema": SCHEMA}),
         ({"guided_choice": ["so it", 'a "b"']}, {"lark": 'start: "so it" | "a \\"b\\""'}),
@@ -229,6 +238,12 @@ def test_other_names_of_a_constraint_are_constraints(served: Served, named: dict
         ({"structured_outputs": {"grammar": "x"}}, "structured_outputs.grammar", "unisono.constraint"),
         ({"structured_outputs": {"grammar": 3}}, "structured_outputs.grammar", "%llguidance"),
         ({"guided_grammar": 'root ::= "a"'}, "guided_grammar", "%llguidance"),
+        ({"guided_grammar": 'root ::= "a"'}, "guided_grammar", "gbnf_to_lark"),
+        ({"grammar": 'root ::= "a"'}, "grammar", "gbnf_to_lark"),
+        ({"guided_grammar": '%llguidance {"nope": 1}\nstart: "a"'}, "guided_grammar", "'nope'"),
+        ({"guided_grammar": GRAMMAR, "grammar": GUIDANCES}, "guided_grammar", "grammar"),
+        ({"guided_grammar": 'root ::= "a"', "grammar": GRAMMAR}, "guided_grammar", "grammar"),
+        ({"guided_json": SCHEMA, "json_schema": "{"}, "json_schema", "not JSON"),
         ({"guided_grammar": "%llguidance {}\nstart: ("}, "guided_grammar", "guided_grammar"),
         ({"grammar": 'root ::= "a"'}, "grammar", "unisono.constraint"),
         ({"structured_outputs": {"choice": 3}}, "structured_outputs.choice", "list"),
@@ -239,6 +254,29 @@ def test_a_wrong_constraint_is_named_as_it_was_given(
 ) -> None:
     error = ask(served, 400, **change)["error"]
     assert (error["param"], words in error["message"]) == (param, True), error
+
+
+def test_a_choice_may_be_of_thousands_of_words(served: Served) -> None:
+    words = [*(f"word {number}" for number in range(3000)), *("🎉" * number for number in range(1, 4))]
+    answers = [text(served, max_tokens=30, guided_choice=words, temperature=2, seed=seed) for seed in range(3)]
+    assert set(answers) <= {*words}
+    assert text(served, max_tokens=30, guided_choice=words[-3:]) in words[-3:]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name", ["guided_grammar", "unisono.constraint"])
+def test_a_constraint_that_proves_wrong_while_a_text_is_written_is_named(
+    served: Served, name: str, stream: bool
+) -> None:
+    grammar = '%llguidance {"allow_invalid_utf8": true}\nstart: /so it(?-u:\\xff)/'  # of which no piece has the end
+    given = {"unisono": {"constraint": {"lark": grammar}}} if name == "unisono.constraint" else {name: grammar}
+    body = {"model": "duo", "messages": SAY, "max_tokens": 30, "stream": stream, **given}
+    response = served.post("/v1/chat/completions", body)
+    [error] = [
+        json.loads(line.removeprefix("data: "))["error"] for line in response.text.splitlines() if "error" in line
+    ]
+    assert error["param"] == name
+    assert "cannot be kept any further" in error["message"]
 
 
 def test_end_waits_for_the_least_number_of_pieces(served: Served) -> None:
@@ -296,6 +334,16 @@ def test_two_names_of_one_thing_with_different_values_are_both_named(
 def test_two_names_with_the_same_value_are_one(served: Served) -> None:
     ask(served, max_tokens=3, max_completion_tokens=3, n_predict=3, repetition_penalty=1.1, repeat_penalty=1.1)
     ask(served, n=2, best_of=2, temperature=1, seed=2, unisono={"sampling": "1 seed:2"})
+    ask(
+        served,
+        max_tokens="3",
+        n_predict=3,
+        temperature="1",
+        random_seed="2",
+        seed=2,
+        ignore_eos=True,
+        ban_eos_token="true",
+    )
 
 
 @pytest.mark.parametrize(

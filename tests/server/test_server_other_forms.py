@@ -65,6 +65,7 @@ def record(**keys: Any) -> ChatRequest:
         {"name": "weather", "description": "Tell it.", "inputSchema": SCHEMA},
         {"name": "weather", "description": "Tell it.", "input_schema": SCHEMA, "parameters": SCHEMA},
         {"name": "weather", "description": "Tell it.", "input_schema": SCHEMA, "parameters": GOOGLES},
+        {"type": "function", "function": {**FUNCTION, "input_schema": GOOGLES}},
         {"type": "function", "function": FUNCTION, "parameters": GOOGLES},
         {"type": "function", "function": {"name": "weather", "description": "Tell it."}, "parameters": GOOGLES},
         {
@@ -272,6 +273,8 @@ def test_thoughts_that_nobody_can_read_are_left_out() -> None:
         ("/api/generate/", "/api/generate/"),
         ("/openai/deployments/duo/embeddings", "/openai/deployments/duo/embeddings"),
         ("/deploymentsx/duo/completions", "/deploymentsx/duo/completions"),
+        ("/openai/deployments//chat/completions", "/v1/chat/completions"),
+        ("/openai/deployments//completions/", "/v1/completions/"),
     ],
 )
 def test_a_path_that_is_joined_wrongly_is_that_path(given: str, path: str) -> None:
@@ -285,6 +288,8 @@ def test_a_path_that_is_joined_wrongly_is_that_path(given: str, path: str) -> No
         ("/openai/v1/openai//deployments//duo//completions/", "/v1/completions/", "duo"),
         ("/openai/deployments/duo/b/chat/completions", "/v1/chat/completions", "duo/b"),
         ("/deployments/my.model-1/completions", "/v1/completions", "my.model-1"),
+        ("/openai/deployments//chat//chat/completions", "/v1/chat/completions", "chat"),
+        ("/openai/deployments/chat/completions", "/v1/completions", "chat"),
     ],
 )
 def test_a_path_may_name_the_model_as_azures_does(given: str, path: str, model: str) -> None:
@@ -325,6 +330,8 @@ def test_azures_client_asks_the_model_that_its_path_names(served: Served) -> Non
     path = "/openai/deployments/{}/completions?api-version=2024-10-21"
     assert served.post(path.format("duo"), {"prompt": "the cat", "max_tokens": 2}).json()["model"] == "duo"
     assert "did you mean 'duo'" in served.post(path.format("duoo"), {"prompt": "the cat"}).json()["error"]["message"]
+    refused = served.post(path.format("duo"), {"model": 5, "prompt": "the cat"}).json()["error"]
+    assert (refused["param"], "model is 5" in refused["message"]) == ("model", True), refused
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/duo", "/health", "/ready", "/metrics", "/openapi.json"])

@@ -607,6 +607,7 @@ def test_a_body_of_too_many_values_is_refused_before_all_that_is_wrong_with_it_i
         response = served.post("/v1/chat/completions", {**CHAT, **change})
     assert response.status_code == 413
     assert error_of(response)["message"] == "the request has more than 10000 values, which is what this server takes"
+    assert error_of(response)["param"] == (next(iter(change)) if len(change) == 1 else None)
 
 
 def test_a_text_of_more_characters_than_fit_is_not_read() -> None:

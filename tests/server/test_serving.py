@@ -11,7 +11,7 @@ import pytest
 
 from support.fakes import PROMPTS, make_fakes
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.build import load_service, prepare_several
+from unisono.build import prepare_several
 from unisono.config.ensemble import load_spec
 from unisono.config.method import Method
 from unisono.engine.reference import plain_steps
@@ -20,6 +20,7 @@ from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.ensemble import Ensemble
 from unisono.errors import CapacityError, SpecError
+from unisono.models import load_service
 from unisono.records import Generation, Limits
 
 A, B, C = ({"name": name, "model": f"fake:{name}"} for name in "abc")

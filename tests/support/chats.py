@@ -11,6 +11,7 @@ from unisono.cli.talk.session import Session
 from unisono.cli.talk.transcript import Transcript
 from unisono.config.ensemble import load_spec
 from unisono.engine.service import Service
+from unisono.models import load_engine
 from unisono.records import Limits
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, register_fake, scripted_rule
 from unisono.vocab.pieces import token_bytes
@@ -47,6 +48,6 @@ def session_of(
     limits: Limits | None = None, begun: Transcript | None = None, members: Sequence[object] = MEMBERS
 ) -> Session:
     prepared = prepare(load_spec({"members": list(members)}))
-    engine = prepared.load(longest_block=CHUNK, keep_prefixes=True)
+    engine = load_engine(prepared, longest_block=CHUNK, keep_prefixes=True)
     service = Service({"": engine}, chunk=CHUNK)
     return Session(prepared, service, begun or Transcript(Conversation()), limits or Limits(200))

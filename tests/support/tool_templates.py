@@ -6,8 +6,9 @@ import json
 import re
 from typing import Any
 
-from unisono.chat.messages import Message, Tool, ToolCall
+from unisono.chat.messages import Message, ToolCall
 from unisono.chat.tool_grammar import call_grammar
+from unisono.chat.tools import Tool
 from unisono.ensemble import Ensemble
 
 HEAD = (

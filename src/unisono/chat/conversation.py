@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from unisono.chat.mark_probe import CONVENTIONAL, KEYS
-from unisono.chat.messages import Message, Tool, content_of
+from unisono.chat.messages import Message, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_faults import hears_system
 from unisono.chat.template_probe import QUESTION, RESULT, probe_tool_use, writes_name, writes_users
+from unisono.chat.tools import Tool
 from unisono.errors import PromptError, shown
 from unisono.vocab.marks import MarkForms
 from unisono.vocab.tokenizer import TokenTable

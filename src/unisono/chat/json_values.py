@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
 
 from unisono.config.compact import unique_keys
 from unisono.errors import SpecError, shown
@@ -66,3 +66,8 @@ def encodable(value: object) -> str:
 def refuse_constant(constant: str) -> None:
     """Raise a `ValueError` for what Python reads as JSON and JSON does not have (``parse_constant``)."""
     raise ValueError(constant)
+
+
+def is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether a value is one that JSON writes as a list."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)

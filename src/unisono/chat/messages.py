@@ -1,4 +1,4 @@
-"""What a conversation may hold: messages, the tools that may be called, their calls and the results.
+"""What a conversation may hold: messages, calls of tools and the results.
 
 The shapes are those of OpenAI's chat API. Whether a member can read a field depends on its chat template.
 """
@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import secrets
 import string
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NotRequired, TypedDict, TypeGuard
+from typing import Any, Literal, NotRequired, TypedDict
 
 from unisono.chat.continuation import check_last_message
-from unisono.chat.json_values import plain_value
+from unisono.chat.json_values import is_list
 from unisono.chat.template_variables import TEMPLATE_VARIABLES, check_truths, checked_variables
+from unisono.chat.tools import Tool, check_tool_name, checked_tools, function_of
 from unisono.config.compact import known_keys
 from unisono.errors import SpecError, shown
 
-LONGEST_TOOL_NAME = 128
 RESERVED = ("role", "content", "tool_calls", "tool_call_id", "extra")
 """What no further key of a message may be."""
 _MESSAGE_HINT = 'each message is {"role": "user", "content": "…"}'
-_TOOL_HINT = 'each tool is {"type": "function", "function": {"name": "…", "description": "…", "parameters": {…}}}'
 _CALL_HINT = 'each call is {"id": "…", "type": "function", "function": {"name": "…", "arguments": "{…}"}}'
 
 
@@ -57,24 +55,6 @@ class Message(TypedDict):
     """The name of the speaker, or for the role ``tool`` of the function that was called."""
     extra: NotRequired[Mapping[str, Any]]
     """Further keys with JSON values, for templates that read them, such as ``reasoning_content``."""
-
-
-class FunctionTool(TypedDict):
-    """The function of a tool."""
-
-    name: str
-    description: NotRequired[str]
-    parameters: NotRequired[Mapping[str, Any]]
-    """A JSON schema of an object; absent for no parameters."""
-    strict: NotRequired[bool | None]
-    """On the server, whether a grammar enforces the schema in a free answer."""
-
-
-class Tool(TypedDict):
-    """A tool that an answer may call, in the shape of OpenAI's chat API."""
-
-    type: Literal["function"]
-    function: FunctionTool
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +114,7 @@ class Prompt:
 
 
 class _Checked(tuple[Any, ...]):
-    """What was found right: a prompt that is made of another one does not look at all of it again."""
+    """Messages that were found right: a prompt that is made of another one does not look at all of them again."""
 
     open_calls = False
 
@@ -155,7 +135,7 @@ def checked_messages(messages: object, open_calls: bool = False, names: Sequence
     """
     if isinstance(messages, _Checked) and messages.open_calls in (False, open_calls):
         return messages
-    if not _is_list(messages):
+    if not is_list(messages):
         raise SpecError(f"messages is {type(messages).__name__}, not a list of messages", hint=_MESSAGE_HINT)
     names = names or [f"message {number}" for number in range(1, len(messages) + 1)]
     for name, message in zip(names, messages, strict=True):
@@ -164,27 +144,6 @@ def checked_messages(messages: object, open_calls: bool = False, names: Sequence
     found = _Checked(messages)
     found.open_calls = open_calls
     return found
-
-
-def checked_tools(tools: object, called: str = "tool {}", first: int = 1) -> tuple[Tool, ...]:
-    """Return the tools, made of plain lists and mappings, when their shapes are right.
-
-    Raises a `SpecError`, which names a tool as ``called``, by its number; the ``first`` has that one.
-    """
-    if isinstance(tools, _Checked):
-        return tools
-    if not _is_list(tools):
-        raise SpecError(f"tools is {type(tools).__name__}, not a list of tools", hint=_TOOL_HINT)
-    if not tools:
-        raise SpecError("tools is empty", hint="leave it out, or name a function")
-    checked = _Checked(_checked_tool(called.format(number), tool) for number, tool in enumerate(tools, first))
-    names = set[str]()
-    for number, tool in enumerate(checked, first):
-        if (name := tool["function"]["name"]) in names:
-            words = f"{called.format(number)} has the name of an earlier one, {name!r}"
-            raise SpecError(words, hint="rename one of them")
-        names.add(name)
-    return checked
 
 
 def _check_message(what: str, message: object) -> None:
@@ -202,7 +161,7 @@ def _check_message(what: str, message: object) -> None:
     if "tool_calls" in message:
         if role != "assistant":
             raise SpecError(f"{what} has tool_calls and the role {role!r}", hint="only an assistant calls tools")
-        if not _is_list(calls) or not calls:
+        if not is_list(calls) or not calls:
             raise SpecError(f"the tool_calls of {what} are {shown(calls)}, not a list of calls", hint=_CALL_HINT)
         for number, call in enumerate(calls, 1):
             _check_call(f"call {number} of {what}", call)
@@ -214,14 +173,14 @@ def _check_message(what: str, message: object) -> None:
 
 
 def _check_call(what: str, call: object) -> None:
-    function = _function_of(call)
+    function = function_of(call)
     if not isinstance(call, Mapping) or function is None:
         raise SpecError(f"{what} is {shown(call)}, not the call of a function", hint=_CALL_HINT)
     known_keys(what, call, ("id", "type", "function"))
     known_keys(f"the function of {what}", function, ("name", "arguments"))
     if not _is_text(call.get("id")):
         raise SpecError(f"{what} has no id that is text", hint=_CALL_HINT)
-    _check_name(f"the function of {what}", function.get("name"))
+    check_tool_name(f"the function of {what}", function.get("name"))
     arguments = function.get("arguments")
     if not isinstance(arguments, str):
         raise SpecError(f"the arguments of {what} are {shown(arguments)}, not text", hint=_CALL_HINT)
@@ -260,52 +219,6 @@ def _answer(unanswered: dict[str, str], what: str, message: Message) -> None:
         raise SpecError(
             f"{what} has the name {message['name']!r} and answers a call of {called!r}", hint="leave the name out"
         )
-
-
-def _checked_tool(what: str, tool: object) -> Tool:
-    function = _function_of(tool)
-    if not isinstance(tool, Mapping) or function is None:
-        raise SpecError(f"{what} is {shown(tool)}, not a function", hint=_TOOL_HINT)
-    known_keys(what, tool, ("type", "function"))
-    known_keys(f"the function of {what}", function, ("name", "description", "parameters", "strict"))
-    _check_name(what, function.get("name"))
-    if not isinstance(function.get("description", ""), str):
-        raise SpecError(f"the description of {what} is {shown(function['description'])}", hint="give text")
-    if not isinstance(function.get("strict"), bool | None):
-        raise SpecError(f"strict of {what} is {shown(function['strict'])}", hint="true or false")
-    parameters = function.get("parameters", {})
-    if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
-        raise SpecError(
-            f"the parameters of {what} are {shown(parameters)}",
-            hint="give the JSON schema of an object, or leave them out",
-        )
-    plain: Tool = plain_value(f"{what} ({function['name']})", tool)
-    return plain
-
-
-def _function_of(record: object) -> Mapping[str, Any] | None:
-    function = record.get("function") if isinstance(record, Mapping) and record.get("type") == "function" else None
-    return function if isinstance(function, Mapping) else None
-
-
-def _check_name(what: str, name: object) -> None:
-    if not isinstance(name, str) or not is_tool_name(name):
-        raise SpecError(
-            f"{what} has the name {shown(name)}",
-            hint=f"a name is up to {LONGEST_TOOL_NAME} letters (of any script), digits and the characters _ - . / :",
-        )
-
-
-def is_tool_name(name: str) -> bool:
-    """Whether a tool may have a name: OpenAI's, those of the Model Context Protocol (SEP-986), which have dots and
-    slashes, and those of any script, whose vowels and accents may be marks of their own (category M of Unicode).
-    """
-    known = all(character in "_./:-" or unicodedata.category(character)[0] in "LMN" for character in name)
-    return known and 0 < len(name) <= LONGEST_TOOL_NAME
-
-
-def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def _is_text(value: object) -> bool:

@@ -9,29 +9,27 @@ from dataclasses import replace
 from typing import Any
 
 from unisono.chat.call_form import CallForm
-from unisono.chat.continuation import up_to_mark, with_end_marked
+from unisono.chat.continuation import with_end_marked
 from unisono.chat.conversation import (
     Unwritten,
-    check_alike,
     check_arguments,
-    check_asked,
     check_continued,
     check_conversation,
-    check_heard,
-    check_results,
     check_rows,
     own_messages,
     with_past_reasoning,
 )
 from unisono.chat.escape import Edges, Escaped, escape_special_tokens, texts_of
-from unisono.chat.messages import Message, Prompt, Tool
+from unisono.chat.messages import Message, Prompt
 from unisono.chat.other_forms import other_forms
+from unisono.chat.rendering import Rendered, Rendering
 from unisono.chat.seams import Seams
-from unisono.chat.template import ChatTemplate, TemplateFailure
+from unisono.chat.template import ChatTemplate
 from unisono.chat.template_probe import CallStyle, ToolUse, as_given, probe_opening, probe_tool_use
 from unisono.chat.thinking import thinking_words
+from unisono.chat.tools import Tool
 from unisono.errors import PromptError
-from unisono.vocab.marks import Mark, MarkForms
+from unisono.vocab.marks import MarkForms
 from unisono.vocab.normal_forms import WHITE, is_own_form
 from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import Tokenizer
@@ -178,16 +176,28 @@ class PromptEncoder:
             found = escape_special_tokens(given, tools, self._controls, variables, apart=apart, any_case=any_case)
             return replace(found, variables={**found.variables, **words})
 
-        escaped, rendered, parts = self._rendered(template, escape, end, texts)
-        check_rows(self.name, self.tokenizer.table, _controls_of(parts))
-        plain = "".join(part for part, control in parts if control is None)
-        check_arguments(self.name, given, escaped.plain(plain))
-        ids = [] if escaped.mark else self.tokenizer.encode_rendered(rendered)
-        if escaped.mark or not is_own_form(self.speller.vocabulary.join(ids), plain, WHITE):
-            ids = self._encode_parts(parts, escaped)
+        rendered = self._rendering(template, end).rendered(escape, texts)
+        check_rows(self.name, self.tokenizer.table, rendered.controls)
+        plain, mark = rendered.plain, rendered.escaped.mark
+        check_arguments(self.name, given, rendered.escaped.plain(plain))
+        ids = [] if mark else self.tokenizer.encode_rendered(rendered.text)
+        if mark or not is_own_form(self.speller.vocabulary.join(ids), plain, WHITE):
+            ids = self._encode_parts(rendered)
         table = self.tokenizer.table
         lacks_bos = self.given_template and bool(table.opening) and ids[:1] != table.opening
         return [*table.opening, *ids] if lacks_bos else ids
+
+    def _rendering(self, template: ChatTemplate, end: str | None) -> Rendering:
+        return Rendering(
+            self.name,
+            template,
+            self._controls,
+            self._edges,
+            end,
+            self.opening,
+            is_given=self.given_template,
+            has_system=self.system is not None,
+        )
 
     def _check_prefix(self, messages: Sequence[Message]) -> None:
         if self.prefix is not None and all(message["role"] != "user" for message in messages):
@@ -207,7 +217,7 @@ class PromptEncoder:
     def opening(self, *, with_tools: bool = False, variables: Mapping[str, Any] | None = None) -> str:
         """What the template writes before an answer, which is part of prompts; see `probe_opening`.
 
-        Of a template that writes marks there it is nothing: these are voted for; see `begun`.
+        Of a template that writes marks there it is nothing: these are voted for; see `MarkForms.begun`.
         """
         if self.template is None or self.marks.at_opening:
             return ""
@@ -241,21 +251,6 @@ class PromptEncoder:
     def marks(self) -> MarkForms:
         return self.speller.vocabulary.marks
 
-    def begun(self, ids: Sequence[int], *, inside: bool = False, off: bool = False) -> list[int]:
-        """The ids of a conversation up to an answer's first piece: ``inside`` reasoning, or in an answer without it.
-
-        ``off`` lets that begin with text; else it may begin with a mark.
-        """
-        marks = self.marks
-        if marks.is_open(ids):
-            reopened = marks.spelled("answer_begin", opening=True) if marks.reopens and off else ()
-            return [*ids, *(() if inside else marks.spelled("reasoning_end") + reopened)]
-        if unfinished := () if inside else marks.unfinished(ids):
-            return [*ids, *unfinished]
-        mark: Mark = "reasoning_begin" if inside else "answer_begin"
-        form = (*marks.opening, *(marks.spelled(mark, opening=True) if inside or off else ()))
-        return [*ids, *(() if form and tuple(ids[-len(form) :]) == form else form)]
-
     @functools.cached_property
     def _edges(self) -> Edges:
         return Edges(self._controls)
@@ -283,57 +278,6 @@ class PromptEncoder:
             )
         return self.template
 
-    def _rendered(
-        self,
-        template: ChatTemplate,
-        escape: Callable[[Callable[[str], bool] | None], Escaped],
-        end: str | None,
-        texts: Sequence[str],
-    ) -> tuple[Escaped, str, list[tuple[str, int | None]]]:
-        """What is escaped, as the template writes it, and cut: no text is one with what stands beside it."""
-        escaped = escape(None)
-        rendered, parts = self._render(template, escaped, end)
-        joining = [text for text in texts if self._edges.may_join(text)]
-        if not joining:
-            return escaped, rendered, parts
-        apart = escape(self._edges.may_join)
-        its_rendered, its_parts = self._render(template, apart, end)
-        if _controls_of(its_parts) == _controls_of(parts):
-            return escaped, rendered, parts
-        check_alike(self.name, joining[0], escaped.plain(rendered), apart.plain(its_rendered))
-        return apart, its_rendered, its_parts
-
-    def _render(
-        self, template: ChatTemplate, given: Escaped, end: str | None
-    ) -> tuple[str, list[tuple[str, int | None]]]:
-        """A prompt up to where the answer begins or the last message has its ``end``, and the same cut at its special
-        tokens.
-        """
-        tools, variables = given.tools, given.variables
-
-        def render(messages: Sequence[Mapping[str, Any]]) -> str:
-            return template.render(messages, tools=tools, variables=variables, add_generation_prompt=end is None)
-
-        try:
-            rendered = render(given.messages)
-            check_results(self.name, given.messages, render)
-        except TemplateFailure as failure:
-            own = "" if self.system is None else "; if it knows no system message, let the member have a prefix instead"
-            raise Unwritten(
-                f"the chat template of member {self.name!r} refuses these messages: {failure}",
-                hint="change the messages, or give the member another template in the ensemble file (chat_template: …)"
-                + own,
-            ) from failure
-        with_tools = tools is not None
-        check_asked(self.name, template, given.messages, with_tools=with_tools)
-        if not self.given_template:
-            check_heard(self.name, template, given.messages, rendered, with_tools=with_tools)
-        if end is None:
-            rendered += self.opening(with_tools=with_tools, variables=given.variables)
-        else:
-            rendered = up_to_mark(self.name, rendered, end, given.messages[-1]["content"])
-        return rendered, self._controls.cut(rendered)
-
     def spell_text(self, text: str) -> list[int]:
         """The ids of text within a prompt, exact byte for byte."""
         data = text.encode()
@@ -347,19 +291,15 @@ class PromptEncoder:
             )
         return list(ids)
 
-    def _encode_parts(self, parts: Sequence[tuple[str, int | None]], escaped: Escaped) -> list[int]:
+    def _encode_parts(self, rendered: Rendered) -> list[int]:
         ids: list[int] = []
-        for part, control in parts:
+        for part, control in rendered.parts:
             if control is not None:
                 ids.append(control)
-            elif plain := escaped.plain(part):
+            elif plain := rendered.escaped.plain(part):
                 own = self.tokenizer.encode(plain)
                 ids += own if is_own_form(self.speller.vocabulary.join(own), plain) else self.spell_text(plain)
         return ids
-
-
-def _controls_of(parts: Sequence[tuple[str, int | None]]) -> list[int]:
-    return [control for _, control in parts if control is not None]
 
 
 def _check_encodable(text: str) -> None:

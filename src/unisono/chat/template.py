@@ -13,10 +13,11 @@ import jinja2
 from jinja2 import meta
 
 from unisono.chat.content_parts import ROLES, may_read_parts, parts_of, reads_parts_alone
-from unisono.chat.messages import Message, Tool
+from unisono.chat.messages import Message
 from unisono.chat.template_bounds import GROWING, BoundedEnvironment, OutOfTime, Probing
 from unisono.chat.template_environment import make_environment
 from unisono.chat.template_sizes import Exceeded, forget
+from unisono.chat.tools import Tool
 
 
 class TemplateFailure(Exception):

@@ -8,9 +8,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from unisono.chat.messages import Message, Tool
+from unisono.chat.messages import Message
 from unisono.chat.template import WORDS, ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import PROBE_TOOLS, QUESTION, REPLY
+from unisono.chat.tools import Tool
 from unisono.errors import shown
 
 FIRST, LAST = "Probe question.", "Probe follows."

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from unisono.chat.json_values import past_arguments
-from unisono.chat.messages import Message, Tool, ToolCall, content_of
+from unisono.chat.messages import Message, ToolCall, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
+from unisono.chat.tools import Tool
 from unisono.vocab.controls import cut_controls
 from unisono.vocab.pieces import token_bytes
 from unisono.vocab.tokenizer import Tokenizer

@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any, Literal
 
 from unisono.chat.call_form import CallForm
-from unisono.chat.messages import Tool
 from unisono.chat.parameter_grammar import parameter_rules
+from unisono.chat.tools import Tool
 from unisono.chat.value_schemas import moved, without
 from unisono.constraints.json_schema import JSON_OPTIONS, OPTIONS, SPACING, check_schema
 from unisono.errors import SpecError, nearest, shown

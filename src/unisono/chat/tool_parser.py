@@ -9,7 +9,7 @@ from typing import Literal
 from unisono.chat.call_characters import Broken
 from unisono.chat.call_form import CallForm
 from unisono.chat.call_object import CallObject
-from unisono.chat.messages import Tool
+from unisono.chat.tools import Tool
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,12 @@ _FORMATS = {
     "unknown": r"(?s:.*)",
 }
 """What is written of a format: not all that it allows, such as a 29th of February, but nothing else."""
+_ANY = "(?s:.*)"
+_TOKENS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
+"""Of a pattern: what is escaped, a class, and any other character."""
+_ENDED = re.compile(r"(?<!\\)(?:\\\\)*\$\Z")
+"""A pattern that has nothing behind it: its last dollar is not escaped."""
+_FLAGS = re.compile(r"\(\?[a-zA-Z-]+\)")
 DEEPEST = 20
 ANYTHING: Mapping[str, Any] = {}
 """Of `leaves`: a value of any kind."""
@@ -158,10 +164,28 @@ def _are_apart(schemas: list[Any], key: str) -> bool:
 
 def _searched(pattern: str) -> str:
     """A pattern that is looked for in a text, as one that the whole text has to fit."""
-    plain = pattern.replace("\\\\", "")
-    if "|" in plain or not (pattern.startswith("^") and pattern.endswith("$") and not plain.endswith("\\$")):
-        ahead, behind = "" if pattern.startswith("^") else "(?s:.*)", "" if pattern.endswith("$") else "(?s:.*)"
-        if "|" in plain and (pattern.startswith("^") or pattern.endswith("$")):
-            raise unkept("pattern with ^ or $, and |", "an argument")
-        return f"{ahead}({pattern.removeprefix('^').removesuffix('$')}){behind}"
-    return f"({pattern[1:-1]})"
+    parts = _alternatives(pattern)
+    if not any(part.startswith("^") or _ENDED.search(part) for part in parts):
+        parts = [pattern]
+    elif len(parts) > 1 and _FLAGS.search(pattern):  # they hold in the alternatives that follow, too
+        raise unkept("pattern with flags, | and ^ or $", "an argument")
+    return f"({'|'.join(map(_around, parts))})" if len(parts) > 1 else _around(pattern)
+
+
+def _around(part: str) -> str:
+    """An alternative of a pattern with any text before and behind it, where it does not say that there is none."""
+    begins, ends = part.startswith("^"), _ENDED.search(part) is not None
+    inner = part[begins : len(part) - ends]
+    return f"{'' if begins else _ANY}({inner}){'' if ends else _ANY}"
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """What a pattern chooses between as a whole: at no bar that is escaped, or within a group or a class."""
+    parts, depth = [""], 0
+    for token in _TOKENS.findall(pattern):
+        depth += (token == "(") - (token == ")")
+        if token == "|" and not depth:
+            parts.append("")
+        else:
+            parts[-1] += token
+    return parts

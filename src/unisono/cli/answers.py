@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from unisono.cli.coloured import Painter, colours
 from unisono.cli.console import TEXT_LINE, harmless, murmur, say
-from unisono.records import Part
+from unisono.step_records import Part
 
 if TYPE_CHECKING:
     from unisono.config.method import Method

@@ -16,7 +16,7 @@ from unisono.config.setting import parse_setting
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
-    from unisono.benchmark import Benchmark, Figure, SystemFigures
+    from unisono.benchmark_figures import Benchmark, Figure, SystemFigures
 
 COLUMNS = ("ms a piece", "forward", "everything else")
 COMPARED = ("speed", "ensembled", "a draft", "accepted", "same text")
@@ -43,7 +43,8 @@ class BenchFlags(EnsembleOrMembers):
 @takes_flags
 def bench(flags: BenchFlags) -> None:
     """Time the ensemble, each member alone and other settings, in turns, with the same loaded models."""
-    from unisono.benchmark import Setting, measure
+    from unisono.benchmark import measure
+    from unisono.benchmark_figures import Setting
     from unisono.build import prepare
 
     checked = flags.given().spec

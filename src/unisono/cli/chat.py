@@ -109,6 +109,7 @@ def _load(flags: ConversationFlags, begun: Transcript, stack: contextlib.ExitSta
     from unisono.build import prepare
     from unisono.cli.talk.session import Session
     from unisono.engine.service import Service
+    from unisono.models import load_engine
 
     named = {} if names_file(flags.spec) else flags.settings  # of a file, ``default`` is what the file says
     spec = read_given(flags.spec, flags.members, flags.save, named).spec
@@ -117,7 +118,7 @@ def _load(flags: ConversationFlags, begun: Transcript, stack: contextlib.ExitSta
         say_idle(method, flags.settings)
     with loading_report(quiet=flags.quiet) as report:
         prepared = prepare(spec, report=report)
-        engine = stack.enter_context(prepared.load(report, longest_block=CHUNK, keep_prefixes=True))
+        engine = stack.enter_context(load_engine(prepared, report, longest_block=CHUNK, keep_prefixes=True))
     return Session(prepared, Service({"": engine}, chunk=CHUNK), begun, flags.limits)
 
 

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 
 from unisono.cli.console import harmless, print_table, table_console
 from unisono.outcomes import Kind, Outcome, Summary, Symbol, outcome_of, summary_of
-from unisono.records import Part, StepRecord
+from unisono.step_records import Part, StepRecord
 
 if TYPE_CHECKING:
     from unisono.config.method import Method

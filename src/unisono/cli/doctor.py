@@ -72,10 +72,11 @@ def _load_weights(prepared: Prepared, report: Any) -> dict[str, float]:
     import resource
     import sys
 
+    from unisono.models import load_engine
     from unisono.records import Limits
 
     began = time.perf_counter()
-    with prepared.load(report, diagnosed=True) as engine:
+    with load_engine(prepared, report, diagnosed=True) as engine:
         text = engine.add(prepared.prompt("Hello"), Limits(max_new_tokens=1))
         engine.step()
         engine.drop(text)

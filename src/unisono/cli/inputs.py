@@ -117,9 +117,10 @@ class RunFlags(SpecFlags, MethodFlags):
         return [] if self.system is None else [Message(role="system", content=self.system)]
 
     def load(self, batch: int, *prompts: Prompt) -> Ensemble:
-        """The ensemble, once prompts and constraint are found to suit it. Raises as `prepare` and `Prepared.load`."""
+        """The ensemble, once prompts and constraint are found to suit it. Raises as `prepare` and `load_models`."""
         from unisono.build import prepare
         from unisono.ensemble import Ensemble
+        from unisono.models import load_engine
 
         spec = read_given(self.spec, self.members, self.save, self.method, changes_files=True).spec
         if not self.quiet:
@@ -129,7 +130,7 @@ class RunFlags(SpecFlags, MethodFlags):
             for prompt in prompts:
                 prepared.check_prompt(prompt)
             prepared.check_constraint(self.constraint)
-            return Ensemble(prepared, prepared.load(report))
+            return Ensemble(prepared, load_engine(prepared, report))
 
 
 def _read_constraint(json_schema: Path | None, constraint: str | None) -> Constraint | None:

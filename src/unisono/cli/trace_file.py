@@ -13,7 +13,7 @@ from unisono.user_files import write_line
 
 if TYPE_CHECKING:
     from unisono.chat.messages import Prompt
-    from unisono.records import StepRecord
+    from unisono.step_records import StepRecord
 
 
 class TraceFile:

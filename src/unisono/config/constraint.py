@@ -18,6 +18,8 @@ REGEX = "regex"
 LARK = "lark"
 KINDS = (JSON_OBJECT, JSON_SCHEMA, REGEX, LARK)
 _SOURCED = (JSON_SCHEMA, REGEX, LARK)
+BYTE_ORDER_MARK = "\ufeff"
+"""What editors on Windows write before a text, of which it is no part."""
 _WAYS = "write it as json_object, regex:[a-z]+, {json_schema: {type: object}}, {regex: …} or {lark: …}"
 
 
@@ -41,6 +43,8 @@ class Constraint:
             raise SpecError(f"unknown constraint {shown(self.kind)}{near}; known: {', '.join(KINDS)}", hint=_WAYS)
         if not isinstance(self.source, str):
             raise SpecError(f"the {self.kind} of the constraint is {shown(self.source)}, not text", hint=_WAYS)
+        if self.kind != REGEX:  # of a pattern it would be a part
+            object.__setattr__(self, "source", self.source.removeprefix(BYTE_ORDER_MARK))
         if self.kind == JSON_OBJECT and self.source:
             raise SpecError(
                 f"json_object is any JSON object, but {shown(self.source)} is given with it",

@@ -23,7 +23,7 @@ import numpy as np
 
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, LARK, REGEX, Constraint
 from unisono.constraints.json_schema import GIVEN_OPTIONS, JSON_OPTIONS, OPTIONS, SPACING, check_schema
-from unisono.errors import BackendMissing, SpecError, shown
+from unisono.errors import BackendMissing, SpecError, nearest, shown
 from unisono.fusion.logits_processors import Allowed
 from unisono.user_files import short_float
 from unisono.vocab.union import UnionVocabulary
@@ -46,6 +46,10 @@ SUBJECT = "the constraint {}"
 # pieces that lead along the forced text are as good. The last such line holds.
 _ANY_SPELLING = '\n%llguidance {"no_forcing": true}\n'
 
+_LARK_OPTIONS = ("allow_initial_skip", "allow_invalid_utf8", "no_forcing")
+"""The options of a grammar, of which later versions of the library have more."""
+_KEEPABLE = "leave out what it cannot keep; docs/spec.md says what constraints may hold"
+_NO_LARK = "it has ::=, as llama.cpp's grammars (GBNF) have: write it in Lark, as llguidance.gbnf_to_lark does"
 
 Compile = Callable[[Constraint], "Parse"]
 """Compiles a constraint over the columns of the union and returns its initial state. Raises a `SpecError`."""
@@ -89,11 +93,12 @@ class Grammars:
         if matcher.is_error():
             raise SpecError(
                 f"{SUBJECT.format(constraint.kind)} cannot be kept: {_reason(matcher.get_error())}",
-                hint="leave out what it cannot keep; docs/spec.md says what constraints may hold",
+                hint=_NO_LARK if _is_gbnf(constraint) else _KEEPABLE,
             )
         for warning in matcher.get_grammar_warnings():
             log.warning("the constraint %s: %s", constraint.kind, warning)
-        parse = Parse(matcher, self._union, by_seams=_names_seams(constraint))
+        subject = SUBJECT.format(constraint.kind)
+        parse = Parse(matcher, self._union, subject, by_seams=_names_seams(constraint))
         parse.allowed(())
         return parse
 
@@ -112,9 +117,11 @@ class Parse:
     by_seams = False
     """Whether it names marks between the names and the arguments of calls."""
 
-    def __init__(self, matcher: Any, union: UnionVocabulary, *, by_seams: bool = False) -> None:
+    def __init__(self, matcher: Any, union: UnionVocabulary, subject: str, *, by_seams: bool = False) -> None:
+        """``subject`` is what errors call its constraint."""
         self._matcher = matcher
         self._union = union
+        self._subject = subject
         self.by_seams = by_seams
 
     def allowed(self, ahead: Sequence[int]) -> Allowed:
@@ -133,7 +140,7 @@ class Parse:
             dead_end = "NoExtensionBias" in matcher.get_error()
             reason = "the members have no pieces to go on with" if dead_end else _reason(matcher.get_error())
             raise SpecError(
-                f"the constraint cannot be kept any further: {reason}",
+                f"{self._subject} cannot be kept any further: {reason}",
                 hint="let it ask for other characters" if dead_end else "make it simpler",
             )
         return allowed_U
@@ -150,7 +157,7 @@ class Parse:
         self._feed(self._matcher, [column])
 
     def copy(self) -> Parse:
-        return Parse(self._matcher.deep_copy(), self._union, by_seams=self.by_seams)
+        return Parse(self._matcher.deep_copy(), self._union, self._subject, by_seams=self.by_seams)
 
     def _feed(self, matcher: Any, columns: Sequence[int]) -> None:
         if not matcher.consume_tokens(list(columns)):
@@ -199,7 +206,7 @@ def _grammar(constraint: Constraint, library: ModuleType) -> str:
     if constraint.kind == REGEX:
         [grammar] = json.loads(library.LLMatcher.grammar_from_regex(constraint.source))["grammars"]
         return f"{grammar['lark_grammar']}{_ANY_SPELLING}"
-    _check_lark(constraint.source)
+    _check_lark(constraint.source, library)
     return constraint.source + _ANY_SPELLING
 
 
@@ -212,7 +219,10 @@ _FOREIGN = re.compile(
 )
 
 
-def _check_lark(grammar: str) -> None:
+_WORDS = re.compile(rf"{_LITERALS.pattern}|(%json|%llguidance)\s*(?=\{{)")
+
+
+def _check_lark(grammar: str, library: ModuleType) -> None:
     """Refuse what means tokens of one model or marks beside the text, or would be read and not done."""
     if found := _FOREIGN.search(_LITERALS.sub('""', grammar)):
         raise SpecError(
@@ -220,22 +230,39 @@ def _check_lark(grammar: str) -> None:
             "token numbers, marks, temperature, max_tokens, stop mean nothing here",
             hint="write the text itself; lazy and suffix work, and how pieces are drawn is said by sampling",
         )
-    for schema in _schemas_in(grammar):
+    for option in dict.fromkeys(option for options in _objects_in(grammar, "%llguidance") for option in options):
+        if not _is_known(option, library):
+            raise SpecError(
+                f"the lark grammar gives %llguidance the option {shown(option)}, which it ignores"
+                f"{nearest(option, _LARK_OPTIONS)}",
+                hint=f"choose of {', '.join(_LARK_OPTIONS)}, or leave it out",
+            )
+    for schema in _objects_in(grammar, "%json"):
         options = schema.pop(OPTIONS, None)
         if isinstance(options, dict) and set(options) - set(GIVEN_OPTIONS):
             raise SpecError(f"{OPTIONS} is {shown(options)}", hint=f"choose one of {', '.join(GIVEN_OPTIONS)}")
         check_schema(schema)
 
 
+def _is_known(option: str, library: ModuleType) -> bool:
+    """Whether the library reads an option: it refuses a value of a wrong type only then."""
+    return bool(library.LLMatcher.validate_grammar(f'%llguidance {json.dumps({option: []})}\nstart: ""'))
+
+
 def _names_seams(constraint: Constraint) -> bool:
     return constraint.kind == LARK and "<|call_arguments|>" in _LITERALS.sub('""', constraint.source)
 
 
-def _schemas_in(grammar: str) -> Iterator[dict[str, Any]]:
-    """The JSON schemas that a grammar holds, as far as they can be read."""
-    for found in re.finditer(r"%json\s*(?=\{)", grammar):
-        with contextlib.suppress(ValueError, RecursionError):  # llguidance says what is wrong
-            yield json.JSONDecoder(parse_float=short_float).raw_decode(grammar, found.end())[0]
+def _is_gbnf(constraint: Constraint) -> bool:
+    return constraint.kind == LARK and "::=" in _LITERALS.sub('""', constraint.source)
+
+
+def _objects_in(grammar: str, word: str) -> Iterator[dict[str, Any]]:
+    """The objects of JSON behind a word of a grammar, such as ``%json``, as far as they can be read."""
+    for found in _WORDS.finditer(grammar):
+        if found[1] == word:
+            with contextlib.suppress(ValueError, RecursionError):  # llguidance says what is wrong
+                yield json.JSONDecoder(parse_float=short_float).raw_decode(grammar, found.end())[0]
 
 
 def _reason(error: str) -> str:

@@ -11,7 +11,8 @@ from unisono.constraints.grammar import Parse
 from unisono.engine.calls import Calls
 from unisono.engine.member import Member
 from unisono.errors import MemberUnavailable, PromptError, SpecError, nearest, shown
-from unisono.records import StepRecord, is_unicode
+from unisono.records import is_unicode
+from unisono.step_records import StepRecord
 from unisono.vocab.marks import MARKS, SEAMS
 from unisono.vocab.union import UnionVocabulary
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from unisono.engine.byte_cursor import Following
-from unisono.records import GateReading
+from unisono.step_records import GateReading
 
 Cuts = Mapping[str, Sequence[tuple[Following, float]]]
 """By member, what it would have written at the beginning of a piece."""

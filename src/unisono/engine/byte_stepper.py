@@ -20,7 +20,7 @@ from unisono.engine.runner import Runner
 from unisono.engine.sequence import TextSequence
 from unisono.engine.trace import TOP_MASS, about
 from unisono.outcomes import outcome_of
-from unisono.records import StepRecord, StepSeconds, TopPieces
+from unisono.step_records import StepRecord, StepSeconds, TopPieces
 from unisono.vocab.union import UnionVocabulary
 
 NO_COLUMN = -1

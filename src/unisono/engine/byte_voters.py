@@ -14,7 +14,7 @@ from unisono.engine.plan import Plan
 from unisono.engine.token_boundary import first_inside
 from unisono.errors import ModelError
 from unisono.fusion.logits_processors import Allowed
-from unisono.records import GateReading
+from unisono.step_records import GateReading
 from unisono.vocab.byte_trie import BYTES
 
 Symbols = NDArray[np.float64]

@@ -17,7 +17,7 @@ from unisono.engine.token_boundary import LONGEST_CHARACTER, REACH
 from unisono.errors import ModelError
 from unisono.fusion.logits_processors import Allowed, confine
 from unisono.fusion.sampling import Purpose, RandomNumbers, draw_from
-from unisono.records import GateReading
+from unisono.step_records import GateReading
 from unisono.vocab.byte_trie import BYTES
 
 TOP_CUTS = 10  # of each member, in a trace

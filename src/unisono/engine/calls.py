@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from unisono.chat.messages import Prompt, Tool
+from unisono.chat.messages import Prompt
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.tool_grammar import call_grammar
+from unisono.chat.tools import Tool
 from unisono.config.constraint import LARK, Constraint
 from unisono.errors import PromptError
 from unisono.vocab.marks import Mark, Turn

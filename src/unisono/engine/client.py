@@ -14,7 +14,8 @@ from unisono.engine.scheduler import RequestId
 from unisono.engine.sequence import SEEDS
 from unisono.engine.service import Service
 from unisono.errors import CapacityError, UnisonoError
-from unisono.records import Generation, Part, StepRecord
+from unisono.records import Generation
+from unisono.step_records import Part, StepRecord
 
 UNBOUNDED = 2**62
 """Requests that may wait, and ids that are read in a step."""

@@ -41,7 +41,7 @@ def encode_for(
         return ids, False
     inside = not reasoning.off and any(each.encoder.marks.is_open(ids[each.name]) for each in present)
     closed = reasoning.off and not seams
-    return {each.name: each.encoder.begun(ids[each.name], inside=inside, off=closed) for each in present}, inside
+    return {each.name: each.encoder.marks.begun(ids[each.name], inside=inside, off=closed) for each in present}, inside
 
 
 def encode_late(member: Member, prompt: Prompt, reasoning: Reasoning, *, inside: bool, seams: bool) -> list[int]:
@@ -53,7 +53,7 @@ def encode_late(member: Member, prompt: Prompt, reasoning: Reasoning, *, inside:
     if prompt.continue_final_message:
         _check_continued(member, ids)
     elif prompt.messages is not None:
-        ids = member.encoder.begun(ids, inside=inside, off=reasoning.off and not seams)
+        ids = member.encoder.marks.begun(ids, inside=inside, off=reasoning.off and not seams)
     check_length(member.name, len(ids), member.backend.facts.context)
     return ids
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Unpack
 
-from unisono.chat.messages import Prompt, Tool
+from unisono.chat.messages import Prompt
+from unisono.chat.tools import Tool
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method, MethodOptions
 from unisono.constraints.grammar import Parse
@@ -15,7 +16,8 @@ from unisono.engine.member import Member
 from unisono.engine.plan import Plan
 from unisono.engine.scheduler import Cost, RequestId
 from unisono.errors import SpecError, shown
-from unisono.records import Generation, Limits, Part, StepRecord
+from unisono.records import Generation, Limits
+from unisono.step_records import Part, StepRecord
 
 DEFAULT_LIMITS = Limits()
 

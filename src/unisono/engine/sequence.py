@@ -18,7 +18,8 @@ from unisono.engine.member import Member
 from unisono.engine.ngram import NgramIndex
 from unisono.engine.request import PreparedRequest
 from unisono.engine.tally import Tally
-from unisono.records import Finish, Generation, Part, Seconds, StepRecord
+from unisono.records import Finish, Generation, Seconds
+from unisono.step_records import Part, StepRecord
 from unisono.vocab.marks import OF_CALLS, SEAMS, Mark
 from unisono.vocab.union import UnionVocabulary
 

@@ -13,7 +13,7 @@ from unisono.engine.token_boundary import LONGEST_CHARACTER, REACH, ends_inside_
 from unisono.engine.voting import Asked
 from unisono.errors import MemberUnavailable
 from unisono.fusion.logits_processors import Allowed
-from unisono.records import GateReading, StepRecord
+from unisono.step_records import GateReading, StepRecord
 from unisono.vocab.union import UnionVocabulary
 
 

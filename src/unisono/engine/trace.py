@@ -19,7 +19,7 @@ from unisono.fusion.fold_top import FoldedTop
 from unisono.fusion.trace_measures import columns_of_mass, entropy, variation
 from unisono.fusion.unfolded import Unfolded
 from unisono.outcomes import TRACE_VERSION, outcome_of
-from unisono.records import DraftRecord, Standing, StepRecord, StepSeconds, TopPieces
+from unisono.step_records import DraftRecord, Standing, StepRecord, StepSeconds, TopPieces
 from unisono.vocab.union import UnionVocabulary
 
 TOP_PIECES = 10  # of each voter and of what they make together, at most

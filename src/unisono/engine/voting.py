@@ -14,7 +14,7 @@ from unisono.engine.sequence import TextSequence
 from unisono.errors import MemberUnavailable
 from unisono.fusion.sampling import Purpose, RandomNumbers, draw_from
 from unisono.fusion.weights import scaled
-from unisono.records import GateReading
+from unisono.step_records import GateReading
 
 
 class Voting:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
-from unisono.build import Models, Prepared, load_models, prepare
+from unisono.build import Prepared, prepare
 from unisono.chat.messages import Prompt
 from unisono.config.ensemble import EnsembleSpec
 from unisono.engine.client import Client
@@ -22,6 +22,7 @@ from unisono.engine.scheduler import RequestId
 from unisono.errors import CapacityError, ModelError, UnisonoError
 from unisono.evals.records import System
 from unisono.members import Report, silent
+from unisono.models import Models, load_models
 from unisono.records import Generation, Limits, Score
 
 log = logging.getLogger(__name__)

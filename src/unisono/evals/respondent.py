@@ -22,6 +22,7 @@ from unisono.errors import MemberUnavailable, SpecError, UnisonoError, nearest, 
 from unisono.evals.requests import MAX_PIECES, prompt_of, read_generation, split_pair
 from unisono.evals.windows import rolling_windows
 from unisono.members import Report, silent
+from unisono.models import load_engine
 from unisono.records import Generation, Score
 
 BATCH = 8
@@ -91,7 +92,7 @@ class Respondent:
             prepared = prepared.alone(arguments.member)
         method = prepared.spec.method.but(**arguments.method)
         method.check(prepared.weights)
-        return cls(prepared.load(report, keep_prefixes=True), method, arguments.max_pieces)
+        return cls(load_engine(prepared, report, keep_prefixes=True), method, arguments.max_pieces)
 
     @property
     def templates(self) -> str:

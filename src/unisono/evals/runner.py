@@ -14,7 +14,8 @@ from unisono.evals.baselines.decide import baselines_of
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Disagreement, Grade, Question, Reply, System, Task, Times
 from unisono.evals.results import RunFolder
-from unisono.records import Generation, Score, StepRecord
+from unisono.records import Generation, Score
+from unisono.step_records import StepRecord
 
 DECIMALS = 6
 Answered = tuple[Answer, Times]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unisono.build import Models, Prepared
+from unisono.build import Prepared
 from unisono.fitting.bounds import LEAST, AtBound, at_bounds, bounded_temperature
 from unisono.fitting.checks import check
 from unisono.fitting.readings import (
@@ -33,6 +33,7 @@ from unisono.fitting.readings import (
 )
 from unisono.fusion.fitting import Shape, fit_geometric, fit_mean, loss_of
 from unisono.fusion.resampling import Interval, paired_bootstrap
+from unisono.models import Models
 from unisono.reference_answers import Reference, by_task, split
 
 SHOWN_FROM = 10

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from unisono.build import Models, Prepared
+from unisono.build import Prepared
 from unisono.chat.messages import Prompt
 from unisono.engine.observation import Observer, Seen
 from unisono.engine.reading import Reading, TextReader
@@ -16,6 +16,7 @@ from unisono.engine.setting_group import SettingGroup
 from unisono.errors import PromptError, UnisonoError
 from unisono.fusion.fitting import NODES, NONE, Likely, Observed
 from unisono.fusion.objectives import Choices
+from unisono.models import Models
 from unisono.reference_answers import Reference, by_task
 
 AT_ONCE = 16  # references whose answers are read before the next ones are encoded

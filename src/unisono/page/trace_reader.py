@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from unisono.errors import SpecError, shown
 from unisono.outcomes import TRACE_VERSION, Kind
-from unisono.records import Part
+from unisono.step_records import Part
 from unisono.user_files import read_data, short_float, why_no_json, why_unread
 from unisono.validation import explain
 

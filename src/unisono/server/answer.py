@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from unisono.engine.request import Ended, Wrote
-from unisono.records import Finish, Generation, StepRecord
+from unisono.records import Finish, Generation
 from unisono.server.answer_schemas import ChatAnswer, ChatChunk, CompletionAnswer, Report, TextReport
 from unisono.server.api_call import ApiCall
 from unisono.server.async_engine import AsyncEngine
@@ -20,6 +20,7 @@ from unisono.server.logprobs import CompletionLogprobs, Held
 from unisono.server.openai_library import CompletionUsage
 from unisono.server.reasoning import REASONING
 from unisono.server.request_handle import RequestHandle
+from unisono.step_records import StepRecord
 
 REASONS: dict[Finish, Literal["stop", "length"]] = {
     "end": "stop",

@@ -274,8 +274,8 @@ async def _refuse(request: Request, error: Any) -> Response:
         refusal = refusal_of_status(status, request.method, request.scope["path"], filter(None, taken))
         if status == 500:
             say("internal", level=40, id=log.id, error=where(error))
-    # An unknown field is not logged: its name is the client's text.
-    known = refusal.param is not None and refusal.code != "unknown_field"
+    # A field that may be unknown is not logged: its name is the client's text.
+    known = refusal.param is not None and refusal.code not in ("unknown_field", "too_large")
     log.facts |= {"error": refusal.code, "param": re.split(r"[.\[]", str(refusal.param))[0] if known else None}
     headers = {**refusal.headers, **its}
     if refusal.status in (408, 413):

@@ -21,6 +21,7 @@ from unisono.free_pages import PROCESS
 from unisono.records import Limits
 from unisono.server import readiness
 from unisono.server.async_preparer import AsyncPreparer
+from unisono.server.constraint import OWN
 from unisono.server.errors import OVERLOADED, Refusal, began_too_late, not_ready, refusal_of, shutting_down
 from unisono.server.limits import CHARACTERS, ServerLimits, prompt_field
 from unisono.server.prompt_cut import PromptCut
@@ -141,12 +142,12 @@ class AsyncEngine:
         self,
         handle: RequestHandle,
         requests: Sequence[GenerationRequest],
-        constraint_field: str = "unisono.constraint",
+        constraint_field: str = OWN,
         sampling_field: str = "unisono.sampling",
         cuts: Sequence[PromptCut] = (),
     ) -> None:
         """Prepare and queue the requests of a call, one per prompt. Raises a `Refusal`."""
-        handle.requests, service = requests, self.service
+        handle.requests, handle.constraint_field, service = requests, constraint_field, self.service
         try:
             async with asyncio.timeout(self.limits.timeout):
                 if (count := len(requests)) > (most := service.queue):

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from unisono.config.compact import unique_keys
 from unisono.errors import shown
-from unisono.server.constraint import GRAMMAR, LLGUIDANCE
+from unisono.server.constraint import GRAMMAR, is_of_llguidance
 from unisono.server.errors import Refusal
-from unisono.server.fields import NAMES_OF_ONE, Field, contradiction, is_off, read_fields, same
+from unisono.server.fields import NAMES_OF_ONE, Field, by_one_name, contradiction, is_off, read_fields, same
 from unisono.server.functions import FUNCTIONS, with_tools
 from unisono.server.invalid_fields import explained
 from unisono.server.json_size import body_has_more, is_deeper
@@ -33,8 +33,8 @@ R = TypeVar("R", bound=Record)
 JSON = "application/json"
 CHARSET = re.compile(r"""charset\s*=\s*["']?([^"';\s]+)""", re.IGNORECASE)
 DEEP = "it is nested too deeply"
-GRAMMARS = ("grammar", "grammar_string")
-"""Other names of a grammar: llama.cpp's, and textgen's."""
+GRAMMARS = (GRAMMAR, "grammar", "grammar_string")
+"""The names of a grammar: vLLM's, llama.cpp's, and textgen's."""
 HOLDERS = ("extra_body", "options")
 """Fields whose keys are fields: of clients that send openai's ``extra_body`` as it is, and Ollama's."""
 ASKED = {
@@ -76,7 +76,8 @@ async def read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], li
         raise _no_json(DEEP)
     if body_has_more(body, limits.values):
         words = f"the request has more than {limits.values} values, which is what this server takes"
-        raise Refusal(413, words, code="too_large")
+        large = next((name for name in body if body_has_more({name: body[name]}, limits.values)), None)
+        raise Refusal(413, words, param=large, code="too_large")
     return body
 
 
@@ -140,6 +141,7 @@ def read_record(record: type[R], body: Mapping[str, Any], table: Mapping[str, Fi
     given = read_fields(body, table, strict=strict)
     given = with_tools(given, strict=strict) if FUNCTIONS in record.model_fields else given
     given = given if strict else plain_fields(with_variables(given, record.model_fields))
+    given = by_one_name(given)
     try:
         return record.model_validate(given)
     except ValidationError as error:
@@ -167,10 +169,10 @@ def as_deployed(body: dict[str, Any], named: str | None, models: Sequence[str]) 
 
     Raises a `Refusal` where the body names another one of the models that there are.
     """
-    if named is None:
-        return body
     given = body.get("model")
-    if isinstance(given, str) and given != named and given in models and named in models:
+    if named is None or not isinstance(given, str | None):  # what is no name at all is refused as that
+        return body
+    if given != named and given in models and named in models:
         raise contradiction("model", given, "the path's deployment", named)
     return {**body, "model": named}
 
@@ -192,11 +194,17 @@ def only_ensemble(models: Sequence[str]) -> str | None:
 
 
 def _with_grammar(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A body in which a grammar of llguidance has vLLM's name; grammars of other forms are refused by their own."""
-    told = [name for name in GRAMMARS if isinstance(body.get(name), str) and body[name].lstrip().startswith(LLGUIDANCE)]
-    if not told or body.get(GRAMMAR) is not None:
+    """A body in which a grammar of llguidance has vLLM's name; grammars of other forms are refused by their own.
+
+    Raises a `Refusal` where two names have different ones.
+    """
+    given = {name: body[name] for name in GRAMMARS if not is_off(body.get(name))}
+    if not any(map(is_of_llguidance, given.values())):
         return body
-    return {GRAMMAR if name == told[0] else name: value for name, value in body.items() if name != GRAMMAR}
+    first, *others = given
+    if (other := next((other for other in others if given[other] != given[first]), None)) is not None:
+        raise contradiction(first, given[first], other, given[other])
+    return {GRAMMAR: given[first]} | {name: value for name, value in body.items() if name not in GRAMMARS}
 
 
 def _of_endpoint(record: type[Record], body: Mapping[str, Any], *, strict: bool) -> Mapping[str, Any]:

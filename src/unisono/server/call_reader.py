@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from unisono.chat.call_form import CallForm
-from unisono.chat.messages import Tool, new_call_id
+from unisono.chat.messages import new_call_id
 from unisono.chat.tool_parser import (
     CallArguments,
     CallBegun,
@@ -18,6 +18,7 @@ from unisono.chat.tool_parser import (
     FoundCall,
     last_calls,
 )
+from unisono.chat.tools import Tool
 from unisono.config.constraint import Constraint
 from unisono.records import Finish
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from unisono.chat.messages import Prompt
 from unisono.engine.engine import Engine
 from unisono.engine.request import GenerationRequest
-from unisono.records import StepRecord
 from unisono.server.alignment import align
 from unisono.server.errors import invalid
 from unisono.server.logprobs import CompletionLogprobs
 from unisono.server.openai_library import Logprobs
 from unisono.server.schemas import CompletionRequest
+from unisono.step_records import StepRecord
 
 
 @dataclass(frozen=True, slots=True)

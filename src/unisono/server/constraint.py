@@ -6,12 +6,13 @@ import json
 from functools import partial
 from typing import Any
 
-from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, LARK, REGEX, Constraint
+from unisono.config.constraint import BYTE_ORDER_MARK, JSON_OBJECT, JSON_SCHEMA, LARK, REGEX, Constraint
 from unisono.config.constraint import KINDS as KINDS_OF_ALL
 from unisono.constraints.grammar import SUBJECT
 from unisono.constraints.json_schema import DEFINED_FORMATS, plain_schema, without_unknown_formats
 from unisono.errors import SpecError, UnisonoError, shown
 from unisono.server.errors import Refusal, invalid, refusal_of
+from unisono.server.field_tables import WRITE_LARK
 from unisono.server.fields import unsupported
 from unisono.server.json_size import is_deeper
 from unisono.server.schemas import GenerationFields
@@ -59,20 +60,23 @@ def read_constraint(request: GenerationFields, *, strict: bool = False) -> tuple
         check = _check_grammar if key == "grammar" else partial(_check_kind, kind)
         check(name, value)
         given[name] = _of_kind(kind, value)
-    name, *others = [*given] or [OWN]
+    found = {name: _parsed(constraint, name, strict=strict) for name, constraint in given.items()}
+    name = next(iter(found), OWN)
     # One client may ask several servers: guidance writes a grammar by vLLM's old name and by its new one.
-    others = [other for other in others if json.dumps(given[other]) != json.dumps(given[name])]
-    if others:
-        raise invalid(name, f"{name} and {others[0]} are given: leave one out")
-    return _parsed(given.get(name), name, strict=strict), name
+    if (other := next((other for other in found if found[other] != found[name]), None)) is not None:
+        raise invalid(name, f"{name} and {other} are given: leave one out")
+    return found.get(name), name
+
+
+def is_of_llguidance(grammar: object) -> bool:
+    """Whether a grammar says that it is one of llguidance, as those have to that clients send."""
+    return isinstance(grammar, str) and grammar.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(LLGUIDANCE)
 
 
 def _check_grammar(name: str, value: Any) -> None:
     """Refuse a grammar of another form: one text may be several things in EBNF, GBNF and Lark."""
-    if not isinstance(value, str) or not value.lstrip().startswith(LLGUIDANCE):
-        words = (
-            f"grammars of llguidance are read, which begin with {LLGUIDANCE}; or restrict the answer with {OWN} (lark)"
-        )
+    if not is_of_llguidance(value):
+        words = f"grammars of llguidance are read, which begin with {LLGUIDANCE}; {WRITE_LARK}"
         raise unsupported(name, value, words)
 
 
@@ -92,7 +96,8 @@ def _of_kind(kind: str, value: Any) -> Any:
 
 
 def _choice(words: list[str]) -> str:
-    return "start: " + " | ".join(map(json.dumps, words))
+    """A grammar of words, as one terminal: of rules, there may be few thousands at one place."""
+    return f"start: CHOICE\nCHOICE: {' | '.join(map(json.dumps, words))}"
 
 
 def read_format(given: Any, *, strict: bool = False) -> Constraint | None:

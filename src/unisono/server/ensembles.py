@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from unisono.build import load_service, prepare_several
+from unisono.build import prepare_several
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.member_words import default_name
 from unisono.config.spec_word import model_alone
 from unisono.engine.service import Service
 from unisono.errors import SpecError, shown
 from unisono.members import Report, silent
+from unisono.models import load_service
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

@@ -50,6 +50,8 @@ _PENALTY = "to repeat less, use repetition_penalty, presence_penalty or frequenc
 _JSON = ("guided_json", "json_schema", "structured_outputs", "response_format", "unisono")
 _TEXTS = "members share text and no special tokens, which are never written"
 _GRAMMAR = "restrict the answer with response_format or unisono.constraint (json_schema, regex, lark)"
+WRITE_LARK = f"{_GRAMMAR}; llguidance.gbnf_to_lark writes llama.cpp's grammars (GBNF) as lark"
+"""What to do about a grammar that is none of llguidance."""
 _GIVEN_GRAMMAR = "it says how a grammar is used, which is refused"
 _TEMPLATES = "conversations are written by each member's own template: to change it, give chat_template in the file"
 _BEAM = 'for a beam search, use unisono.sampling: "beam_width:4"'
@@ -198,7 +200,8 @@ SHARED: dict[str, Field] = {
     **_refused("allowed_token_ids", _GRAMMAR),
     **_refused("bad_words", _BANNED),
     **_refused("logits_processors custom_logit_processor", "use logit_bias, or unisono.sampling"),
-    **_refused("grammar grammar_string ebnf structural_tag guideline", _GRAMMAR),
+    **_refused("grammar grammar_string ebnf", WRITE_LARK),
+    **_refused("structural_tag guideline", _GRAMMAR),
     **_refused("return_token_ids return_tokens_as_token_ids return_tokens return_prompt_token_ids", _IDS, False),
     **_refused("input_ids", "use prompt of /v1/completions, which takes the ids of a member alone"),
     **_refused("prompt_embeds image_data", _TEXT),

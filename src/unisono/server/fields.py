@@ -113,6 +113,12 @@ def read_fields(body: Mapping[str, Any], table: Mapping[str, Field], *, strict: 
         del given["logprobs"]
     if "logprobs" not in given and same(given.get("top_logprobs"), 0):
         del given["top_logprobs"]
+    return given
+
+
+def by_one_name(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same fields, each thing by one of its names. Raises a `Refusal` where two names have different values."""
+    given = dict(given)
     for names in NAMES_OF_ONE:
         first, *others = [name for name in names if given.get(name) is not None] or [""]
         for other in others:

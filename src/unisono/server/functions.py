@@ -31,14 +31,15 @@ def with_tools(given: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
         return rest
     if strict:
         raise unsupported(FUNCTIONS, functions, "it is deprecated: use tools")
-    for name, value, other in ((FUNCTIONS, functions, "tools"), (CALL, choice, "tool_choice")):
-        if value is not None and rest.get(other) is not None:
-            raise contradiction(name, value, other, rest[other])
+    if rest.get("tools") is not None:
+        raise contradiction(FUNCTIONS, functions, "tools", rest["tools"])
     named = isinstance(choice, dict) and choice.keys() == {"name"}
     if not named and choice is not None and choice not in WORDS:
         raise invalid(CALL, f'{CALL} is {shown(choice)}: write "none", "auto" or {{"name": …}}')
     tools = [{"type": "function", "function": function} for function in functions]
     chosen = {"type": "function", "function": choice} if named else choice
+    if chosen is not None and rest.get("tool_choice") not in (None, chosen):
+        raise contradiction(CALL, choice, "tool_choice", rest["tool_choice"])
     more = {} if chosen is None else {"tool_choice": chosen}
     return {**rest, FUNCTIONS: functions, "tools": tools, "parallel_tool_calls": False, **more}
 

@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from unisono.records import Generation, StepRecord, TopPieces
+from unisono.records import Generation
 from unisono.server.openai_library import Logprobs, TopLogprob, chat
+from unisono.step_records import StepRecord, TopPieces
 
 IMPOSSIBLE = -9999.0
 """OpenAI's value for the logarithm of 0."""

@@ -45,11 +45,13 @@ LEFT = 499
 """The status, in logs and metrics only, of a request whose client left before the answer."""
 
 USUAL = re.compile(
-    r"/+(?:(?:v1|openai|api|models(?=/+chat/+completions/*$))/+)*(?:deployments/+(?P<model>[^/]+(?:/[^/]+)??)/+(?=chat/|completions))?"
+    r"/+(?:(?:v1|openai|api|models(?=/+chat/+completions/*$))/+)*"
+    r"(?:deployments/(?:/+(?=(?:chat/+)?completions/*$)|/*(?P<model>[^/]+(?:/[^/]+)??)/+(?=chat/|completions)))?"
     r"(?P<name>chat/+completions|completions|responses|models|pieces)(?P<rest>/.*)?"
 )
 """The API's paths, also where a client joins a base URL and a path with two slashes, a second ``/v1`` or none, or asks
 where other servers have them: Azure (``/openai/deployments/MODEL``, ``/models``), Groq (``/openai/v1``), OpenRouter.
+A deployment without a name (``/deployments//chat/completions``) is none.
 """
 DEPLOYMENT = "unisono.deployment"
 """The key, in the scope, of the model that a path names."""

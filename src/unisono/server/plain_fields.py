@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from unisono.config.compact import unique_keys
+from unisono.config.constraint import BYTE_ORDER_MARK
 from unisono.constraints.json_schema import NULLABLE, plain_schema
 from unisono.errors import nearest, shown
 from unisono.server.errors import Refusal, invalid
-from unisono.server.fields import STOPS, contradiction
+from unisono.server.fields import NAMES_OF_ONE, STOPS, contradiction
 from unisono.server.json_size import is_deeper
 from unisono.user_files import short_float
 
@@ -43,14 +44,15 @@ LOGGED = ("user", "safety_identifier")
 """Fields that only the log has."""
 COUNTED = ("prompt", "stop_token_ids", "unisono", "stream_options", "reasoning", "thinking")
 """Fields within which there are whole numbers."""
-NUMBERS = (
-    *("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict", "num_predict"),
-    *("temperature", "top_p", "top_k", "min_p", "typical_p", "n", "seed", "presence_penalty", "frequency_penalty"),
-    *("repetition_penalty", "repeat_penalty", "min_tokens", "top_logprobs", "truncation_length"),
+_NUMBERS = (
+    *("max_tokens", "min_tokens", "temperature", "top_p", "top_k", "min_p", "typical_p", "n", "seed"),
+    *("presence_penalty", "frequency_penalty", "repetition_penalty", "top_logprobs", "truncation_length"),
 )
-"""Fields that are a number, which settings in text and PHP make a text of."""
-SWITCHES = ("stream", "echo", "logprobs", "parallel_tool_calls", "ignore_eos")
-"""Fields that are true or false."""
+_SWITCHES = ("stream", "echo", "logprobs", "parallel_tool_calls", "ignore_eos")
+NUMBERS, SWITCHES = (
+    frozenset(known).union(*(names for names in NAMES_OF_ONE if names[0] in known)) for known in (_NUMBERS, _SWITCHES)
+)
+"""Fields that are a number, by all their names, of which settings in text and PHP make a text; true or false."""
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,399})(\.[0-9]{1,400})?")  # as JSON writes it
 FORBIDDEN = -100.0
 """The bias of what is not to be chosen, as in OpenAI's API."""
@@ -168,7 +170,8 @@ def _plain_format(given: dict[str, Any]) -> dict[str, Any] | None:
 def _parsed(schema: Any) -> Any:
     """A schema that is given as the text of its JSON."""
     try:
-        found = json.loads(schema, object_pairs_hook=unique_keys) if isinstance(schema, str) else schema
+        text = schema.removeprefix(BYTE_ORDER_MARK) if isinstance(schema, str) else None
+        found = schema if text is None else json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError):
         return schema  # which is refused as text
     return found if isinstance(found, dict) and not is_deeper(found) else schema
@@ -255,7 +258,8 @@ def plain_tool(given: Any, name: str) -> Any:
     missing = [key for key in TOOL_KEYS if key not in function]
     for key in sorted(given["function"].keys() - set(TOOL_KEYS)):
         path = f"{name}.function.{key}"
-        if key in SCHEMA_KEYS and given["function"][key] is not None and "parameters" in function:
+        its = _plain_parameters(given["function"][key]) if key in SCHEMA_KEYS else None
+        if its is not None and function.get("parameters", its) != its:
             words = f"{path} and {name}.function.parameters are two schemas of one function: leave one out"
             raise Refusal(400, words, param=path, code="invalid_value")
         meant = "parameters" if key in SCHEMA_KEYS or nearest(key, SCHEMA_KEYS) else key

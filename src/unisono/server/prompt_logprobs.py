@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from unisono.engine.engine import Engine
-from unisono.records import StepRecord
 from unisono.server.answer_schemas import PromptLogprob
 from unisono.server.completion_prompts import ScoredPrompt
 from unisono.server.logprobs import logarithm, text_of
+from unisono.step_records import StepRecord
 from unisono.vocab.union import ABSENT
 
 

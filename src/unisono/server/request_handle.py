@@ -10,8 +10,10 @@ from dataclasses import replace
 
 from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest, Wrote
 from unisono.engine.scheduler import RequestId
+from unisono.errors import SpecError
 from unisono.records import Generation
-from unisono.server.errors import refusal_of
+from unisono.server.constraint import OWN, said_of
+from unisono.server.errors import Refusal, refusal_of
 from unisono.server.telemetry import Metrics
 
 _Came = tuple[int, Wrote | Ended] | Exception
@@ -24,6 +26,8 @@ class RequestHandle:
         self.requests: Sequence[GenerationRequest] = ()
         self.prepared: Sequence[PreparedRequest] = ()
         """What the requests became, in their order."""
+        self.constraint_field = OWN
+        """The field that their constraint comes from."""
         self.request_ids: list[RequestId] = []
         self.running: dict[RequestId, int] = {}
         """The requests that have not ended, with the number of their unfinished texts."""
@@ -51,11 +55,17 @@ class RequestHandle:
                 came = _joined(came)
             for event in came:
                 if isinstance(event, Exception):
-                    raise refusal_of(event) from event
+                    raise self._refusal_of(event) from event
                 yield event
             if pause and self.running:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._over.wait(), pause)
+
+    def _refusal_of(self, error: Exception) -> Refusal:
+        """What a client learns of an error. Of a request that is written, only the constraint can prove wrong."""
+        if isinstance(error, SpecError):
+            return refusal_of(said_of(error, self.constraint_field), param=self.constraint_field)
+        return refusal_of(error)
 
     async def finish(self) -> None:
         async for _ in self.events():

@@ -129,7 +129,7 @@ def _constrained(call: ApiCall, constraint: Constraint | None, calling: Calling 
         request = replace(request, prompt=replace(request.prompt, tools=calling.tools))
         name, wanted = calling.constraint_field, calling.constraint
     if wanted is not None:
-        if request.constraint is not None:
+        if request.constraint not in (None, wanted):
             raise invalid(name, f"{name} and {call.constraint_field} are given: leave one out")
         request = replace(request, constraint=wanted)
     else:
@@ -170,7 +170,7 @@ def _formed(call: ApiCall, request: CompletionRequest, *, strict: bool) -> ApiCa
     wanted, name = read_format(request.response_format, strict=strict), "response_format"
     if wanted is None:
         return call
-    if call.first.constraint is not None:
+    if call.first.constraint not in (None, wanted):
         raise invalid(name, f"{name} and {call.constraint_field} are given: leave one out")
     bound = tuple(replace(each, constraint=wanted) for each in call.requests)
     return replace(call, requests=bound, constraint_field=name)

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from unisono.engine.request import Ended, Wrote
-from unisono.records import Generation, StepRecord
+from unisono.records import Generation
 from unisono.server.answer import REASONS, Answer, Written
 from unisono.server.answer_schemas import ChatAnswer, ChatChunk, CompletionAnswer, CompletionChoice, TextReport
 from unisono.server.call_reader import CallReader, NumberedCall
 from unisono.server.logprobs import CompletionLogprobs, Held, chat_logprobs
 from unisono.server.openai_library import Logprobs, chat, chat_chunk, chat_completion
 from unisono.server.tools import told_calls
+from unisono.step_records import StepRecord
 
 Reason = Literal["stop", "length", "tool_calls", "function_call"]
 

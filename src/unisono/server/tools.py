@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from unisono.chat.call_form import CallForm
-from unisono.chat.messages import Tool, checked_tools
 from unisono.chat.tool_grammar import call_grammar, no_call_grammar, parameters_of
+from unisono.chat.tools import Tool, checked_tools
 from unisono.config.constraint import LARK, REGEX, Constraint
 from unisono.constraints.json_schema import DEFINED_FORMATS, FORMATS, is_kept, without_unknown_formats
 from unisono.engine.beginning import Beginning

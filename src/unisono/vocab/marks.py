@@ -85,5 +85,19 @@ class MarkForms:
                 return end[size:]
         return ()
 
+    def begun(self, ids: Sequence[int], *, inside: bool = False, off: bool = False) -> list[int]:
+        """The ids of a conversation up to an answer's first piece: ``inside`` reasoning, or in an answer without it.
+
+        ``off`` lets that begin with text; else it may begin with a mark.
+        """
+        if self.is_open(ids):
+            reopened = self.spelled("answer_begin", opening=True) if self.reopens and off else ()
+            return [*ids, *(() if inside else self.spelled("reasoning_end") + reopened)]
+        if unfinished := () if inside else self.unfinished(ids):
+            return [*ids, *unfinished]
+        mark: Mark = "reasoning_begin" if inside else "answer_begin"
+        form = (*self.opening, *(self.spelled(mark, opening=True) if inside or off else ()))
+        return [*ids, *(() if form and tuple(ids[-len(form) :]) == form else form)]
+
 
 NO_MARKS = MarkForms()

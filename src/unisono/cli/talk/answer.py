@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from unisono.cli.talk.conversation import Conversation, Ending, Turn
 from unisono.engine.request import Failed, GenerationRequest, Wrote
-from unisono.records import Generation, Part, StepRecord
+from unisono.records import Generation
+from unisono.step_records import Part, StepRecord
 
 if TYPE_CHECKING:
     from unisono.engine.service import Service

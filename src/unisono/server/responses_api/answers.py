@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from unisono.chat.tool_parser import Content, FoundCall
 from unisono.engine.request import Ended, Wrote
-from unisono.records import Finish, Generation, StepRecord
+from unisono.records import Finish, Generation
 from unisono.server.answer import REASONS, Answer
 from unisono.server.answer_schemas import Report
 from unisono.server.api_call import ApiCall
@@ -22,6 +22,7 @@ from unisono.server.request_handle import RequestHandle
 from unisono.server.responses_api.requests import ResponseCall, renamed
 from unisono.server.responses_api.store import ResponseStore, Stored, packed
 from unisono.server.responses_api.tools import told_choice
+from unisono.step_records import StepRecord
 
 Json = dict[str, Any]
 EVENT = b"event: %b\ndata: %b\n\n"
