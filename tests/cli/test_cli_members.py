@@ -13,6 +13,7 @@ from support.command_line import Run
 from unisono.async_ensemble import AsyncEnsemble
 from unisono.cli.spec_flags import content_of, text_beside
 from unisono.config.ensemble import load_spec
+from unisono.config.member_words import read_member
 from unisono.config.method import Method
 from unisono.ensemble import Ensemble
 from unisono.server.ensembles import named_files
@@ -76,6 +77,14 @@ def test_paths_of_saved_members_hold_from_where_the_file_is(run: Run, duo: Path)
     (duo.parent / "models" / "x.gguf").write_bytes(b"GGUF")
     run("doctor", "-m", "x=models/x.gguf", "--save", "files/x.yaml")
     assert load_spec("files/x.yaml").members[0].model == "../models/x.gguf"
+
+
+def test_a_path_that_is_there_is_a_model_whatever_its_words_look_like() -> None:
+    path = Path("my models", "by name:x", "weight:2.gguf")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"GGUF")
+    assert read_member(f"{path}") == {"name": "weight-2", "model": str(path)}
+    assert read_member(f"x={path} weight:0.5") == {"name": "x", "model": str(path), "weight": 0.5}
 
 
 def test_a_model_alone_is_an_ensemble_of_one(run: Run) -> None:

@@ -145,10 +145,13 @@ def test_a_response_follows_another(served: Served) -> None:
 
 def test_an_answer_of_the_past_is_sent_by_its_id_too(served: Served) -> None:
     first = respond(served)
-    refers = {"type": "item_reference", "id": first["output"][0]["id"]}
-    second = respond(served, input=[*SAY, refers, {"role": "user", "content": "so"}])
     whole = respond(served, input=[*SAY, *first["output"], {"role": "user", "content": "so"}])
-    assert (written(second), second["usage"]) == (written(whole), whole["usage"])
+    for kind in ({}, {"type": None}, {"type": "item_reference"}):
+        refers = {**kind, "id": first["output"][0]["id"]}
+        second = respond(served, input=[*SAY, refers, {"type": None, "role": "user", "content": "so"}])
+        assert (written(second), second["usage"]) == (written(whole), whole["usage"])
+    listed = served.client().responses.input_items.list(second["id"]).data
+    assert {item.type for item in listed} == {"message"}
     third, again = (respond(served, input="and?", previous_response_id=each["id"]) for each in (second, whole))
     assert written(third) == written(again)
     served.client().responses.delete(first["id"])

@@ -96,7 +96,9 @@ class Conversation:
 def _kind_of(name: str, item: Any) -> str:
     if not isinstance(item, dict):
         raise Refusal(400, f"{name} is {shown(item)}, not an object", param=name, code="invalid_value")
-    kind = item.get("type", "message" if "role" in item else None)
+    kind = item.get("type")
+    if kind is None and "role" in item:
+        kind = "message"
     if kind is None:
         raise Refusal(400, f"{name}.type is missing", param=f"{name}.type", code="missing_field")
     if kind not in KINDS:
