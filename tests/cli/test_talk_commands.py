@@ -102,6 +102,8 @@ def test_settings_are_shown_changed_and_taken_back(commands: Commands) -> None:
         ("/save", "has no file yet"),
         ("/save /nowhere/talk.json", "No such file or directory"),
         ("/show me", "is unknown"),
+        ("/clear the table, how?", "/clear stands alone, and 'the table, how?' follows it"),
+        ("/quit\nand more that was pasted", "/quit stands alone"),
         ("/show", "there is no answer to show"),
     ],
 )

@@ -73,11 +73,19 @@ def member_alone(model: str) -> dict[str, Any]:
 def default_name(model: str) -> str:
     """What a member is called that has no name of its own: the last part of what names its model."""
     if model.startswith(ADDRESSES):
-        last = urlsplit(model).netloc
+        last = _host(model)
     else:
         last = re.split(r"[/\\]", model.removeprefix(PREFIX).rstrip("/\\"))[-1]
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", last.removesuffix(".gguf"))
     return plain.strip("-._")[:LONGEST_NAME] or "model"
+
+
+def _host(address: str) -> str:
+    """What an address names; all of one that is none, which `MemberSpec` refuses."""
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return address
 
 
 def _of_mapping(given: Mapping[str, Any], name: str | None) -> dict[str, Any]:

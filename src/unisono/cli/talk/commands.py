@@ -19,6 +19,7 @@ LITERAL = "//"
 """What a question begins with that begins with one of them."""
 OFF, DEFAULT, OVERWRITE = "off", "default", "--overwrite"
 MOST = 1_000_000
+_QUESTION = "a question that begins with / is written with //"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,12 @@ class Commands:
         if name not in COMMANDS:
             raise SpecError(
                 f"there is no command {shown(word)}{nearest(word, [SIGN + each for each in COMMANDS])}",
-                hint="/help lists them; a question that begins with / is written with //",
+                hint=f"/help lists them; {_QUESTION}",
             )
-        return COMMANDS[name].run(self, rest[0].strip() if rest else "")
+        command, words = COMMANDS[name], rest[0].strip() if rest else ""
+        if words and not command.form:
+            raise SpecError(f"{word} stands alone, and {shown(words)} follows it", hint=_QUESTION)
+        return command.run(self, words)
 
     def save_kept(self) -> None:
         """Write the conversation into its file, if it has one. Raises a `SpecError`."""

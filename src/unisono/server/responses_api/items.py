@@ -9,6 +9,7 @@ from unisono.errors import shown
 from unisono.server.errors import Refusal, invalid
 from unisono.server.fields import unsupported
 from unisono.server.messages import plain_content
+from unisono.server.responses_api.store import REFERENCE
 from unisono.server.responses_api.tools import INPUT, arguments_of, flat
 
 OWN = ("type", "id", "status", "phase")
@@ -102,7 +103,7 @@ def _kind_of(name: str, item: Any) -> str:
     if kind is None:
         raise Refusal(400, f"{name}.type is missing", param=f"{name}.type", code="missing_field")
     if kind not in KINDS:
-        raise unsupported(f"{name}.type", kind, f"known are {', '.join(KINDS)}")
+        raise unsupported(f"{name}.type", kind, f"known are {', '.join((*KINDS, REFERENCE))}")
     return str(kind)
 
 
