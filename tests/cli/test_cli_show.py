@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from support.command_line import Run
-from unisono.cli.coloured import Painter, Style, colours, words_of
-from unisono.cli.console import harmless, plain_console, print_table, table_console
+from unisono.cli.coloured import Painter, Style, words_of
+from unisono.cli.console import colours, harmless, plain_console, print_table, table_console
 from unisono.config.method import Method
 from unisono.records import DraftRecord, GateReading, StepRecord, TopPieces
 

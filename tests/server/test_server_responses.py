@@ -307,6 +307,7 @@ def test_a_schema_binds_the_text(served: Served) -> None:
         ({"previous_response_id": "resp_none"}, "previous_response_id"),
         ({"n": 2}, "n"),
         ({"background": True}, "background"),
+        ({"reasoning": {"context": "all_turns"}}, "reasoning.context"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"metadata": ["a"]}, "metadata"),
@@ -327,7 +328,8 @@ def test_what_changes_nothing_is_taken_and_told_back(served: Served) -> None:
     response = respond(
         served, metadata={"a": "b"}, service_tier="auto", truncation="auto", prompt_cache_key="k", user="me",
         safety_identifier="s", include=["reasoning.encrypted_content"], text={"verbosity": "low"},
-        reasoning={"summary": "auto"}, parallel_tool_calls=True, stream_options={"include_obfuscation": False},
+        reasoning={"summary": "auto", "context": "auto", "mode": "standard"}, parallel_tool_calls=True,
+        stream_options={"include_obfuscation": False},
     )  # fmt: skip
     assert response["metadata"] == {"a": "b"}
     assert written(response) == written(respond(served))

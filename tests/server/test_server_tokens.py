@@ -33,6 +33,7 @@ def test_tokens_of_a_text_are_a_prompt_and_its_text_again(served: Served, name: 
     assert found["count"] == len(found["tokens"]) == len(found["token_strs"])
     bare = post(served, "/tokenize/", model=name, prompt=text, add_special_tokens=False)["tokens"]
     assert post(served, "/detokenize", model=name, tokens=bare)["prompt"] == text
+    assert post(served, "/detokenize", model=name, tokens=[float(token) for token in bare])["prompt"] == text
     asked = {"model": name, "max_tokens": 5}
     by_ids = served.post("/v1/completions", {**asked, "prompt": found["tokens"]}).json()["choices"]
     assert by_ids == served.post("/v1/completions", {**asked, "prompt": text}).json()["choices"]

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from unisono.errors import UnisonoError
 
@@ -48,10 +48,19 @@ class Talk(logging.Handler):
         say(f"unisono: {record.getMessage()}")
 
 
+def colours(stream: IO[str]) -> bool:
+    """Whether what is written to a stream may be coloured (no-color.org, force-color.org)."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def murmur(text: str) -> None:
     """Write a part of a text as it comes: dimmed on a terminal."""
     safe = harmless(text) if sys.stderr.isatty() else text
-    dims = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    dims = sys.stderr.isatty() and colours(sys.stderr)
     print(f"\x1b[2m{safe}\x1b[0m" if dims else safe, end="", file=sys.stderr, flush=True)
     TEXT_LINE.follow(text)
 

@@ -41,7 +41,7 @@ EMPTY = (
 """Fields that ask for nothing where they are empty text."""
 LOGGED = ("user", "safety_identifier")
 """Fields that only the log has."""
-COUNTED = ("prompt", "stop_token_ids", "unisono", "stream_options", "reasoning", "thinking")
+COUNTED = ("prompt", "tokens", "stop_token_ids", "unisono", "stream_options", "reasoning", "thinking")
 """Fields within which there are whole numbers."""
 NUMBERS = (
     *("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict", "num_predict"),

@@ -159,7 +159,7 @@ class Commands:
 
     def _save(self, rest: str) -> Effect:
         overwrite = rest == OVERWRITE or rest.startswith(f"{OVERWRITE} ")
-        name = rest.removeprefix(OVERWRITE).strip() if overwrite else rest
+        name = _unquoted(rest.removeprefix(OVERWRITE).strip() if overwrite else rest)
         if not name and self.file is None:
             raise SpecError("the conversation has no file yet", hint="give one: /save talk.json")
         path = self.file if not name and self.file is not None else _path_of(name)
@@ -250,6 +250,11 @@ def _turns(turns: Sequence[Turn]) -> str:
 
 def _short(text: str) -> str:
     return shown(" ".join(text.split()))
+
+
+def _unquoted(name: str) -> str:
+    """A name without the quotes that a shell would take off it."""
+    return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"" else name
 
 
 def _path_of(name: str) -> Path:

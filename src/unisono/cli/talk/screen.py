@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from unisono.cli.answers import PaintedText, ShownText, closing, say_away
-from unisono.cli.coloured import Painter, colours
-from unisono.cli.console import murmur, plain_console, print_table, say
+from unisono.cli.coloured import Painter
+from unisono.cli.console import colours, murmur, plain_console, print_table, say
 from unisono.cli.talk.answer import Answer
 from unisono.cli.talk.commands import Table
 
