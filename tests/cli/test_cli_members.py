@@ -13,6 +13,7 @@ from support.command_line import Run
 from unisono.async_ensemble import AsyncEnsemble
 from unisono.cli.spec_flags import content_of, text_beside
 from unisono.config.ensemble import load_spec
+from unisono.config.member_words import read_member
 from unisono.config.method import Method
 from unisono.ensemble import Ensemble
 from unisono.server.ensembles import named_files
@@ -78,6 +79,22 @@ def test_paths_of_saved_members_hold_from_where_the_file_is(run: Run, duo: Path)
     assert load_spec("files/x.yaml").members[0].model == "../models/x.gguf"
 
 
+def test_a_member_is_subtracted_where_the_flag_of_the_rule_allows_it(run: Run) -> None:
+    members, rule = ("-m", "a=fake:a weight:-0.5", "-m", "b=fake:b weight:1.5"), ("--combine", "logits")
+    written = run("run", *members, "Together", *rule, *FEW, "--save", "signed.yaml")
+    assert written.code == 0, written.err
+    assert run("run", "signed.yaml", "Together", *FEW).out == written.out
+    assert "has no use for a negative weight" in run("run", *members, "Together", *FEW).err
+
+
+def test_a_path_that_is_there_is_a_model_whatever_its_words_look_like() -> None:
+    path = Path("my models", "by name:x", "weight:2.gguf")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"GGUF")
+    assert read_member(f"{path}") == {"name": "weight-2", "model": str(path)}
+    assert read_member(f"x={path} weight:0.5") == {"name": "x", "model": str(path), "weight": 0.5}
+
+
 def test_a_model_alone_is_an_ensemble_of_one(run: Run) -> None:
     alone = run("run", "fake:a", "Together", *FEW)
     assert alone.code == 0, alone.err
@@ -116,6 +133,8 @@ def test_doctor_and_bench_take_members_and_a_method(run: Run) -> None:
         (("serve", "duo.yaml", *MEMBERS), "duo.yaml and -m are both given"),
         (("serve", "duo.yaml", "--gate", "every:2"), "--gate is given without -m"),
         (("serve", *MEMBERS, "--ray"), "--ray does not go with -m"),
+        (("run", "http://[::1", "Hello"), "is not an address"),
+        (("run", "-m", "x=http://[::1", "Hello"), "is not an address"),
         (("member", "serve", "duo.yaml"), "'duo.yaml' has several members: a, b"),
         (("match", "fake:a", "-m", "b=fake:b weight:2", "--tasks", "piqa"), "the member 'b' has a weight"),
     ],

@@ -44,10 +44,14 @@ def test_reasoning_goes_to_stderr_and_the_answer_to_stdout(run: Run, both: Path)
 def test_on_a_terminal_it_is_dimmed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(console.sys.stderr, "isatty", lambda: True)
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     console.murmur("hm")
+    monkeypatch.setenv("TERM", "dumb")
+    console.murmur("hm")
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
     console.murmur("hm")
-    assert capsys.readouterr().err == "\x1b[2mhm\x1b[0mhm"
+    assert capsys.readouterr().err == "\x1b[2mhm\x1b[0mhmhm"
 
 
 def test_json_has_it_and_a_flag_ends_it(run: Run, both: Path) -> None:

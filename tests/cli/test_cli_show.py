@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from support.command_line import Run
-from unisono.cli.coloured import Painter, Style, colours, words_of
-from unisono.cli.console import harmless, print_table, table_console
+from unisono.cli.coloured import Painter, Style, words_of
+from unisono.cli.console import colours, harmless, plain_console, print_table, table_console
 from unisono.config.method import Method
 from unisono.step_records import DraftRecord, GateReading, StepRecord, TopPieces
 
@@ -97,6 +97,16 @@ def test_the_first_of_positive_weight_leads_and_a_subtracted_member_wins_nothing
     assert "2 nobody's first choice" in table
     assert "y 2 subtracted x 2 2 (100 %) z 0" in table
     assert '0.200, "!" 0.700' in table
+
+
+def test_what_rich_reads_as_marks_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("d[:x:]", "[red]a[/red]", ":heart: \\[b] \\")
+    print_table(table_console(), words, [words], left=3)
+    plain_console().print(words[2])
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        *[" ".join(words).split()] * 2,
+        words[2].split(),
+    ]
 
 
 def test_a_cell_of_megabytes_is_cut_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,8 +100,11 @@ def test_settings_are_shown_changed_and_taken_back(commands: Commands) -> None:
         ("/retry", "there is no answer to answer again"),
         ("/continue", "there is no answer to go on with"),
         ("/save", "has no file yet"),
+        ('/save ""', "has no file yet"),
         ("/save /nowhere/talk.json", "No such file or directory"),
         ("/show me", "is unknown"),
+        ("/clear the table, how?", "/clear stands alone, and 'the table, how?' follows it"),
+        ("/quit\nand more that was pasted", "/quit stands alone"),
         ("/show", "there is no answer to show"),
     ],
 )
@@ -154,7 +157,7 @@ def test_a_conversation_is_kept_in_its_file_and_no_other_file_is_lost(commands: 
     with pytest.raises(SpecError, match="already a file"):
         commands.run(f"/save {other}")
     assert other.read_text() == "precious"
-    assert "every turn from here on" in commands.run(f"/save {kept}").words
+    assert "every turn from here on" in commands.run(f'/save "{kept}"').words
     assert read_transcript(kept).conversation.turns == (Turn("Hi", ANSWERS["Hi"]),)
     ask(commands, "Who?")
     commands.save_kept()

@@ -121,6 +121,13 @@ def test_the_shorter_way_is_not_taken_where_distributions_are_flat_or_no_numbers
         assert argmax_of_mean([softmax(logits, plan, Scratch())], [1.0]) is None
 
 
+@pytest.mark.parametrize("weight", [1e-40, 1e-200])
+def test_a_member_of_almost_no_weight_decides_nothing(weight: float) -> None:
+    plan = plan_fold(np.arange(3, dtype=np.int32), 3)
+    p_K = [softmax(np.array([logits], np.float32), plan, Scratch()) for logits in ([9, 0, 0], [0, 0, 1])]
+    assert argmax_of_mean(p_K, [weight, 1.0]) == [2]
+
+
 def test_long_rows_fold_as_short_ones_do() -> None:
     rng = np.random.default_rng(2)
     width = LONG_ROW + 100

@@ -98,6 +98,15 @@ def test_each_line_has_the_direction_of_its_own_letters(served: ServedPage, page
         assert served.where == where
 
 
+def test_bytes_that_are_shown_by_their_numbers_do_not_turn_their_line(served: ServedPage, page: Any) -> None:
+    letter = "ش".encode()
+    served.answer = lambda _request: streamed([step(letter[:1]), step(letter[1:]), step("لام".encode())])
+    served.open()
+    served.send("Hello")
+    first, *others = [page.locator(f".piece >> nth={place}").bounding_box()["x"] for place in range(3)]
+    assert all(other < first for other in others)
+
+
 def test_a_branch_asks_what_its_parent_asked(served: ServedPage, page: Any) -> None:
     served.open()
     page.locator("#settings summary").click()
@@ -149,6 +158,9 @@ def test_settings_send_what_is_changed_and_nothing_else(served: ServedPage, page
     page.locator("#controls [name='weight:b']").fill("0.1")
     served.send("Hello")
     assert served.sent[2]["unisono"] == {**ASKED, "weights": {"a": 0.5, "b": 0.1}}
+    page.locator("#controls [name=max_tokens]").fill("0")  # which the server refuses in words
+    served.send("Hello")
+    assert served.sent[3]["max_tokens"] == 0
 
 
 def test_a_piece_is_told_in_one_sentence_also_where_little_is_known_of_it(served: ServedPage, page: Any) -> None:

@@ -214,6 +214,7 @@ def test_an_answer_comes_in_few_drawings_can_be_stopped_and_outlives_a_reload_as
         assert 3 <= len(drawn) <= drawn[-1]["count"] / 2, drawn
         assert not any(each["moves"] for each in drawn)
         assert page.locator("#send").is_enabled()
+        assert (page.locator("#status").text_content() or "").startswith("Stopped. duo: ")
         send(page, "Hello")
         page.locator(".answer").nth(1).locator(".piece").nth(2).wait_for()
         page.reload()

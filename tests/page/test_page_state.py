@@ -116,6 +116,11 @@ def test_the_strip_has_its_colours_after_a_reload_and_in_the_dark(served: Served
             [0.4, 0.4, 0.9],
             "At 0.50, the others would have been asked at 1 of 3",
         ),
+        (
+            {"kind": "entropy", "parameter": 7.5},
+            [8.0, 8.0, 6.0],
+            "At 7.50, the others would have been asked at 1 of 3",
+        ),
         ({"kind": "every", "parameter": 4}, [0, 1, 2], "At 0.50,"),
     ],
 )

@@ -441,6 +441,7 @@ def test_an_unknown_model_is_404_with_the_nearest_name(served: Served) -> None:
     refused_with(served.get("/v1/nothing"), 404)
     assert "takes POST, not GET: send" in refused_with(served.get("/v1/completions"), 405)["message"]
     assert "takes GET, not POST" in refused_with(served.post("/v1/models", {}), 405)["message"]
+    assert "its usage counts" in refused_with(served.post("/v1/responses/input_tokens", {}), 405)["message"]
     assert "use /v1/chat/completions" in refused_with(served.post("/v1/messages", {}), 404)["message"]
     assert served.metric("unisono_requests_total") > 0
     assert "dou" not in served.get("/metrics").text.replace("double", "")

@@ -145,10 +145,13 @@ def test_a_response_follows_another(served: Served) -> None:
 
 def test_an_answer_of_the_past_is_sent_by_its_id_too(served: Served) -> None:
     first = respond(served)
-    refers = {"type": "item_reference", "id": first["output"][0]["id"]}
-    second = respond(served, input=[*SAY, refers, {"role": "user", "content": "so"}])
     whole = respond(served, input=[*SAY, *first["output"], {"role": "user", "content": "so"}])
-    assert (written(second), second["usage"]) == (written(whole), whole["usage"])
+    for kind in ({}, {"type": None}, {"type": "item_reference"}):
+        refers = {**kind, "id": first["output"][0]["id"]}
+        second = respond(served, input=[*SAY, refers, {"type": None, "role": "user", "content": "so"}])
+        assert (written(second), second["usage"]) == (written(whole), whole["usage"])
+    listed = served.client().responses.input_items.list(second["id"]).data
+    assert {item.type for item in listed} == {"message"}
     third, again = (respond(served, input="and?", previous_response_id=each["id"]) for each in (second, whole))
     assert written(third) == written(again)
     served.client().responses.delete(first["id"])
@@ -304,6 +307,7 @@ def test_a_schema_binds_the_text(served: Served) -> None:
         ({"previous_response_id": "resp_none"}, "previous_response_id"),
         ({"n": 2}, "n"),
         ({"background": True}, "background"),
+        ({"reasoning": {"context": "all_turns"}}, "reasoning.context"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"metadata": ["a"]}, "metadata"),
@@ -324,7 +328,8 @@ def test_what_changes_nothing_is_taken_and_told_back(served: Served) -> None:
     response = respond(
         served, metadata={"a": "b"}, service_tier="auto", truncation="auto", prompt_cache_key="k", user="me",
         safety_identifier="s", include=["reasoning.encrypted_content"], text={"verbosity": "low"},
-        reasoning={"summary": "auto"}, parallel_tool_calls=True, stream_options={"include_obfuscation": False},
+        reasoning={"summary": "auto", "context": "auto", "mode": "standard"}, parallel_tool_calls=True,
+        stream_options={"include_obfuscation": False},
     )  # fmt: skip
     assert response["metadata"] == {"a": "b"}
     assert written(response) == written(respond(served))

@@ -33,6 +33,7 @@ def test_tokens_of_a_text_are_a_prompt_and_its_text_again(served: Served, name: 
     assert found["count"] == len(found["tokens"]) == len(found["token_strs"])
     bare = post(served, "/tokenize/", model=name, prompt=text, add_special_tokens=False)["tokens"]
     assert post(served, "/detokenize", model=name, tokens=bare)["prompt"] == text
+    assert post(served, "/detokenize", model=name, tokens=[float(token) for token in bare])["prompt"] == text
     asked = {"model": name, "max_tokens": 5}
     by_ids = served.post("/v1/completions", {**asked, "prompt": found["tokens"]}).json()["choices"]
     assert by_ids == served.post("/v1/completions", {**asked, "prompt": text}).json()["choices"]
@@ -43,6 +44,23 @@ def test_tokens_of_a_conversation_are_what_the_member_reads(served: Served) -> N
     found = post(served, "/tokenize", model="duo/a", messages=SAY, add_generation_prompt=True)
     assert found["count"] == ask(served, model="duo/a")["usage"]["prompt_tokens"]
     assert "user" in post(served, "/detokenize", model="duo/a", tokens=found["tokens"])["prompt"]
+    assert post(served, "/tokenize", model="duo/a", messages=SAY, add_special_tokens=False) == found  # vLLM's default
+
+
+@pytest.mark.parametrize(
+    ("last", "fields"),
+    [
+        ({}, {"continue_final_message": True, "add_generation_prompt": False}),
+        ({"prefix": True}, {}),
+    ],
+)
+def test_tokens_of_a_message_that_is_continued_are_what_the_member_reads(
+    served: Served, last: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    messages = [*SAY, {"role": "assistant", "content": "the dog", **last}]
+    found = post(served, "/tokenize", model="duo/a", messages=messages, **fields)
+    assert found["count"] == ask(served, model="duo/a", messages=messages, **fields)["usage"]["prompt_tokens"]
+    assert post(served, "/detokenize", model="duo/a", tokens=found["tokens"])["prompt"].endswith("the dog")
 
 
 def test_tokens_are_counted_beyond_the_context_and_the_limit_of_values(served: Served) -> None:
@@ -65,7 +83,8 @@ def test_tokens_are_counted_beyond_the_context_and_the_limit_of_values(served: S
         ("/tokenize", {"model": "duo/a", "prompt": "x", "messages": SAY}, "messages"),
         ("/tokenize", {"model": "duo/a", "prompt": "\ud800"}, "prompt"),
         ("/tokenize", {"model": "duo/a", "messages": [], "prompt": None}, "messages"),
-        ("/tokenize", {"model": "duo/a", "messages": SAY, "add_special_tokens": False}, "add_special_tokens"),
+        ("/tokenize", {"model": "duo/a", "messages": SAY, "continue_final_message": True}, "continue_final_message"),
+        ("/tokenize", {"model": "duo/a", "prompt": "x", "continue_final_message": True}, "continue_final_message"),
         ("/tokenize", {"model": "duo/a", "messages": SAY, "add_generation_prompt": False}, "add_generation_prompt"),
         ("/detokenize", {"model": "duo/a", "tokens": [1, -1]}, "tokens[1]"),
         ("/detokenize", {"model": "duo/a", "tokens": [10**9]}, "tokens[0]"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from unisono.cli.coloured import Painter, colours
-from unisono.cli.console import TEXT_LINE, harmless, murmur, say
+from unisono.cli.coloured import Painter
+from unisono.cli.console import TEXT_LINE, colours, harmless, murmur, say
 from unisono.step_records import Part
 
 if TYPE_CHECKING:

@@ -80,10 +80,10 @@ def _show(benchmark: Benchmark, method: str) -> None:
     titles = COLUMNS + COMPARED if compared else COLUMNS
     print_table(console, ("", *titles), [_row(system, benchmark, compared) for system in benchmark.systems])
     if method:
-        console.print(f"ensemble: {method}", markup=False)
+        console.print(f"ensemble: {method}")
     for system in benchmark.systems:
         if system.ensembled < 1:
-            console.print(f"{system.name} ÷ {_parts(system)}: {_words(system.to_parts, benchmark)}", markup=False)
+            console.print(f"{system.name} ÷ {_parts(system)}: {_words(system.to_parts, benchmark)}")
     spread = "in 1 round"
     if benchmark.rounds > 1:
         spread = f"{benchmark.ratio_low:.3f} to {benchmark.ratio_high:.3f} in {benchmark.rounds} rounds"

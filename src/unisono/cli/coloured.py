@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import codecs
-import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from unisono.cli.console import harmless, print_table, table_console
 from unisono.outcomes import Kind, Outcome, Summary, Symbol, outcome_of, summary_of
@@ -24,15 +23,6 @@ NEWLINE = "↵\n"
 """Of those that members disagreed about, which no colour shows."""
 CONTEXT = 16
 """Characters before a contested piece."""
-
-
-def colours(stream: IO[str]) -> bool:
-    """Whether what is written to a stream may be coloured (no-color.org, force-color.org)."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return True
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from unisono.errors import UnisonoError
 
@@ -48,10 +48,19 @@ class Talk(logging.Handler):
         say(f"unisono: {record.getMessage()}")
 
 
+def colours(stream: IO[str]) -> bool:
+    """Whether what is written to a stream may be coloured (no-color.org, force-color.org)."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def murmur(text: str) -> None:
     """Write a part of a text as it comes: dimmed on a terminal."""
     safe = harmless(text) if sys.stderr.isatty() else text
-    dims = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    dims = sys.stderr.isatty() and colours(sys.stderr)
     print(f"\x1b[2m{safe}\x1b[0m" if dims else safe, end="", file=sys.stderr, flush=True)
     TEXT_LINE.follow(text)
 
@@ -81,10 +90,15 @@ LOADED = "loaded"
 """What every backend reports at the end."""
 
 
-def table_console() -> Console:
+def plain_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
+    """A console that writes words as they are: rich would read marks such as ``[red]`` and ``:x:`` in them."""
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    return Console(stderr=stderr, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
+
+
+def table_console() -> Console:
+    console = plain_console(soft_wrap=True)
     if not console.is_terminal:
         console.width = WIDE
     return console
@@ -97,18 +111,18 @@ def print_table(
 
     Where there is no room, words are cut short; with ``fold``, all but those of the first column are folded.
     """
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for place, title in enumerate(titles):
         table.add_column(
-            escape(title),
+            Text(title),
             justify="left" if place < left else "right",
             overflow="fold" if fold and place else "ellipsis",
         )
     for row in rows:
-        table.add_row(*(escape(harmless(_cut(cell))) for cell in row))
+        table.add_row(*(Text(harmless(_cut(cell))) for cell in row))
     console.print(table)
 
 
@@ -131,16 +145,15 @@ def loading_report(*, quiet: bool = False) -> Iterator[Report]:
 
 @contextlib.contextmanager
 def _bars() -> Iterator[Report]:
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     columns = (
-        TextColumn("{task.fields[member]}"),
+        TextColumn("{task.fields[member]}", markup=False),
         BarColumn(24),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=plain_console(stderr=True), transient=True) as progress:
         tasks: dict[str, TaskID] = {}
 
         def report(member: str, fraction: float, words: str) -> None:
@@ -186,10 +199,10 @@ def counting(total: int | None, *, quiet: bool = False) -> Iterator[Callable[...
     if not sys.stderr.isatty():
         yield _counting_lines(total)
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=plain_console(stderr=True)) as progress:
         task = progress.add_task("", total=total)
         yield lambda more=1: progress.advance(task, more)
 

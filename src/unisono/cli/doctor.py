@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unisono.cli.console import loading_report, print_table
+from unisono.cli.console import loading_report, plain_console, print_table
 from unisono.cli.flags import Json, Quiet, takes_flags, verb_app
 from unisono.cli.method import method_words
 from unisono.cli.spec_flags import EnsembleOrMembers
@@ -54,9 +54,7 @@ def doctor(flags: DoctorFlags) -> None:
         extra = {} if loaded is None else {"weights": loaded}
         print(json.dumps({**diagnosis.to_json(), **extra}, indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
-
-    _show(diagnosis, Console(highlight=False, soft_wrap=True))
+    _show(diagnosis, plain_console(soft_wrap=True))
     if loaded is not None:
         print(
             f"\nweights loaded in {loaded['seconds']:.1f} s; "
@@ -96,10 +94,10 @@ def _show(diagnosis: Diagnosis, console: Console) -> None:
         print_table(console, ("", *(name for name, _ in some)), cells, left=1 + len(some), fold=True)
         console.print()
     for line in (*_vocabularies(diagnosis), *_facts(diagnosis)):
-        console.print(line, markup=False)
+        console.print(line)
     console.print()
     for line in [f"! {warning}" for warning in diagnosis.warnings] or ["Nothing here would hurt this ensemble."]:
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def _alike(names: Sequence[str], columns: Sequence[tuple[str, ...]]) -> list[tuple[str, tuple[str, ...]]]:

@@ -264,4 +264,4 @@ def _show(found: Fit) -> None:
     aim = "" if found.objective == "likelihood" else " to choose right answers"
     fitted = f"{found.rule}, led by {found.lead}: {numbers}{aim}"
     for words in (fitted, *words_of_fit(found)):
-        console.print(words, markup=False, highlight=False)
+        console.print(words)

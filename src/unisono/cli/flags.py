@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
@@ -67,7 +68,7 @@ class Verb(TyperCommand):
 def _given(parameter: Any, args: list[str]) -> str | None:
     """The value that a flag has in a command line; ``None`` where that cannot be said."""
     for flag in getattr(parameter, "opts", ()):
-        for word, following in zip(args, [*args[1:], None], strict=True):
+        for word, following in itertools.zip_longest(args, args[1:]):
             if word == flag:
                 return following
             if word.startswith(f"{flag}="):

@@ -104,9 +104,9 @@ def _show(matching: Matching) -> None:
         print_table(console, titles, rows)
         console.print()
     if open_ones := [pair for pair in matching.pairs if not pair.is_sure]:
-        console.print(_unsure(open_ones), markup=False, highlight=False, soft_wrap=True)
+        console.print(_unsure(open_ones), soft_wrap=True)
     if matching.ceiling is not None:
-        console.print(_ceiling(matching.ceiling), markup=False, highlight=False, soft_wrap=True)
+        console.print(_ceiling(matching.ceiling), soft_wrap=True)
 
 
 def _unsure(pairs: Sequence[Pair]) -> str:

@@ -55,7 +55,7 @@ def show_results(results: Results, out: Path | None, *, as_json: bool, quiet: bo
 
 def _show(report: Report) -> None:
     console = table_console()
-    console.print(report.headline, markup=False)
+    console.print(report.headline)
     for task in report.tasks:
         console.print()
         title = f"{task.facts.name} ({task.facts.main})" if task.facts.metrics else task.facts.name

@@ -119,9 +119,9 @@ def read_given(
         raise SpecError(f"{spec!r} and -m are both given", hint="give the file, or name all members with -m")
     if not spec and not members:
         raise SpecError("there is no ensemble", hint=NO_ENSEMBLE)
-    found = load_spec(members or spec or "", again=again)
-    file = Path(spec) if spec is not None and names_file(spec) else None
     changed = {key: value for key, value in (method or {}).items() if value is not None}
+    found = load_spec(members or spec or "", again=again, combine=changed.get("combine"))
+    file = Path(spec) if spec is not None and names_file(spec) else None
     if changed and file is not None and not changes_files:
         flag = f"--{next(iter(changed)).replace('_', '-')}"
         raise SpecError(f"{flag} is given, but {spec!r} says how it writes", hint="write it into the file")

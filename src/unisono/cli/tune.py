@@ -192,7 +192,7 @@ def _show(tuned: Tuned) -> None:
     titles = ("stage", "setting", "right", *tasks, "ensembled", "seconds")
     print_table(console, titles, [_row(trial, tasks) for trial in tuned.trials], left=2)
     for words in (*_of_fit(tuned), f"taken: {tuned.setting or 'the ensemble as it is'}", *tuned.at_ends):
-        console.print(words, markup=False, highlight=False)
+        console.print(words)
 
 
 def _of_fit(tuned: Tuned) -> list[str]:

@@ -222,12 +222,13 @@ def source_of(spec: Source | None, members: Mapping[str, str | Mapping[str, Any]
     return spec
 
 
-def load_spec(source: Source, *, again: bool = False) -> EnsembleSpec:
+def load_spec(source: Source, *, again: bool = False, combine: object = None) -> EnsembleSpec:
     """Read and check a spec.
 
     It is the path of a YAML file, or a model alone (`model_alone`); the content of such a file as a mapping; a list of
     members, each in a line (`read_member`) or as a mapping; or a spec that is ready.
 
+    ``combine`` is the rule of members in a list, where it is known: whether weights may be negative depends on it.
     The path may be a pipe, unless the file will be read ``again``. Paths of models begin in the file's folder, or in
     the current one where there is no file, or a pipe.
 
@@ -239,7 +240,8 @@ def load_spec(source: Source, *, again: bool = False) -> EnsembleSpec:
     if isinstance(source, Mapping):
         return _validate(dict(source), "the spec", {}, Path())
     if isinstance(source, list | tuple):
-        return _validate({"members": members_of(source)}, "the members", {}, Path())
+        rule = {} if combine is None else {"combine": combine}
+        return _validate({"members": members_of(source), **rule}, "the members", {}, Path())
     if not isinstance(source, str | Path) or "\0" in str(source):
         raise SpecError(
             f"a spec cannot be {shown(source)}",

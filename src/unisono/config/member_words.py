@@ -73,11 +73,19 @@ def member_alone(model: str) -> dict[str, Any]:
 def default_name(model: str) -> str:
     """What a member is called that has no name of its own: the last part of what names its model."""
     if model.startswith(ADDRESSES):
-        last = urlsplit(model).netloc
+        last = _host(model)
     else:
         last = re.split(r"[/\\]", model.removeprefix(PREFIX).rstrip("/\\"))[-1]
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", last.removesuffix(".gguf"))
     return plain.strip("-._")[:LONGEST_NAME] or "model"
+
+
+def _host(address: str) -> str:
+    """What an address names; all of one that is none, which `MemberSpec` refuses."""
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return address
 
 
 def _of_mapping(given: Mapping[str, Any], name: str | None) -> dict[str, Any]:
@@ -95,6 +103,8 @@ def _keys(text: str) -> tuple[str, dict[str, Any]]:
     keys: dict[str, Any] = {}
     while len(parts := text.rsplit(maxsplit=1)) == 2 and (found := _KEY.fullmatch(parts[1])):
         key, value = found.groups()
+        if _is_path(text) and not _is_path(parts[0]):
+            break
         if key not in KEYS:
             raise SpecError(
                 f"unknown key {shown(key)} in the member {shown(text)}{nearest(key, KEYS)}; known: {', '.join(KEYS)}",
@@ -105,6 +115,11 @@ def _keys(text: str) -> tuple[str, dict[str, Any]]:
         keys[key] = read_number(value) if key in NUMBERS else value
         text = parts[0]
     return text, dict(reversed(keys.items()))
+
+
+def _is_path(text: str) -> bool:
+    """Whether a member's model is a path that is there, whatever its words look like; a name may stand before it."""
+    return any(each and os.path.exists(os.path.expanduser(each)) for each in (text, text.partition("=")[2]))
 
 
 def _named(text: str, line: str) -> tuple[str | None, str]:

@@ -219,7 +219,9 @@ def argmax_of_mean(p_K: Sequence[Softmax], weight_K: Sequence[float]) -> list[in
         return None
     candidates: list[set[int]] = [set() for _ in least_B]
     for p, weight in zip(p_K, weight_K, strict=True):
-        found = np.flatnonzero(p.p_BV >= (least_B / (weight * p.plan.most))[:, None]).tolist()
+        with np.errstate(divide="ignore", over="ignore"):  # a weight may be almost nothing: no id has enough then
+            most_B = least_B / (weight * p.plan.most)
+        found = np.flatnonzero(p.p_BV >= most_B[:, None]).tolist()
         if len(found) > _FEW * len(least_B):
             return None
         column_V, width = p.plan.column_V, p.p_BV.shape[1]

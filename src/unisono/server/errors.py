@@ -108,7 +108,7 @@ def refusal_of_status(status: int, method: str, path: str = "", taken: Iterable[
         case 404:
             return Refusal(404, f"there is nothing at this path: {way_out(path)}", code="not_found")
         case 405:
-            return Refusal(405, other_method(method, taken), code="method_not_allowed")
+            return Refusal(405, other_method(method, taken, path), code="method_not_allowed")
         case 499:
             return Refusal(499, "the client has left", code="left")
         case 500:

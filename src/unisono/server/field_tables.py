@@ -295,8 +295,6 @@ OF_RESPONSES: dict[str, Field] = {
 }
 """Those of ``/v1/responses``."""
 OF_TOKENS: dict[str, Field] = {
-    **_refused("add_generation_prompt", "a conversation is written as it is to be answered", True),
-    **_refused("continue_final_message", "a conversation is written as it is to be answered", False),
     **_refused("chat_template", _TEMPLATES),
     **_refused("skip_special_tokens", "special tokens are written by their names", False),
     **_refused("tools chat_template_kwargs", "messages are read without tools and further variables"),

@@ -61,12 +61,6 @@ def read_messages(
         raise refusal_of(error, param="messages") from None
 
 
-def continuing(given: Sequence[Any]) -> str | None:
-    """The key by which the last message asks to be continued, with its place."""
-    last = given[-1] if isinstance(given[-1], dict) else {}
-    return next((f"messages[{len(given) - 1}].{key}" for key in CONTINUING if last.get(key) is True), None)
-
-
 def _read_message(given: Any, name: str, strict: bool) -> Message:
     if not isinstance(given, dict):
         raise Refusal(400, f"{name} is {shown(given)}, not an object", param=name, code="invalid_value")

@@ -8,6 +8,7 @@ from unisono.engine.plan import lead_of
 from unisono.engine.request import GenerationRequest
 from unisono.errors import shown
 from unisono.records import Limits, is_unicode
+from unisono.server.continued import as_continued
 from unisono.server.errors import Refusal, invalid
 from unisono.server.messages import read_messages
 from unisono.server.token_schemas import (
@@ -60,7 +61,7 @@ def tokenize(request: TokenizeRequest, engine: Engine, prompt: Prompt) -> Tokeni
     [member] = engine.members
     if prompt.messages is None and not request.prompt:
         ids: list[int] = []
-    elif request.add_special_tokens is False:
+    elif prompt.messages is None and request.add_special_tokens is False:
         ids = member.encoder.spell_text(prompt.text or "")
     else:
         ids = list(engine.prepare(GenerationRequest("", prompt, Limits(1)), may_be_longer=True).ids[member.name])
@@ -83,10 +84,9 @@ def prompt_of(request: TokenizeRequest, engine: Engine, *, strict: bool) -> Prom
     if request.messages is None:
         if not is_unicode(request.prompt or ""):
             raise Refusal(400, "the prompt has a lone surrogate", param="prompt", code="invalid_value")
-        return Prompt(text=request.prompt)
-    if request.add_special_tokens is False:
-        raise invalid("add_special_tokens", "add_special_tokens is false, and templates of messages write them")
-    return Prompt(messages=read_messages(request.messages, strict=strict), open_calls=not strict)
+        return as_continued(Prompt(text=request.prompt), request)
+    prompt = Prompt(messages=read_messages(request.messages, strict=strict), open_calls=not strict)
+    return as_continued(prompt, request)
 
 
 def detokenize(request: DetokenizeRequest, engine: Engine) -> DetokenizeAnswer:

@@ -42,7 +42,7 @@ EMPTY = (
 """Fields that ask for nothing where they are empty text."""
 LOGGED = ("user", "safety_identifier")
 """Fields that only the log has."""
-COUNTED = ("prompt", "stop_token_ids", "unisono", "stream_options", "reasoning", "thinking")
+COUNTED = ("prompt", "tokens", "stop_token_ids", "unisono", "stream_options", "reasoning", "thinking")
 """Fields within which there are whole numbers."""
 _NUMBERS = (
     *("max_tokens", "min_tokens", "temperature", "top_p", "top_k", "min_p", "typical_p", "n", "seed"),

@@ -21,11 +21,12 @@ from unisono.server.api_call import ApiCall
 from unisono.server.call_reader import Calling
 from unisono.server.completion_prompts import check_scored, echo_of, prompts_of, scoring
 from unisono.server.constraint import read_constraint, read_format
+from unisono.server.continued import ANSWER, CONTINUE, as_continued
 from unisono.server.errors import Refusal, invalid, refusal_of
 from unisono.server.field_tables import OF_CHATS
 from unisono.server.fields import Field, contradiction, unsupported
 from unisono.server.limits import CHARACTERS, ServerLimits
-from unisono.server.messages import continuing, read_messages
+from unisono.server.messages import read_messages
 from unisono.server.method import check_stop_ids, read_method, read_weights
 from unisono.server.prompt_cut import read_cuts
 from unisono.server.prompt_logprobs import PromptLogprobs
@@ -33,7 +34,7 @@ from unisono.server.reasoning import effort_of, reasoned_as, shows_reasoning, te
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields
 from unisono.server.tools import check_begun, read_calling, read_silence
 
-CONTINUE, ANSWER, PREFILL = "continue_final_message", "add_generation_prompt", "prefill"
+PREFILL = "prefill"
 ARGUMENTS = ("chat_template", "documents")
 """What other servers also read in ``chat_template_kwargs``, for it says how their templates are used."""
 
@@ -67,42 +68,17 @@ def _likeliest(request: ChatRequest) -> int | None:
 
 def _prompt(request: ChatRequest, names: Sequence[str] | None, *, strict: bool) -> Prompt:
     prompt = Prompt(messages=read_messages(request.messages, strict=strict, names=names), open_calls=not strict)
-    if (name := _continues(request)) is not None:
-        try:
-            prompt = replace(prompt, continue_final_message=True)
-        except SpecError as error:
-            raise refusal_of(error, param=name) from None
+    prompt = as_continued(prompt, request)
     try:
         return replace(prompt, template_kwargs=_variables(request))
     except SpecError as error:
         raise refusal_of(error, param="chat_template_kwargs") from None
 
 
-def _continues(request: ChatRequest) -> str | None:
-    """The field by which the last message is to be continued. Raises a `Refusal` where others contradict it."""
-    given = {CONTINUE: request.continue_final_message, ANSWER: request.add_generation_prompt}
-    inside = "chat_template_kwargs"
-    for name in given:
-        its = (request.chat_template_kwargs or {}).get(name)
-        if its is not None and not isinstance(its, bool):
-            raise invalid(inside, f"{inside}.{name} is {shown(its)}: write true or false")
-        if None not in (its, given[name]) and its != given[name]:
-            raise contradiction(name, given[name], f"{inside}.{name}", its)
-        given[name] = its if given[name] is None else given[name]
-    wanted = CONTINUE if given[CONTINUE] else continuing(request.messages)
-    if wanted is not None and (given[ANSWER] or given[CONTINUE] is False):
-        other = ANSWER if given[ANSWER] else CONTINUE
-        raise contradiction(wanted, True, other, given[other])
-    if wanted is None and given[ANSWER] is False:
-        words = f"a message is written whole: to continue the last one, use {CONTINUE}"
-        raise unsupported(ANSWER, False, words)
-    return wanted
-
-
 def _variables(request: ChatRequest) -> dict[str, Any] | None:
     """What the members' templates are given beside messages and tools."""
     given = dict(request.chat_template_kwargs or {})
-    for name in (CONTINUE, ANSWER):  # see `_continues`
+    for name in (CONTINUE, ANSWER):  # see `as_continued`
         given.pop(name, None)
     for name in [name for name in given if name in (*TEMPLATE_VARIABLES, *ARGUMENTS)]:
         field = OF_CHATS.get(name, Field("", empty_asks=True))

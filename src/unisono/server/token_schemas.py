@@ -42,8 +42,11 @@ class TokenizeRequest(Record):
     prompt: str | None = None
     messages: Messages | None = None
     """Either these or ``prompt``."""
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    """As in chats."""
     add_special_tokens: bool | None = None
-    """Whether a prompt begins as a text does: by default, it does."""
+    """Whether a prompt begins as a text does: by default, it does. Messages begin as their template says."""
     return_token_strs: bool | None = None
 
 

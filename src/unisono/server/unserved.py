@@ -50,10 +50,12 @@ def way_out(path: str) -> str:
     return (segments and _WORDS.get(segments[0].partition(":")[0])) or _SERVED
 
 
-def other_method(method: str, taken: Iterable[str]) -> str:
+def other_method(method: str, taken: Iterable[str], path: str = "") -> str:
     """Why a path is not answered that is asked for with another method than it takes."""
     methods = sorted(set(taken) - {"HEAD", "OPTIONS"})
     words = f"this path takes {' or '.join(methods)}, not {method}" if methods else f"this path does not take {method}"
+    if method == "POST" and way_out(path) == _RESPONSES:
+        return f"{words}: /v1/responses writes them, and its usage counts tokens; nothing is compacted"
     if method == "POST":  # to the base URL alone, or what other servers have there
         return f"{words}; {_SERVED}"
     return f"{words}: send the request as a JSON body" if methods == ["POST"] else words

@@ -19,6 +19,7 @@ LITERAL = "//"
 """What a question begins with that begins with one of them."""
 OFF, DEFAULT, OVERWRITE = "off", "default", "--overwrite"
 MOST = 1_000_000
+_QUESTION = "a question that begins with / is written with //"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,12 @@ class Commands:
         if name not in COMMANDS:
             raise SpecError(
                 f"there is no command {shown(word)}{nearest(word, [SIGN + each for each in COMMANDS])}",
-                hint="/help lists them; a question that begins with / is written with //",
+                hint=f"/help lists them; {_QUESTION}",
             )
-        return COMMANDS[name].run(self, rest[0].strip() if rest else "")
+        command, words = COMMANDS[name], rest[0].strip() if rest else ""
+        if words and not command.form:
+            raise SpecError(f"{word} stands alone, and {shown(words)} follows it", hint=_QUESTION)
+        return command.run(self, words)
 
     def save_kept(self) -> None:
         """Write the conversation into its file, if it has one. Raises a `SpecError`."""
@@ -155,7 +159,7 @@ class Commands:
 
     def _save(self, rest: str) -> Effect:
         overwrite = rest == OVERWRITE or rest.startswith(f"{OVERWRITE} ")
-        name = rest.removeprefix(OVERWRITE).strip() if overwrite else rest
+        name = _unquoted(rest.removeprefix(OVERWRITE).strip() if overwrite else rest)
         if not name and self.file is None:
             raise SpecError("the conversation has no file yet", hint="give one: /save talk.json")
         path = self.file if not name and self.file is not None else _path_of(name)
@@ -246,6 +250,11 @@ def _turns(turns: Sequence[Turn]) -> str:
 
 def _short(text: str) -> str:
     return shown(" ".join(text.split()))
+
+
+def _unquoted(name: str) -> str:
+    """A name without the quotes that a shell would take off it."""
+    return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"" else name
 
 
 def _path_of(name: str) -> Path:

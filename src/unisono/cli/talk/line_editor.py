@@ -14,6 +14,7 @@ from prompt_toolkit.completion import Completer, WordCompleter
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.shortcuts import CompleteStyle
+from prompt_toolkit.utils import is_dumb_terminal
 
 from unisono.cli.talk.interruption import hearing
 from unisono.records import is_unicode
@@ -76,6 +77,8 @@ class LineEditor:
 
 
 def _write(sequence: str) -> None:
+    if is_dumb_terminal():
+        return
     sys.stdout.write(sequence)
     sys.stdout.flush()
 

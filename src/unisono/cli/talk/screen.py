@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from unisono.cli.answers import PaintedText, ShownText, closing, say_away
-from unisono.cli.coloured import Painter, colours
-from unisono.cli.console import murmur, print_table, say
+from unisono.cli.coloured import Painter
+from unisono.cli.console import colours, murmur, plain_console, print_table, say
 from unisono.cli.talk.answer import Answer
 from unisono.cli.talk.commands import Table
 
@@ -39,9 +39,7 @@ class Screen:
         murmur(words + "\n") if self.is_terminal else say(words)
 
     def table(self, table: Table) -> None:
-        from rich.console import Console
-
-        print_table(Console(stderr=True, highlight=False), table.titles, table.rows, left=table.left, fold=True)
+        print_table(plain_console(stderr=True), table.titles, table.rows, left=table.left, fold=True)
 
     def write(self, answer: Answer, painter: Painter | None = None) -> None:
         """Let an answer be written, and show it meanwhile, painted or not. Raises what its model raises, or Ctrl-C."""

@@ -149,10 +149,12 @@ export class Live {
     this.#keep();
     await Promise.all(variants.map((variant) => this.#writeOne(turn, variant)));
     this.#keep();
+    if (!this.#conversation.turns.includes(turn)) return; // a new conversation has begun meanwhile
     const pieces = variants.map((variant) => `${variant.name}: ${plural(variant.steps.length, "piece")}`);
-    const failed = variants.filter((variant) => variant.state === "failed");
-    if (failed.length) say(failed[0].problem, true);
-    else say(`Written. ${pieces.join("; ")}.`);
+    const failed = variants.find((variant) => variant.state === "failed");
+    const isStopped = variants.some((variant) => variant.state === "stopped");
+    if (failed) say(failed.problem, true);
+    else say(`${isStopped ? "Stopped" : "Written"}. ${pieces.join("; ")}.`);
   }
 
   async #writeOne(turn, variant) {

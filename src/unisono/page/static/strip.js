@@ -37,6 +37,11 @@ export class Strip {
     return this.#variant.about?.gate?.kind in KINDS;
   }
 
+  // What the strip reaches up to: the gate's own threshold may be above the usual scores.
+  get #most() {
+    return this.#isGated ? Math.max(this.#kind.most, this.#variant.about.gate.parameter) : this.#kind.most;
+  }
+
   // The lead's score at each piece; null where the lead was not asked.
   get #scores() {
     const { about, steps } = this.#variant;
@@ -51,7 +56,7 @@ export class Strip {
     if (!known) return;
     if (this.#range.dataset.kind !== this.#kind.name) {
       this.#range.dataset.kind = this.#kind.name;
-      this.#range.max = this.#kind.most;
+      this.#range.max = this.#most;
       this.#range.value = this.#isGated ? this.#variant.about.gate.parameter : this.#kind.most / 2;
     }
     const lead = this.#variant.about?.lead ?? "the lead";
@@ -105,12 +110,12 @@ export class Strip {
   }
 
   #y(score) {
-    return HEIGHT * (1 - Math.min(1, score / this.#kind.most));
+    return HEIGHT * (1 - Math.min(1, score / this.#most));
   }
 
   #drag(event) {
     const box = this.#canvas.getBoundingClientRect();
-    this.#range.value = this.#kind.most * (1 - (event.clientY - box.top) / box.height);
+    this.#range.value = this.#most * (1 - (event.clientY - box.top) / box.height);
     this.#draw();
   }
 

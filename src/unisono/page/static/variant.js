@@ -51,7 +51,7 @@ export class Variant {
   // that are wanted; one more is asked for where they are as many.
   get request() {
     const { max_tokens: most, temperature, seed, ...method } = this.settings;
-    const max_tokens = most === undefined ? undefined : Math.max(1, most - this.begun.length);
+    const max_tokens = most === undefined || !this.begun.length ? most : Math.max(1, most - this.begun.length);
     const request = { model: this.model, messages: this.messages, stream: true, max_tokens, temperature, seed, unisono: { trace: true, chunk_seconds: EVERY, ...method } };
     if (this.begun.length) request.prefill = this.begun.map(beginning);
     return JSON.parse(JSON.stringify(request)); // without what is undefined

@@ -10,6 +10,7 @@ from unisono.server.errors import Refusal, invalid
 from unisono.server.fields import unsupported
 from unisono.server.messages import plain_content
 from unisono.server.plain_fields import plain_tool
+from unisono.server.responses_api.store import REFERENCE
 from unisono.server.responses_api.tools import INPUT, arguments_of, flat
 
 OWN = ("type", "id", "status", "phase")
@@ -117,11 +118,13 @@ class Conversation:
 def _kind_of(name: str, item: Any) -> str:
     if not isinstance(item, dict):
         raise Refusal(400, f"{name} is {shown(item)}, not an object", param=name, code="invalid_value")
-    kind = item.get("type", "message" if "role" in item else None)
+    kind = item.get("type")
+    if kind is None and "role" in item:
+        kind = "message"
     if kind is None:
         raise Refusal(400, f"{name}.type is missing", param=f"{name}.type", code="missing_field")
     if kind not in KINDS:
-        raise unsupported(f"{name}.type", kind, f"known are {', '.join(KINDS)}")
+        raise unsupported(f"{name}.type", kind, f"known are {', '.join((*KINDS, REFERENCE))}")
     return str(kind)
 
 

@@ -142,7 +142,7 @@ def _chat_fields(request: ResponseRequest, messages: list[Any], offered: Offered
         "parallel_tool_calls": request.parallel_tool_calls,
         "logprobs": True if request.likeliest is not None else None,
         "top_logprobs": request.likeliest,
-        "reasoning": _dumped(request.reasoning, leave_out=("generate_summary",)),
+        "reasoning": _dumped(request.reasoning, leave_out=("generate_summary", "context", "mode")),
         "chat_template_kwargs": request.chat_template_kwargs,
     }
     given = {name: _dumped(getattr(request, name)) for name in shared} | more

@@ -85,5 +85,6 @@ def _with_ids(items: Sequence[Any], name: str) -> list[dict[str, Any]]:
         own = item.get("id")
         its = own if isinstance(own, str) and is_unicode(own) and own not in known else f"{name}_{place}"
         known.add(its)
-        told.append({"type": "message", **item, "id": its})
+        kind = item.get("type")
+        told.append({**item, "type": "message" if kind is None else kind, "id": its})
     return told

@@ -63,10 +63,14 @@ class TextOptions(Record):
 
 
 class ResponseReasoning(ReasoningOptions):
-    """``reasoning``, with OpenAI's old name of a field."""
+    """``reasoning``, with further fields of OpenAI's."""
 
     generate_summary: str | None = None
     """Without effect: what was reasoned is told whole."""
+    context: Literal["auto"] | None = None
+    """Without effect: each template says which past reasoning it writes."""
+    mode: Literal["standard"] | None = None
+    """Without effect."""
 
 
 class ResponseRequest(GenerationFields):

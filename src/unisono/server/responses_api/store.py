@@ -176,7 +176,7 @@ class ResponseStore:
         found: list[Any] = []
         known: dict[str, Json] = {}
         for place, item in enumerate(items):
-            if not isinstance(item, dict) or item.get("type") != REFERENCE:
+            if not _refers(item):
                 found.append(item)
                 continue
             given, param = item.get("id"), f"input[{place}].id"
@@ -203,6 +203,12 @@ class ResponseStore:
         if self.most == 0:
             return "this server stores none; send the conversation as input"
         return f"this server keeps the last {self.most} in memory; send the conversation as input"
+
+
+def _refers(item: Any) -> bool:
+    """Whether an item stands for another one: OpenAI's types let it have nothing but the id of that."""
+    kind = item.get("type") if isinstance(item, dict) else ""
+    return kind == REFERENCE or (kind is None and {*item} - {"type"} == {"id"})
 
 
 def packed(value: Any) -> bytes:
