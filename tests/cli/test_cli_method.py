@@ -290,10 +290,10 @@ def test_wrong_settings_are_named(text: str, problem: str) -> None:
 
 def test_a_trace_is_written_while_its_text_is(tmp_path: Path) -> None:
     path = tmp_path / "trace.jsonl"
-    path.write_text("of an earlier text\n")
+    path.write_text('{"bytes": [120]}\n')
     steps = [StepRecord(b"x", 0.5, ("a",), {"a": 0.5}) for _ in range(3)]
     with TraceFile(path) as trace:
-        assert path.read_text() == "of an earlier text\n"
+        assert path.read_text() == '{"bytes": [120]}\n'
         trace.begin()
         for count in (1, 1, 3):
             trace.write(steps[:count])
@@ -303,10 +303,18 @@ def test_a_trace_is_written_while_its_text_is(tmp_path: Path) -> None:
 
 def test_an_earlier_trace_is_kept_when_nothing_comes_to_be_written(run: Run, duo: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
-    trace.write_text("precious\n")
+    trace.write_text('{"about": {}}\n')
     assert run("run", duo, "Hello", "--trace", trace, "--lead", "c").code == 2
-    assert trace.read_text() == "precious\n"
+    assert trace.read_text() == '{"about": {}}\n'
     assert run("run", duo, "Hello", "--trace", tmp_path).code == 2
+
+
+def test_a_trace_replaces_no_other_file(run: Run, duo: Path) -> None:
+    before = duo.read_text()
+    shown = run("run", duo, "Hello", "--trace", duo)
+    assert shown.code == 2
+    assert "which is there already and is no trace" in shown.err
+    assert duo.read_text() == before
 
 
 @pytest.mark.parametrize("words", [("--trace", "{new}"), ("Hello", "--lead", "c", "--trace", "{new}")])

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from unisono.step_records import StepRecord
 
 
+BEGINS = (b'{"about": ', b'{"bytes": ')
+"""How traces begin: of today, and of earlier versions."""
+
+
 class TraceFile:
     """The steps of a text, each written once it has happened.
 
@@ -23,7 +27,10 @@ class TraceFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Make sure that it can be written; what it holds stays until `begin`. Raises a `SpecError`."""
+        """Make sure that it can be written; what it holds stays until `begin`.
+
+        Raises a `SpecError`, also where there is a file that is no trace.
+        """
         self._path = path
         self._file = self._open() if _exists(path) else None
         self._written = 0
@@ -83,7 +90,7 @@ def with_prompt(step: dict[str, object], prompt: Prompt) -> dict[str, object]:
 
 
 def _exists(path: Path) -> bool:
-    """Whether a file is there already. Raises a `SpecError` where none could be created."""
+    """Whether a file is there already. Raises a `SpecError` where none could be created, or another one is there."""
     try:
         path.stat()
     except FileNotFoundError:
@@ -94,7 +101,20 @@ def _exists(path: Path) -> bool:
         return False
     except (OSError, ValueError) as error:
         raise _unwritable(path, getattr(error, "strerror", None) or str(error)) from error
+    if path.is_file() and not _is_trace(path):
+        hint = "choose another file: --trace replaces earlier traces alone"
+        raise SpecError(f"--trace is {str(path)!r}, which is there already and is no trace", hint=hint)
     return True
+
+
+def _is_trace(path: Path) -> bool:
+    """Whether a file begins as a trace does, or is empty. Raises a `SpecError` where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(max(map(len, BEGINS)))
+    except OSError as error:
+        raise _unwritable(path, error.strerror) from error
+    return not begin or begin.startswith(BEGINS)
 
 
 def _unwritable(path: Path, why: str | None) -> SpecError:

@@ -206,7 +206,7 @@ def _checked(step: Any, path: Path, number: int, *, is_first: bool) -> _Step:
     about = step.get("about") if isinstance(step, dict) else None
     version = about.get("version") if isinstance(about, dict) else None
     if (is_first or about is not None) and version != TRACE_VERSION and isinstance(step, dict) and "voted" in step:
-        which = "an earlier version, which says less" if version is None else f"version {shown(version)}"
+        which = "an earlier version, or lacks its beginning" if version is None else f"version {shown(version)}"
         raise SpecError(
             f"the trace {str(path)!r} is of {which}: this unisono shows version {TRACE_VERSION}",
             hint="record it again with this unisono, or show it with the one that wrote it",
