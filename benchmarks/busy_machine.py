@@ -34,7 +34,7 @@ def work(backend: str, threads: str) -> None:
     from unisono.benchmark import TEXTS
     from unisono.build import prepare
     from unisono.config.ensemble import load_spec
-    from unisono.models import load_engine
+    from unisono.loaded_models import load_engine
     from unisono.types import Limits, Prompt
 
     ensemble: dict[str, Any] = spec(("smol", "gemma"), backend)

@@ -26,7 +26,7 @@ from unisono.build import prepare
 from unisono.chat.messages import Prompt
 from unisono.config.ensemble import load_spec
 from unisono.engine.engine import Engine
-from unisono.models import load_engine
+from unisono.loaded_models import load_engine
 from unisono.records import Generation, Limits
 
 PROMPTS = (

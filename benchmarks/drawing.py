@@ -99,7 +99,7 @@ def _hear(spec: dict[str, Any], data: str) -> tuple[list[_Heard], int, Any]:
     from unisono.config.ensemble import load_spec
     from unisono.fusion import rules
     from unisono.fusion.sharpen import plan_prefixes
-    from unisono.models import load_engine
+    from unisono.loaded_models import load_engine
     from unisono.records import Limits
 
     prepared = prepare(load_spec(spec))
@@ -184,7 +184,7 @@ def _beam_parts(spec: dict[str, Any], data: str, pieces: int) -> dict[str, Any]:
     from unisono.build import prepare
     from unisono.config.ensemble import load_spec
     from unisono.config.method import Method
-    from unisono.models import load_engine
+    from unisono.loaded_models import load_engine
     from unisono.records import Limits
 
     prepared = prepare(load_spec(spec), batch=WIDTH)

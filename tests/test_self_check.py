@@ -26,7 +26,7 @@ from unisono.build import prepare
 from unisono.cache import cache_root
 from unisono.config.demo import DEMO_MODELS, demo_path, installed
 from unisono.config.ensemble import load_spec
-from unisono.models import load_engine, load_models
+from unisono.loaded_models import load_engine, load_models
 from unisono.testing import CHAT_TEMPLATE, LongestMatchTokenizer, byte_level_table, hashed_rule
 from unisono.vocab.pieces import token_bytes
 from unisono.vocab.tokenizer import Kind, TokenTable

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from unisono.benchmark_figures import Benchmark, Setting, System, Turn, benchmark_of
+from unisono.benchmark_figures import Benchmark, Round, Setting, System, benchmark_of
 from unisono.build import Prepared
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.engine.member import Member
 from unisono.errors import ModelError
+from unisono.loaded_models import LoadedModels, load_models
 from unisono.members import Report, silent
-from unisono.models import Models, load_models
 from unisono.records import Limits
 
 TEXTS = (
@@ -61,7 +61,7 @@ def measure(
     prompts = prompts or [prepared.prompt(text) for text in TEXTS]
     with load_models([prepared], report) as models:
         systems = _systems(prepared, models, compare)
-        turns: list[list[Turn]] = [[] for _ in systems]
+        turns: list[list[Round]] = [[] for _ in systems]
         for number in range(rounds + 1):
             for index in (*range(number % len(systems), len(systems)), *range(number % len(systems))):
                 turn = _run(systems[index], pieces, batch, prompts, number)
@@ -71,7 +71,7 @@ def measure(
         return benchmark_of(systems, turns, len(prepared.members), pieces, batch)
 
 
-def _systems(prepared: Prepared, models: Models, compare: Sequence[Setting]) -> list[System]:
+def _systems(prepared: Prepared, models: LoadedModels, compare: Sequence[Setting]) -> list[System]:
     names = [member.spec.name for member in prepared.members]
     own = Setting(ENSEMBLE, prepared.spec.method)
     return [
@@ -80,8 +80,8 @@ def _systems(prepared: Prepared, models: Models, compare: Sequence[Setting]) -> 
     ]
 
 
-def _run(system: System, pieces: int, batch: int, prompts: Sequence[Prompt], first: int) -> Turn:
-    engine, turn = system.engine, Turn()
+def _run(system: System, pieces: int, batch: int, prompts: Sequence[Prompt], first: int) -> Round:
+    engine, turn = system.engine, Round()
     spent = forward = 0.0
     used = 0
     while turn.pieces < pieces * batch:

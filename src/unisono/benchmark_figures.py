@@ -88,7 +88,7 @@ class System(Setting):
 
 
 @dataclass(slots=True)
-class Turn:
+class Round:
     """What a system did in a round. Times are milliseconds a piece."""
 
     step: float = 0.0
@@ -105,7 +105,7 @@ class Turn:
 
 
 def benchmark_of(
-    systems: Sequence[System], turns: Sequence[Sequence[Turn]], ensemble: int, pieces: int, batch: int
+    systems: Sequence[System], turns: Sequence[Sequence[Round]], ensemble: int, pieces: int, batch: int
 ) -> Benchmark:
     """The figures of systems by what they did in each round: first the members, as many as ``ensemble``, then that."""
     whole = [turn.step for turn in turns[ensemble]]
@@ -133,7 +133,7 @@ def benchmark_of(
     )
 
 
-def _asked(system: System, own: Sequence[Turn]) -> dict[str, float] | None:
+def _asked(system: System, own: Sequence[Round]) -> dict[str, float] | None:
     if not system.method.gate.is_certain or system.method.draw.mixture:
         return None
     choices = sum(turn.written + turn.ends for turn in own)
@@ -143,7 +143,7 @@ def _asked(system: System, own: Sequence[Turn]) -> dict[str, float] | None:
 
 def _parts(
     system: System,
-    by_round: Sequence[Sequence[Turn]],
+    by_round: Sequence[Sequence[Round]],
     sums: Sequence[float],
     share: float,
     asked: Mapping[str, float] | None,
@@ -159,7 +159,7 @@ def _parts(
 
 def _figures(
     system: System,
-    own: Sequence[Turn],
+    own: Sequence[Round],
     whole: Sequence[float],
     parts: Sequence[float],
     share: float,
@@ -184,7 +184,7 @@ def _figures(
     )
 
 
-def _same_text(systems: Sequence[System], turns: Sequence[Sequence[Turn]], index: int) -> float | None:
+def _same_text(systems: Sequence[System], turns: Sequence[Sequence[Round]], index: int) -> float | None:
     system = systems[index]
     if system.method.speculate is None:
         return None

@@ -20,8 +20,8 @@ from unisono.errors import ClosedError, SpecError, UnisonoError, deprecated, sho
 from unisono.fitting.checks import check, check_answers
 from unisono.fitting.fit import Fit, fit
 from unisono.fitting.readings import ObjectiveName
+from unisono.loaded_models import LoadedModels, load_models
 from unisono.members import Report, silent
-from unisono.models import Models, load_models
 from unisono.records import Generation, Limits, Score
 from unisono.reference_answers import reference_of
 
@@ -39,7 +39,7 @@ class Ensemble:
     ```
     """
 
-    def __init__(self, prepared: Prepared, engine: Engine, models: Models | None = None) -> None:
+    def __init__(self, prepared: Prepared, engine: Engine, models: LoadedModels | None = None) -> None:
         """Take an engine and the ``models`` that it uses, which `fit` needs."""
         self.prepared = prepared
         self._engine = engine

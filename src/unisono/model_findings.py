@@ -223,6 +223,7 @@ def _answer_findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
         yield f"cannot be asked a plain question: {error.message}"
         return
     likely = member.tokenizer.encode_prompt(LIKELY)
+    likely = likely[likely[:1] == [member.tokenizer.table.bos_id] :]
     answer = _answer(backend, vocabulary, ids, member.facts.usable_rows, likely)
     if answer[-1:] and answer[-1] >= member.facts.usable_rows:
         yield f"answers a plain question with the id {answer[-1]}, which it cannot read itself"

@@ -126,6 +126,8 @@ class Generation:
     """The seed that gives this text again; ``None`` if nothing was sampled."""
     steps: tuple[StepRecord, ...] | None = None
     """The trace; ``None`` without ``trace=True``."""
+    ended_inside: bool = False
+    """Whether it ended within its reasoning."""
 
     def to_json(self) -> dict[str, object]:
         out: dict[str, object] = {

@@ -21,7 +21,7 @@ from unisono.build import prepare
 from unisono.cache import ENVIRONMENT_KEY
 from unisono.config.ensemble import load_spec
 from unisono.errors import ModelError, PromptError
-from unisono.models import load_engine
+from unisono.loaded_models import load_engine
 
 SECONDS = 3.0
 Change = Callable[[Path], object]

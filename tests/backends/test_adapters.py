@@ -27,7 +27,7 @@ from unisono.config.method import Method  # noqa: E402
 from unisono.engine.engine import Engine  # noqa: E402
 from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported, UnisonoError  # noqa: E402
-from unisono.models import load_models  # noqa: E402
+from unisono.loaded_models import load_models  # noqa: E402
 
 PROMPTS = [Prompt(text="Hello"), Prompt(text="Why is it so?")]
 IDS = [256, 72, 101, 108, 108, 111, 44]

@@ -18,7 +18,7 @@ from unisono.build import prepare  # noqa: E402
 from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.config.ensemble import load_spec  # noqa: E402
 from unisono.config.method import Method  # noqa: E402
-from unisono.models import load_models  # noqa: E402
+from unisono.loaded_models import load_models  # noqa: E402
 
 TEXTS = ("Hello", "Why is it so?")
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -28,7 +28,7 @@ from unisono.errors import (
     SpecError,
     VocabularyError,
 )
-from unisono.models import load_engine
+from unisono.loaded_models import load_engine
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, fake_member, hashed_rule, register_fake
 
 

@@ -23,7 +23,7 @@ from unisono.build import prepare
 from unisono.config.ensemble import load_spec
 from unisono.diagnosis import diagnose
 from unisono.errors import ModelCorrupt
-from unisono.models import load_models
+from unisono.loaded_models import load_models
 
 CHANGING = {
     "attn_logit_softcapping": 50.0,

@@ -23,7 +23,7 @@ from unisono.config.demo import demo_path
 from unisono.config.ensemble import load_spec
 from unisono.diagnosis import diagnose
 from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
-from unisono.models import load_models
+from unisono.loaded_models import load_models
 
 BACKENDS = ("llamacpp", "transformers")
 

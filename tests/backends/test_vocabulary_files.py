@@ -33,7 +33,7 @@ from unisono.config.reasoning import Reasoning  # noqa: E402
 from unisono.engine.engine import Engine  # noqa: E402
 from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import PromptError  # noqa: E402
-from unisono.models import load_models  # noqa: E402
+from unisono.loaded_models import load_models  # noqa: E402
 from unisono.records import Limits  # noqa: E402
 from unisono.tools import call_grammar, find_calls  # noqa: E402
 

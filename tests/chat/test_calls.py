@@ -57,6 +57,7 @@ from unisono.vocab.spelling import Speller
 
 FORMS = {name: knowing(template).call_form() for name, template in UNDERSTOOD.items()}
 HERMES = FORMS["tagged"]
+BRACKETED = CallForm("[", ", ", "]", "name", "arguments")
 
 
 def test_the_form_of_a_templates_calls_is_cut_out_of_what_it_writes() -> None:
@@ -380,13 +381,17 @@ def test_what_a_limit_leaves_of_a_call(form: str, text: str, content: str, calls
         ("bare", '{"type": 1, "name": "ping", "parameters": {}}', None, 0),
         ("bare", '{"name": "ping", "parameters": "{}"}', None, 0),
         ("bare", '{"name": "ping"}', None, 0),
+        ("bare", '{"name": "ping", "arguments": {"type": "object", "properties": {"n": {}}}}', None, 0),
+        ("bracketed", '[{"name": "ping", "parameters": {}, "description": "Pings."}]', None, 0),
+        ("bracketed", '[{"name": "ping"}]', None, 0),
+        ("bracketed", '[{"name": "ping", "arguments": {}}]', "", 1),
         ("bare", 'Like {"name": "ping", "parameters": {}}', None, 0),
         ("bare", '{"city": "Bonn"}', None, 0),
         ("lines", 'Calls:\n{"name":"ping","arguments":{}}\n{"name":"ping","arguments":{}}\n</calls>', "", 2),
     ],
 )
 def test_calls_are_found_as_models_write_them(form: str, text: str, content: str | None, calls: int) -> None:
-    told, found = find_calls(FORMS[form], NAMES, text)
+    told, found = find_calls({**FORMS, "bracketed": BRACKETED}[form], NAMES, text)
     assert told == (text if content is None else content)
     assert len(found) == calls
 
@@ -398,6 +403,8 @@ def test_calls_are_found_as_models_write_them(form: str, text: str, content: str
         ('{"a\nb": ["\n", {"c": "\n"}]}', {"a\nb": ["\n", {"c": "\n"}]}),
         ('"{\\"city\\": \\"Bonn\\"}"', {"city": "Bonn"}),
         ('{"city": "a\\\nb"}', None),
+        ('"{\\"city\\": \\"a\\nb\\"}"', {"city": "a\nb"}),
+        ('"{\\"city\\": \\"\\ud83c\\"}"', {"city": "\ud83c"}),
     ],
 )
 def test_arguments_are_read_as_they_are_meant_and_told_as_json(given: str, read: Any) -> None:
@@ -406,6 +413,7 @@ def test_arguments_are_read_as_they_are_meant_and_told_as_json(given: str, read:
     content, calls = find_calls(HERMES, NAMES, text)
     assert [json.loads(call.arguments) for call in calls] == ([] if read is None else [read])
     assert content == ("" if calls else text)
+    assert all(call.arguments.encode() for call in calls)
 
 
 REFERRING = Tool(

@@ -11,6 +11,8 @@ from support.tool_templates import BARE, OBJECT, PING, TAGGED, call, calling, ex
 from unisono.chat.messages import Prompt
 from unisono.chat.other_forms import other_forms
 from unisono.chat.prompt_encoder import PromptEncoder
+from unisono.chat.template import ChatTemplate, TemplateFailure
+from unisono.chat.template_bounds import OutOfTime
 from unisono.errors import PromptError
 
 PLAIN = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}{% endfor %}<|assistant|>"
@@ -83,6 +85,7 @@ def test_the_message_that_is_continued_is_joined_too() -> None:
     [
         [{**ASK, "name": "anna"}, {**ASK, "name": "ben"}],
         [{**ASK, "extra": {"id": 1}}, {**ASK, "extra": {"id": 2}}],
+        [{**ASK, "extra": {"name": "anna"}}, ASK],
         said(("user", "a"), ("assistant", "b"), ("system", "c"), ("system", "d"), ("user", "e")),
     ],
 )
@@ -145,3 +148,31 @@ def test_several_forms_may_be_needed_at_once() -> None:
         *exchange(call("ping", {}, "call00000")),
     ]
     assert read(template, given, [PING]) == read(template, wanted, [PING])
+
+
+def test_only_the_forms_that_are_needed_together_are_taken() -> None:
+    """Parallel calls stay where it is the roles and the ids that a template refuses."""
+    template = NINE.replace(
+        "{%- for m in messages -%}",
+        "{%- for m in messages -%}{% if m.role == 'user' and loop.previtem and loop.previtem.role == 'user' %}"
+        "{{ raise_exception('roles must alternate') }}{% endif %}",
+    )
+    calls = [call("ping", {"n": number}, f"a-long-identity-{number}") for number in range(2)]
+    short = [{**each, "id": f"call0000{number}"} for number, each in enumerate(calls)]
+    given, wanted = [ASK, ASK, *exchange(*calls)], [*said(("user", "Sun?\n\nSun?")), *exchange(*short)]
+    assert read(template, given, [PING]) == read(template, wanted, [PING])
+
+
+def test_a_template_that_takes_too_long_is_not_asked_for_other_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered = list[int]()
+
+    def render(*given: Any, **keys: Any) -> str:
+        rendered.append(1)
+        raise TemplateFailure("too slow") from OutOfTime("too slow")
+
+    member = own(ALTERNATING)
+    member.encode(Prompt(messages=[ASK]))  # which asks what the template does
+    monkeypatch.setattr(ChatTemplate, "render", render)
+    with pytest.raises(PromptError, match="too slow"):
+        member.encode(Prompt(messages=[ASK, ASK]))
+    assert len(rendered) == 1

@@ -20,7 +20,7 @@ from unisono.chat.template_faults import template_faults
 from unisono.config.ensemble import load_spec
 from unisono.diagnosis import diagnose
 from unisono.errors import PromptError
-from unisono.models import load_engine, load_models
+from unisono.loaded_models import load_engine, load_models
 
 EACH = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"

@@ -28,7 +28,7 @@ from unisono.engine.reading import Reading
 from unisono.ensemble import Ensemble
 from unisono.errors import ModelNotFound, ModelUnsupported, SpecError
 from unisono.identity import check_fitted, identity, marks_of
-from unisono.models import load_models, load_service
+from unisono.loaded_models import load_models, load_service
 
 PLAIN: dict[str, Any] = {"name": "plain", "model": "fake:a"}
 POET: dict[str, Any] = {"name": "poet", "share_weights_with": "plain", "adapter": "fake:poet"}

@@ -20,7 +20,7 @@ def test_a_record_is_the_same_without_folding(
     names: str, keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_fakes()
-    plainly, used = Sampler.choose_plainly, list[bool]()
+    plainly, used = Sampler.choose_unfolded, list[bool]()
 
     def counted(*given: Any) -> Any:
         found = plainly(*given)
@@ -30,9 +30,9 @@ def test_a_record_is_the_same_without_folding(
     members = [{"name": name, "model": f"fake:{name}", "weight": 1 + place} for place, name in enumerate(names)]
     asked = [Request(str(place), prompt, max_new_tokens=PIECES, **keys) for place, prompt in enumerate(PROMPTS)]
     with Ensemble.load({"members": members}, batch=4) as ensemble:
-        monkeypatch.setattr(Sampler, "choose_plainly", counted)
+        monkeypatch.setattr(Sampler, "choose_unfolded", counted)
         fast = {request.id: generation for request, generation in ensemble.generate_batch(asked)}
-        monkeypatch.setattr(Sampler, "choose_plainly", lambda *_: None)
+        monkeypatch.setattr(Sampler, "choose_unfolded", lambda *_: None)
         slow = {request.id: generation for request, generation in ensemble.generate_batch(asked)}
     FAKE_MODELS.clear()
     assert any(used)

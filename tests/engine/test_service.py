@@ -28,7 +28,7 @@ from unisono.engine.request import Ended, Event, Failed, GenerationRequest, Wrot
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.errors import PromptError, QueueFull, RequestTimeout, SpecError
-from unisono.models import load_engine
+from unisono.loaded_models import load_engine
 from unisono.records import Generation, Limits
 
 NAMES = ("a", "b", "c")

@@ -30,7 +30,7 @@ from unisono.engine.engine import Engine
 from unisono.engine.reference import PlainStep
 from unisono.ensemble import Ensemble
 from unisono.errors import PromptError, SpecError
-from unisono.models import load_engine
+from unisono.loaded_models import load_engine
 from unisono.records import Limits
 from unisono.testing import FakeModel, register_fake
 

@@ -26,7 +26,7 @@ from support.tool_templates import TAGGED
 from unisono.build import prepare
 from unisono.config.ensemble import load_spec
 from unisono.ensemble import Ensemble
-from unisono.models import load_engine
+from unisono.loaded_models import load_engine
 
 pytestmark = pytest.mark.models
 

@@ -21,7 +21,7 @@ from unisono.config.method import Method
 from unisono.engine.request import Ended, Failed, GenerationRequest, Wrote
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
-from unisono.models import load_service
+from unisono.loaded_models import load_service
 from unisono.records import Generation, Limits
 from unisono.step_records import StepRecord
 

@@ -25,6 +25,7 @@ ANSWERS = {  # what is written, and its content, reasoning and calls where they 
     "forgotten": (f"<think>Hm.\n{CALL}", "", f"Hm.\n{CALL}", ONE),
     "twice": (f"<think>Hm. {CALL}\nNo: {CALL}\n{CALL}", "", f"Hm. {CALL}\nNo: {CALL}\n{CALL}", ONE * 2),
     "planned": (f"<think>{CALL}</think>Done.", "Done.", CALL, []),
+    "given up": (f"<think>{CALL}</think>", "", CALL, []),
     "dropped": (f"<think>{CALL} or not.", "", f"{CALL} or not.", []),
     "ended": (f"<think>Hm.</think>{CALL}", "", "Hm.", ONE),
 }

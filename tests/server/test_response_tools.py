@@ -157,7 +157,12 @@ def test_tools_among_the_items_of_the_input_are_offered_once() -> None:
         assert response["usage"]["input_tokens"] == plain["usage"]["input_tokens"]
         after = respond(server, input="And?", previous_response_id=response["id"], tool_choice="none", store=False)
         assert [tool["type"] for tool in after["tools"]] == ["namespace", "function"]
-        odd = {**added, "tools": [{**PLAN, "parameters": {"type": "number"}}]}
+        changed = {**added, "tools": [{**CRM, "tools": [{**PLAN, "description": "Plans."}, {**PLAN, "name": "more"}]}]}
+        for items in ([added, changed, say], [changed, added, changed, say]):
+            [plan, crm] = respond(server, input=items, tools=[PLAN], tool_choice="none")["tools"]
+            assert (plan["name"], [tool["name"] for tool in crm["tools"]]) == ("plan", ["plan", "more"])
+            assert crm["tools"][0]["description"] == "Plans."
+        odd = {**added, "tools": [{**PLAN, "name": "odd", "parameters": {"type": "number"}}]}
         assert "input[0].tools[0] are" in respond(server, 400, input=[odd, say])["error"]["message"]
         assert respond(server, 400, input=[{**added, "tools": {}}, say])["error"]["param"] == "input[0].tools"
 

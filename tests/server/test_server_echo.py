@@ -18,7 +18,7 @@ from unisono.engine.request import Ended, Event, GenerationRequest
 from unisono.engine.scoring import AT_ONCE
 from unisono.errors import PromptError, SpecError
 from unisono.records import PieceScore
-from unisono.server.responses import CompletionResponse
+from unisono.server.chat_answers import CompletionResponse
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, register_fake
 
 LONG = "the cat sings so it sees " * 12

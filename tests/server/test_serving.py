@@ -20,7 +20,7 @@ from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.ensemble import Ensemble
 from unisono.errors import CapacityError, SpecError
-from unisono.models import load_service
+from unisono.loaded_models import load_service
 from unisono.records import Generation, Limits
 
 A, B, C = ({"name": name, "model": f"fake:{name}"} for name in "abc")

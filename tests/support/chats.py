@@ -11,7 +11,7 @@ from unisono.cli.talk.session import Session
 from unisono.cli.talk.transcript import Transcript
 from unisono.config.ensemble import load_spec
 from unisono.engine.service import Service
-from unisono.models import load_engine
+from unisono.loaded_models import load_engine
 from unisono.records import Limits
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, register_fake, scripted_rule
 from unisono.vocab.pieces import token_bytes

@@ -17,7 +17,7 @@ import openai
 from unisono.build import prepare_several
 from unisono.config.ensemble import load_spec
 from unisono.engine.service import Service
-from unisono.models import load_service
+from unisono.loaded_models import load_service
 from unisono.server.app import make_app
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.http.server import Server

@@ -24,6 +24,10 @@ _KIND = "type"
 """The key by which models say that a call is of a function, as OpenAI's API does."""
 
 
+def _is_schema(value: Mapping[str, object]) -> bool:
+    return value.get("type") == "object" and isinstance(value.get("properties"), dict)
+
+
 class CallObject(Characters):
     """An incremental parser of one call's object, of one of the tools that ``names`` lists.
 
@@ -40,6 +44,7 @@ class CallObject(Characters):
         self._name: str | None = None
         self._arguments: list[str] = []
         self._further = False  # whether it has a key that its form has not
+        self._translated = False  # whether its arguments stand under another model's key
         self._taken = 0
         self._reader = self._read_object() if form.segments is None else self._read_named(form.segments)
         next(self._reader)
@@ -97,12 +102,15 @@ class CallObject(Characters):
     @property
     def _marked(self) -> bool:
         """Whether something says that an object is a call, so that it is one however its arguments are written."""
-        return bool(self._form.opening.strip())
+        return self._form.begin_token is not None or bool(re.search(r"[\w<]", self._form.opening))
 
     def _meant(self, key: str) -> str:
         """The form's key of the arguments, where that is another model's."""
         own = (self._form.name_key, self._form.arguments_key, *self._form.other_keys)
-        return self._form.arguments_key if key in _ARGUMENTS and key not in own else key
+        if key not in _ARGUMENTS or key in own:
+            return key
+        self._translated = True
+        return self._form.arguments_key
 
     def _read_named(self, segments: CallSegments) -> Reader[None]:
         """A name with its arguments behind it; before it, what follows an id that stands there."""
@@ -250,14 +258,16 @@ class CallObject(Characters):
             raise Broken
         told = _NONE if text.strip() in ("", "null") else text.strip()
         try:
-            read_arguments(told)
+            value = read_arguments(told, strict=False)
         except ValueError as error:
             raise Broken from error
-        self._arguments.append(told)
+        self._arguments.append(told if told.isprintable() else encodable(value))
 
     def _arguments_from(self, first: str) -> Reader[None]:
         yield from self.rest(first, self._arguments)
         try:
-            read_arguments("".join(self._arguments))
+            value = read_arguments("".join(self._arguments))
         except ValueError as error:
             raise Broken from error
+        if self._translated and not self._marked and _is_schema(value):  # which a definition of a tool has there
+            raise Broken

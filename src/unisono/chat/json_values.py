@@ -16,12 +16,14 @@ _DEEPEST = 200
 """Levels of a schema, or of arguments; what is much deeper could not be written as JSON."""
 
 
-def read_arguments(text: str) -> dict[str, Any]:
-    """Read the JSON text of a call's arguments. Raises a `ValueError` where it is not that of an object, a key stands
-    twice, or a number cannot be expressed in JSON.
+def read_arguments(text: str, *, strict: bool = True) -> dict[str, Any]:
+    """Read the JSON text of a call's arguments.
+
+    Raises a `ValueError` where it is not that of an object, a key stands twice, or a number cannot be expressed in
+    JSON; if ``strict``, also where a string holds a control character as it is.
     """
     try:
-        value = json.loads(text, object_pairs_hook=unique_keys, parse_float=short_float)
+        value = json.loads(text, object_pairs_hook=unique_keys, parse_float=short_float, strict=strict)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(value, dict):

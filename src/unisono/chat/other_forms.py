@@ -22,15 +22,14 @@ _SHORT = re.compile(r"[A-Za-z0-9]{9}", re.ASCII)
 
 
 def other_forms(messages: Sequence[Message]) -> Iterator[list[Message]]:
-    """The forms in which one thing is another, and the one with all of these."""
-    given, found = list(messages), list[list[Message]]()
+    """The forms in which one thing is another, and then those in which more and more are."""
+    given, together = list(messages), list[list[Message]]()
     for change in (_with_roles_joined, _with_short_ids, _with_calls_apart, _with_calls_in_turn):
-        if (changed := change(messages)) != list(messages):
-            found.append(changed)
-        given = change(given)
-    yield from found
-    if len(found) > 1:
-        yield given
+        if (changed := change(messages)) != given:
+            yield changed
+            before = together[-1] if together else given
+            together.append(change(before))
+    yield from together[1:]
 
 
 def _with_roles_joined(messages: Sequence[Message]) -> list[Message]:
@@ -39,9 +38,7 @@ def _with_roles_joined(messages: Sequence[Message]) -> list[Message]:
     for message in messages:
         if joined and _join(joined[-1], message):
             texts = filter(None, map(content_of, (joined[-1], message)))
-            extra = {**joined[-1].get("extra", {}), **message.get("extra", {})}
-            whole = {"role": message["role"], "content": BETWEEN.join(texts), **({"extra": extra} if extra else {})}
-            joined[-1] = cast(Message, whole)
+            joined[-1] = cast(Message, {**joined[-1], "content": BETWEEN.join(texts)})
         else:
             joined.append(message)
     return joined
@@ -50,8 +47,7 @@ def _with_roles_joined(messages: Sequence[Message]) -> list[Message]:
 def _join(one: Message, other: Message) -> bool:
     if one["role"] != other["role"] or not (one.keys() | other.keys()) <= _JOINED:
         return False
-    keys, its = one.get("extra", {}), other.get("extra", {})
-    return all(keys[key] == its[key] for key in keys.keys() & its.keys())
+    return one.get("extra", {}) == other.get("extra", {})  # a name, or what was reasoned, belongs to one text
 
 
 def _with_short_ids(messages: Sequence[Message]) -> list[Message]:

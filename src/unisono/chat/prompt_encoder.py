@@ -142,7 +142,8 @@ class PromptEncoder:
         try:
             return self._encode_messages(messages, tools, variables, continued=continued, off=off)
         except Unwritten:
-            for other in other_forms(messages):
+            told = with_past_reasoning(messages, self.own_template(), self.marks, self.tokenizer.table)
+            for other in other_forms(told):
                 with contextlib.suppress(PromptError):
                     return self._encode_messages(other, tools, variables, continued=continued, off=off)
             raise

@@ -10,6 +10,8 @@ from unisono.chat.continuation import up_to_mark
 from unisono.chat.conversation import Unwritten, check_alike, check_asked, check_heard, check_results
 from unisono.chat.escape import Edges, Escaped
 from unisono.chat.template import ChatTemplate, TemplateFailure
+from unisono.chat.template_bounds import OutOfTime
+from unisono.errors import PromptError
 from unisono.vocab.controls import Controls
 
 Escape = Callable[[Callable[[str], bool] | None], Escaped]
@@ -85,7 +87,8 @@ class Rendering:
             check_results(self.name, given.messages, render)
         except TemplateFailure as failure:
             own = "; if it knows no system message, let the member have a prefix instead" if self.has_system else ""
-            raise Unwritten(
+            kind = PromptError if isinstance(failure.__cause__, OutOfTime) else Unwritten  # other forms take time, too
+            raise kind(
                 f"the chat template of member {self.name!r} refuses these messages: {failure}",
                 hint="change the messages, or give the member another template in the ensemble file (chat_template: …)"
                 + own,

@@ -109,9 +109,9 @@ def _load(flags: ConversationFlags, begun: Transcript, stack: contextlib.ExitSta
     from unisono.build import prepare
     from unisono.cli.talk.session import Session
     from unisono.engine.service import Service
-    from unisono.models import load_engine
+    from unisono.loaded_models import load_engine
 
-    named = {} if names_file(flags.spec) else flags.settings  # of a file, ``default`` is what the file says
+    named = {} if names_file(flags.spec) else begun.settings  # of a file, ``default`` is what the file says
     spec = read_given(flags.spec, flags.members, flags.save, named).spec
     method = _changed(spec, begun, flags).method
     if not flags.quiet:

@@ -70,7 +70,7 @@ def _load_weights(prepared: Prepared, report: Any) -> dict[str, float]:
     import resource
     import sys
 
-    from unisono.models import load_engine
+    from unisono.loaded_models import load_engine
     from unisono.records import Limits
 
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""``unisono eval``: how well an ensemble answers, beside its members and other settings; and ``unisono lm-eval``."""
+"""``unisono eval``: how well an ensemble answers, beside its members and other settings."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ class RunFlags(SpecFlags, MethodFlags):
         """The ensemble, once prompts and constraint are found to suit it. Raises as `prepare` and `load_models`."""
         from unisono.build import prepare
         from unisono.ensemble import Ensemble
-        from unisono.models import load_engine
+        from unisono.loaded_models import load_engine
 
         spec = read_given(self.spec, self.members, self.save, self.method, changes_files=True).spec
         if not self.quiet:

@@ -88,7 +88,7 @@ class Sampler:
                 columns[row] = _draw(shaped_BU[row], p_U, state, position)
         return columns
 
-    def choose_plainly(self, states: Sequence[StepState], position: int) -> tuple[list[int], Unfolded] | None:
+    def choose_unfolded(self, states: Sequence[StepState], position: int) -> tuple[list[int], Unfolded] | None:
         """What `combine` and `choose` would choose where the most likely piece of the mean is wanted, and of what.
 
         No distribution over the union is made. ``None`` where one is needed: on a device, for texts that were read in

@@ -209,6 +209,7 @@ class TextSequence(Tally):
             ),
             seed=None if self.plan.is_greedy else self.seed,
             steps=None if self.steps is None else tuple(self.steps),
+            ended_inside=self.part == "reasoning",
         )
 
 

@@ -134,8 +134,8 @@ class Stepper:
                 rest = [state for state in rest if state not in told]
                 self._take_certified(told, position, self._certifier.choose(told, position))
             plain = [state for state in rest if state.is_plain]
-            if plain and (found := self._sampler.choose_plainly(plain, position)) is not None:
-                taken = self._take_plainly(plain, position, *found)
+            if plain and (found := self._sampler.choose_unfolded(plain, position)) is not None:
+                taken = self._take_unfolded(plain, position, *found)
                 rest = [state for state in rest if state not in taken]
             for group, distributions in self._sampler.combine(rest, position):
                 self._choose(group, position, distributions)
@@ -159,7 +159,7 @@ class Stepper:
             record(state, position, column, distributions, row, self._union, unproved=unproved)
             state.take(position, column, unproved=unproved)
 
-    def _take_plainly(
+    def _take_unfolded(
         self, states: Sequence[StepState], position: int, columns: Sequence[int], unfolded: Unfolded
     ) -> set[StepState]:
         """Take columns that were chosen without folding; return the texts whose records could be made so, too."""

@@ -21,8 +21,8 @@ from unisono.engine.request import Ended, Failed, GenerationRequest
 from unisono.engine.scheduler import RequestId
 from unisono.errors import CapacityError, ModelError, UnisonoError
 from unisono.evals.records import System
+from unisono.loaded_models import LoadedModels, load_models
 from unisono.members import Report, silent
-from unisono.models import Models, load_models
 from unisono.records import Generation, Limits, Score
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class ModelPool:
         choices = -(-MOST_CHOICES // spec.vocabulary.slots)  # preparing counts the cuts of each text in
         self.prepared = prepare(spec.measured(), batch=max(batch, choices), report=report)
         self.batch = batch
-        self._models: Models | None = None
+        self._models: LoadedModels | None = None
         self._engines: dict[str, Engine] = {}
         self._readings: dict[tuple[str, ...], tuple[list[System], Reading]] = {}
 
@@ -53,7 +53,7 @@ class ModelPool:
         self._models = load_models([self.prepared], report, keep_prefixes=True)
 
     @property
-    def models(self) -> Models:
+    def models(self) -> LoadedModels:
         """The loaded models. Raises `RuntimeError` before `load_weights`."""
         if self._models is None:
             raise RuntimeError("the weights are not loaded")

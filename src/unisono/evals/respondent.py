@@ -21,8 +21,8 @@ from unisono.engine.request import Request
 from unisono.errors import MemberUnavailable, SpecError, UnisonoError, nearest, shown
 from unisono.evals.requests import MAX_PIECES, prompt_of, read_generation, split_pair
 from unisono.evals.windows import rolling_windows
+from unisono.loaded_models import load_engine
 from unisono.members import Report, silent
-from unisono.models import load_engine
 from unisono.records import Generation, Score
 
 BATCH = 8

@@ -33,7 +33,7 @@ from unisono.fitting.readings import (
 )
 from unisono.fusion.fitting import Shape, fit_geometric, fit_mean, loss_of
 from unisono.fusion.resampling import Interval, paired_bootstrap
-from unisono.models import Models
+from unisono.loaded_models import LoadedModels
 from unisono.reference_answers import Reference, by_task, split
 
 SHOWN_FROM = 10
@@ -119,7 +119,7 @@ class Fit:
 
 def fit(
     prepared: Prepared,
-    models: Models,
+    models: LoadedModels,
     references: Sequence[Reference],
     *,
     rule: str | None = None,
@@ -202,7 +202,7 @@ def _best(
     return _Best(best, found, maximise(observations.of(best)), observations.best_alone())
 
 
-def _settings(prepared: Prepared, models: Models, before: Prepared, fitted: Prepared) -> dict[str, Any]:
+def _settings(prepared: Prepared, models: LoadedModels, before: Prepared, fitted: Prepared) -> dict[str, Any]:
     """What reads the held-out answers: each member alone, the ensemble as it was, and the fitted one."""
     alone = {member.spec.name: prepared.alone(member.spec.name) for member in prepared.members}
     systems = {**alone, AS_IT_WAS: before, FITTED: fitted}

@@ -16,7 +16,7 @@ from unisono.engine.setting_group import SettingGroup
 from unisono.errors import PromptError, UnisonoError
 from unisono.fusion.fitting import NODES, NONE, Likely, Observed
 from unisono.fusion.objectives import Choices
-from unisono.models import Models
+from unisono.loaded_models import LoadedModels
 from unisono.reference_answers import Reference, by_task
 
 AT_ONCE = 16  # references whose answers are read before the next ones are encoded
@@ -50,7 +50,7 @@ def leads_of(prepared: Prepared) -> list[str]:
 class Observations:
     """What members say of the pieces of reference answers, by the lead that cuts these; and what each says alone."""
 
-    def __init__(self, prepared: Prepared, models: Models, rule: str, objective: ObjectiveName) -> None:
+    def __init__(self, prepared: Prepared, models: LoadedModels, rule: str, objective: ObjectiveName) -> None:
         self.leads, self._objective = leads_of(prepared), objective
         self._observers: dict[str, Observer] = {}
         for lead in self.leads:
@@ -105,7 +105,7 @@ class Observations:
         return max(right, key=lambda name: (right[name], likelihood[name]))
 
 
-def _alone(prepared: Prepared, models: Models, name: str) -> SettingGroup:
+def _alone(prepared: Prepared, models: LoadedModels, name: str) -> SettingGroup:
     return SettingGroup({0: models.engine(prepared.alone(name)).setting()})
 
 

@@ -20,6 +20,7 @@ from unisono.server.answer_schemas import ModelList, ServedModel
 from unisono.server.api_call import ApiCall
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.body import as_deployed, read_body, read_record, spread, with_model
+from unisono.server.chat_answers import ChatResponse, CompletionResponse
 from unisono.server.errors import Refusal, refusal_of_status
 from unisono.server.event_stream import SLACK, EventStream, events_of
 from unisono.server.field_tables import OF_CHATS, OF_COMPLETIONS, OF_RESPONSES
@@ -31,7 +32,6 @@ from unisono.server.readiness import DEGRADED, State, degraded, missed
 from unisono.server.replies import json_answer, unless_left
 from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import engine_of, read_chat, read_completion
-from unisono.server.responses import ChatResponse, CompletionResponse
 from unisono.server.responses_api.answers import ResponseAnswer
 from unisono.server.responses_api.requests import read_response
 from unisono.server.responses_api.routes import ResponseRoutes

@@ -20,7 +20,7 @@ from unisono.chat.tool_parser import (
 )
 from unisono.chat.tools import Tool
 from unisono.config.constraint import Constraint
-from unisono.records import Finish
+from unisono.records import Finish, Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,11 @@ class Calling:
 
 NumberedCall = tuple[int, str, FoundCall]
 """The number of a call in its answer, its id, and the call."""
+
+
+def unended(generation: Generation) -> str | None:
+    """What was reasoned, where nothing ended it."""
+    return generation.reasoning if generation.ended_inside else None
 
 
 class CallReader:
@@ -65,7 +70,7 @@ class CallReader:
     ) -> tuple[str, list[NumberedCall]]:
         """Take more text; return new content and newly complete calls. ``ended`` is why the text ends with it.
 
-        ``thought`` is all that was reasoned, see `_forgotten`.
+        ``thought`` is what was reasoned, where that was never ended; see `_forgotten`.
         """
         parts = list(self.parts(text, ended=ended, thought=thought))
         content = "".join(part.text for part in parts if isinstance(part, Content))

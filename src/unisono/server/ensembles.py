@@ -13,8 +13,8 @@ from unisono.config.member_words import default_name
 from unisono.config.spec_word import model_alone
 from unisono.engine.service import Service
 from unisono.errors import SpecError, shown
+from unisono.loaded_models import load_service
 from unisono.members import Report, silent
-from unisono.models import load_service
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

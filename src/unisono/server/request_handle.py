@@ -63,7 +63,7 @@ class RequestHandle:
 
     def _refusal_of(self, error: Exception) -> Refusal:
         """What a client learns of an error. Of a request that is written, only the constraint can prove wrong."""
-        if isinstance(error, SpecError):
+        if isinstance(error, SpecError) and any(request.constraint for request in self.requests):
             return refusal_of(said_of(error, self.constraint_field), param=self.constraint_field)
         return refusal_of(error)
 

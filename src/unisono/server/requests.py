@@ -105,7 +105,7 @@ def _constrained(call: ApiCall, constraint: Constraint | None, calling: Calling 
         request = replace(request, prompt=replace(request.prompt, tools=calling.tools))
         name, wanted = calling.constraint_field, calling.constraint
     if wanted is not None:
-        if request.constraint not in (None, wanted):
+        if request.constraint not in (None, constraint, wanted):
             raise invalid(name, f"{name} and {call.constraint_field} are given: leave one out")
         request = replace(request, constraint=wanted)
     else:

@@ -1,4 +1,4 @@
-"""Tools: what a request lets an answer call, and the calls in the generated text.
+"""Tools: what a request lets an answer call, and how calls are told; `call_reader` finds them.
 
 A call is sent when it is complete, or when the answer's limit cuts it off. One that is incomplete for another reason is
 content, as it was written.

@@ -1,1 +1,1 @@
-"""What token ids mean: pieces, the union vocabulary, spelling, prompts."""
+"""What token ids mean: pieces, the union vocabulary, spelling."""

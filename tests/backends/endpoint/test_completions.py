@@ -150,7 +150,7 @@ def test_another_model_behind_the_address_is_noticed_when_a_text_begins() -> Non
 def test_a_server_with_a_cache_of_prefixes_gets_none_of_ours() -> None:
     from unisono.build import prepare
     from unisono.config.ensemble import load_spec
-    from unisono.models import load_models
+    from unisono.loaded_models import load_models
 
     with stand_in().serve() as url:
         members = [{"name": "far", "url": url, "tokenizer": "fake:served"}, {"name": "near", "model": "fake:served"}]

@@ -15,7 +15,7 @@ from unisono.server.answer import REASONS, Answer
 from unisono.server.answer_schemas import Report
 from unisono.server.api_call import ApiCall
 from unisono.server.async_engine import AsyncEngine
-from unisono.server.call_reader import CallReader
+from unisono.server.call_reader import CallReader, unended
 from unisono.server.errors import Refusal
 from unisono.server.logprobs import Held, Offsets, chat_logprobs
 from unisono.server.request_handle import RequestHandle
@@ -82,7 +82,7 @@ class ResponseAnswer(Answer):
 
     def _finish(self, generation: Generation) -> Iterator[bytes]:
         self._note(self._held.rest(generation))
-        yield from self._said("", ended=generation.finish_reason, thought=generation.reasoning)
+        yield from self._said("", ended=generation.finish_reason, thought=unended(generation))
         is_cut = REASONS[generation.finish_reason] == "length"
         is_thought = is_cut and self._is_open and self._output[-1]["type"] == "reasoning"
         if not is_thought and not any(item["type"] != "reasoning" for item in self._output):

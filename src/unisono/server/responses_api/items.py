@@ -11,7 +11,7 @@ from unisono.server.fields import unsupported
 from unisono.server.messages import plain_content
 from unisono.server.plain_fields import plain_tool
 from unisono.server.responses_api.store import REFERENCE
-from unisono.server.responses_api.tools import INPUT, arguments_of, flat
+from unisono.server.responses_api.tools import INPUT, NAMESPACE, arguments_of, flat
 
 OWN = ("type", "id", "status", "phase")
 """Keys of an item that say nothing to a model."""
@@ -26,19 +26,39 @@ Named = tuple[str, Any]
 
 
 def tools_of(items: Sequence[Named], given: Sequence[Any], *, strict: bool = False) -> list[Named]:
-    """The tools that items of a conversation add to those ``given``, each once: clients repeat them in every turn."""
-    found = [*given]
-    named: list[Named] = []
+    """The tools that items of a conversation add to those ``given``.
+
+    Clients repeat them in every turn: of those with one name the last counts, and one that is given before all.
+    """
+    offered: list[Named] = []
     for name, item in items:
         tools = item.get("tools") if isinstance(item, dict) and item.get("type") == TOOLS else []
         if not isinstance(tools, list):
             raise invalid(f"{name}.tools", f"{name}.tools is {shown(tools)}: give a list of tools")
         for path, tool in ((f"{name}.tools[{number}]", tool) for number, tool in enumerate(tools)):
-            plain = tool if strict else plain_tool(tool, path)
-            if plain not in found:
-                found.append(plain)
-                named.append((path, plain))
-    return named
+            offered.append((path, tool if strict else plain_tool(tool, path)))
+    known = {name for tool in given for name in _names_of(tool)}
+    kept: list[Named] = []
+    for path, tool in reversed(offered):
+        names = _names_of(tool)
+        if fresh := [place for place, name in enumerate(names) if name not in known]:
+            tools = {} if len(fresh) == len(names) else {"tools": [tool["tools"][place] for place in fresh]}
+            kept.append((path, {**tool, **tools} if tools else tool))
+        elif not names:  # which is told where it is read
+            kept.append((path, tool))
+        known.update(names)
+    return kept[::-1]
+
+
+def _names_of(tool: Any) -> list[tuple[str, ...]]:
+    """What a tool is called by, or, of a namespace, each of its tools."""
+    if not isinstance(tool, dict):
+        return []
+    if tool.get("type") == NAMESPACE and isinstance(tool.get("tools"), list):
+        return [(str(tool.get("name")), *name) for each in tool["tools"] for name in _names_of(each) or [("",)]]
+    function = tool.get("function")
+    name = function.get("name") if isinstance(function, dict) else tool.get("name")
+    return [(str(name if isinstance(name, str) else tool.get("type")),)]
 
 
 class Conversation:

@@ -17,7 +17,7 @@ from unisono.server.json_size import has_more
 from unisono.server.limits import ServerLimits
 from unisono.server.reasoning import REASONING as THOUGHT
 from unisono.server.requests import engine_of, read_chat
-from unisono.server.responses_api.items import Conversation, text_of, tools_of
+from unisono.server.responses_api.items import TOOLS, Conversation, text_of, tools_of
 from unisono.server.responses_api.schemas import ResponseRequest
 from unisono.server.responses_api.store import ResponseStore
 from unisono.server.responses_api.tools import Offered, read_offered
@@ -84,7 +84,7 @@ def read_response(
     if limits.strict:  # which takes no such key of a client's
         call = _with_thoughts(call, read.thoughts)
     prompt = call.first.prompt
-    last: Any = next((item for _, item in reversed(items) if item.get("type") != "reasoning"), {})
+    last: Any = next((item for _, item in reversed(items) if item.get("type") not in ("reasoning", TOOLS)), {})
     continued = text_of(last.get("content")) if prompt.continue_final_message else None
     call = replace(
         call,

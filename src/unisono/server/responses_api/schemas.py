@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, WithJsonSchema
 
 from unisono.server.answer_schemas import Report
 from unisono.server.openai_library import ResponseIncludable
-from unisono.server.responses_api.items import OUTPUTS
+from unisono.server.responses_api.items import OUTPUTS, TOOLS
 from unisono.server.schemas import GenerationFields, ReasoningOptions, Record
 
 LOGPROBS = "message.output_text.logprobs"
@@ -25,7 +25,7 @@ _ITEMS = {
             {
                 "type": "object",
                 "required": ["role", "content"],
-                "properties": {"type": {"const": "message"}, "role": {"enum": _ROLES}, "content": _CONTENT},
+                "properties": {"type": {"enum": ["message", None]}, "role": {"enum": _ROLES}, "content": _CONTENT},
             },
             {
                 "type": "object",
@@ -45,6 +45,16 @@ _ITEMS = {
                 "properties": {"type": {"enum": [*OUTPUTS]}, "call_id": _CALL_ID, "output": _CONTENT},
             },
             {"type": "object", "required": ["type"], "properties": {"type": {"const": "reasoning"}}},
+            {
+                "type": "object",
+                "required": ["type", "tools"],
+                "properties": {"type": {"const": TOOLS}, "tools": {"type": "array"}},
+            },
+            {
+                "type": "object",
+                "required": ["id"],
+                "properties": {"type": {"enum": ["item_reference", None]}, "id": {"type": "string"}},
+            },
         ]
     },
 }

@@ -104,9 +104,10 @@ def read_offered(
     for path, tool in [*((f"tools[{number}]", tool) for number, tool in enumerate(tools or ())), *further]:
         kind = _kind_of(path, tool, (*KINDS, *ELSEWHERE))
         refusals = [refusal] if (refusal := _not_offered(path, kind, tool)) is not None else []
-        found = [] if refusals else [_function(path, tool)]
         if kind == NAMESPACE:
             found, refusals = _of_namespace(path, tool)
+        else:
+            found = [] if refusals else [_function(path, tool)]
         if refusals and strict:
             raise refusals[0]
         left_out += [(CUSTOM if kind == NAMESPACE else kind, refusal) for refusal in refusals]

@@ -29,7 +29,7 @@ from unisono.members import (
 log = logging.getLogger(__name__)
 
 
-class Models:
+class LoadedModels:
     """Loaded models, and the engines that share them."""
 
     def __init__(self, backends: Mapping[Loader, Backend], caches: Mapping[Loader, PrefixCache]) -> None:
@@ -102,7 +102,7 @@ def load_engine(
 
 def load_models(
     ensembles: Iterable[Prepared], report: Report = silent, *, keep_prefixes: bool = False, diagnosed: bool = False
-) -> Models:
+) -> LoadedModels:
     """Load the weights of ensembles, each once; all are freed when one fails.
 
     ``keep_prefixes`` keeps what ended texts have read for prompts that begin alike (`PrefixCache`). ``diagnosed`` logs
@@ -117,7 +117,7 @@ def load_models(
     if not diagnosed:
         for words in dict.fromkeys(itertools.chain.from_iterable(map(_reading_warnings, members))):
             log.warning("%s", words)
-    return Models(backends, caches)
+    return LoadedModels(backends, caches)
 
 
 def _reading_warnings(member: PreparedMember) -> Iterator[str]:

@@ -9,7 +9,7 @@ from unisono.engine.request import Ended, Wrote
 from unisono.records import Generation
 from unisono.server.answer import REASONS, Answer, Written
 from unisono.server.answer_schemas import ChatAnswer, ChatChunk, CompletionAnswer, CompletionChoice, TextReport
-from unisono.server.call_reader import CallReader, NumberedCall
+from unisono.server.call_reader import CallReader, NumberedCall, unended
 from unisono.server.logprobs import CompletionLogprobs, Held, chat_logprobs
 from unisono.server.openai_library import Logprobs, chat, chat_chunk, chat_completion
 from unisono.server.tools import told_calls
@@ -39,7 +39,7 @@ class ChatResponse(Answer):
                 report = None if alone else report
             yield from self._parts(index, content, calls, released, report)
             return
-        content, calls = reader.read("", ended=event.generation.finish_reason, thought=event.generation.reasoning)
+        content, calls = reader.read("", ended=event.generation.finish_reason, thought=unended(event.generation))
         yield from self._parts(index, content, calls, held.rest(event.generation), None)
         reason = self._reason(reader, event.generation)
         yield self._chunk(index, chat_chunk.ChoiceDelta(), reason=reason, report=self.report(index, event.generation))
@@ -75,7 +75,7 @@ class ChatResponse(Answer):
 
     def choice(self, index: int, generation: Generation) -> chat_completion.Choice:
         reader, count = CallReader(self.call.calling, self.call.begun), self.call.logprobs
-        content, calls = reader.read(generation.text, ended=generation.finish_reason, thought=generation.reasoning)
+        content, calls = reader.read(generation.text, ended=generation.finish_reason, thought=unended(generation))
         message: dict[str, Any] = {"role": "assistant", "content": content or (None if calls else "")}
         message |= self.reasoning(generation.reasoning) | told_calls(calls, self.call.calling)
         logprobs = (
