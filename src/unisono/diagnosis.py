@@ -13,7 +13,7 @@ from unisono.build import Prepared
 from unisono.chat.template import DEFAULT
 from unisono.config.method import Method
 from unisono.member_diagnosis import MemberDiagnosis, diagnose_member
-from unisono.member_words import words_beyond, words_deaf, words_endless, words_uncased
+from unisono.member_words import words_beyond, words_deaf, words_endless, words_taken_away, words_uncased
 from unisono.members import PreparedMember, Wanted
 
 LOW_SHARE = 0.6
@@ -187,6 +187,8 @@ def _member_warnings(member: MemberDiagnosis, *, is_first: bool, alone: bool, lo
     yield from (f"{name} {words}" for words in member.odd_ends)
     if member.uncased:
         yield words_uncased(name)
+    if member.taken_away:
+        yield words_taken_away(name, member.taken_away)
     if member.deaf:
         yield words_deaf(name)
     if not member.system_heard:

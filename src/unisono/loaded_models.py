@@ -16,7 +16,7 @@ from unisono.engine.engine import Engine, close_engines
 from unisono.engine.member import Member
 from unisono.engine.service import Service
 from unisono.loading import load_weights, seen_by
-from unisono.member_words import words_deaf, words_endless, words_uncased
+from unisono.member_words import words_deaf, words_endless, words_taken_away, words_uncased
 from unisono.members import (
     PreparedMember,
     Report,
@@ -130,6 +130,8 @@ def _reading_warnings(member: PreparedMember) -> Iterator[str]:
         yield words_endless(f"member {member.spec.name!r}")
     if member.uncased:
         yield words_uncased(member.spec.name)
+    if member.taken_away:
+        yield words_taken_away(member.spec.name, member.taken_away)
 
 
 def load_service(

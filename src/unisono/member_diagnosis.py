@@ -70,6 +70,8 @@ class MemberDiagnosis:
     """What ends its texts and looks like a part of them, in words."""
     uncased: bool
     """Whether its tokenizer reads capital letters as small ones."""
+    taken_away: tuple[str, ...]
+    """What its tokenizer takes away of a chat, in words."""
     system: str | None
     prefix: str | None
     """What it reads before the first user message, or before raw text."""
@@ -130,6 +132,7 @@ def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         adapter_doubts=member.adapter_doubts,
         odd_ends=member.odd_ends,
         uncased=member.uncased,
+        taken_away=member.taken_away,
         system=member.spec.system,
         prefix=member.spec.prefix,
         system_heard=_hears_its_system(member),

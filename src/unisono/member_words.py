@@ -12,6 +12,10 @@ def words_uncased(name: str) -> str:
     )
 
 
+def words_taken_away(name: str, what: Sequence[str]) -> str:
+    return f"the tokenizer of {name} takes {' and '.join(what)} away of chats: its model reads them without"
+
+
 def words_deaf(name: str) -> str:
     return f"the chat template of {name} writes the same whatever is asked: it never sees the question"
 

@@ -26,7 +26,7 @@ from unisono.errors import PromptError, SpecError, VocabularyError
 from unisono.fusion.calibration import Calibration
 from unisono.member_template import TemplateReading, is_given, read_template
 from unisono.vocab.bounded import within_rows
-from unisono.vocab.normal_forms import is_uncased
+from unisono.vocab.normal_forms import is_uncased, taken_away
 from unisono.vocab.pieces import Vocabulary, odd_ends, read_vocabulary
 from unisono.vocab.reserved import reserve
 from unisono.vocab.spelling import Speller
@@ -146,6 +146,11 @@ class PreparedMember(Model):
     def uncased(self) -> bool:
         """Whether its tokenizer reads capital letters as small ones."""
         return is_uncased(self.tokenizer, self.vocabulary)
+
+    @property
+    def taken_away(self) -> tuple[str, ...]:
+        """What its tokenizer takes away of a chat, in words."""
+        return taken_away(self.tokenizer, self.vocabulary)
 
 
 def find_models(spec: EnsembleSpec, batch: int, report: Report) -> dict[str, Wanted]:

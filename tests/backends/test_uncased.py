@@ -17,7 +17,7 @@ from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.chat.prompt_encoder import PromptEncoder  # noqa: E402
 from unisono.errors import VocabularyError  # noqa: E402
 from unisono.server.alignment import align  # noqa: E402
-from unisono.vocab.normal_forms import is_uncased  # noqa: E402
+from unisono.vocab.normal_forms import is_uncased, taken_away  # noqa: E402
 from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET  # noqa: E402
 from unisono.vocab.union import UnionMember, check_essentials  # noqa: E402
 
@@ -48,6 +48,8 @@ def member_of(normalizer: Any, alphabet: dict[str, int]) -> tuple[Any, PromptEnc
 def test_prompts_have_the_ids_of_the_tokenizer_itself(normalizer: Any) -> None:
     raw, member = member_of(normalizer, BYTE_LEVEL_ALPHABET)
     assert is_uncased(member.tokenizer, member.speller.vocabulary)
+    bare = "é" not in raw.normalizer.normalize_str("é")
+    assert taken_away(member.tokenizer, member.speller.vocabulary) == (("accents",) if bare else ())
     assert member.template is not None
     for text in TEXTS:
         messages: Any = [{"role": "user", "content": text}]

@@ -44,3 +44,9 @@ def lowered(text: str) -> str:
 def is_uncased(tokenizer: Tokenizer, vocabulary: Vocabulary) -> bool:
     """Whether a tokenizer reads capital letters as small ones."""
     return vocabulary.join(tokenizer.encode_prompt(CAPITALS)).strip() == CAPITALS.lower().encode()
+
+
+def taken_away(tokenizer: Tokenizer, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """What a tokenizer takes away of a text that its vocabulary could have, in words."""
+    probes = (("accents", "\u00e9", (b"e",)), ("line breaks", "a\nb", (b"ab", b"a b")))
+    return tuple(what for what, text, bare in probes if vocabulary.join(tokenizer.encode_prompt(text)).strip() in bare)
