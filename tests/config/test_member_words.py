@@ -30,7 +30,7 @@ from unisono.errors import SpecError
     ],
 )
 def test_a_line_is_a_member(line: str, member: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.path.exists", lambda path: " " in str(path))
+    monkeypatch.setattr("os.path.exists", lambda path: str(path).endswith("Model.Q4.gguf"))
     assert read_member(line) == member
 
 
