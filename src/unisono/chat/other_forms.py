@@ -27,8 +27,7 @@ def other_forms(messages: Sequence[Message]) -> Iterator[list[Message]]:
     for change in (_with_roles_joined, _with_short_ids, _with_calls_apart, _with_calls_in_turn):
         if (changed := change(messages)) != given:
             yield changed
-            before = together[-1] if together else given
-            together.append(change(before))
+            together.append(change(together[-1]) if together else changed)
     yield from together[1:]
 
 
