@@ -199,7 +199,7 @@ def test_who_is_too_slow_is_told_so(tmp_path: Path) -> None:
                 while data := connection.recv(4096):
                     answer += data
                 assert b"".join(re.findall(rb"HTTP/1.1( \d+ )", answer)) == expected
-                assert 0.4 < time.monotonic() - began < 2.5
+                assert 0.4 < time.monotonic() - began < 5
 
 
 STUCK = """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import httpx2
 import openai
 import pytest
 
+from support.at_once import at_once
 from support.fakes import make_fakes
 from support.real_server import SAY, A, B, Served, serving
 from support.tool_templates import TAGGED
@@ -297,10 +297,9 @@ def test_a_path_may_name_the_model_as_azures_does(given: str, path: str, model: 
 
 
 def test_a_path_of_slashes_is_read_at_once() -> None:
-    began = time.process_time()
-    for path in ("/openai/deployments" + "/" * 16_000, "/openai/deployments/" + "a/" * 8_000, "/v1/" * 4_000):
-        assert usual_path(path) == (path, None)
-    assert time.process_time() - began < 1
+    with at_once(1):
+        for path in ("/openai/deployments" + "/" * 16_000, "/openai/deployments/" + "a/" * 8_000, "/v1/" * 4_000):
+            assert usual_path(path) == (path, None)
 
 
 def test_a_base_url_may_end_anyhow(served: Served) -> None:

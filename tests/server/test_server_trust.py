@@ -586,10 +586,12 @@ def test_answers_on_a_connection_that_stays_open_are_not_held_back() -> None:
     assert bound.proto == socket.IPPROTO_TCP  # asyncio sends small writes at once (TCP_NODELAY) where it says so
     with serving() as served, httpx2.Client(base_url=served.url) as connection:
         assert connection.get("/health").status_code == 200
-        began = time.perf_counter()
+        seconds = []
         for _ in range(50):
+            began = time.perf_counter()
             assert connection.get("/health").status_code == 200
-        assert time.perf_counter() - began < 50 * 0.03  # the peer's delayed acknowledgements would make it 50 x 0.04
+            seconds.append(time.perf_counter() - began)
+        assert min(seconds) < 0.03  # the peer's delayed acknowledgements would make each 0.04
 
 
 @pytest.mark.parametrize(

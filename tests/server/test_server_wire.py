@@ -492,7 +492,7 @@ def test_a_host_is_read_exactly(served: Served, header: str, host: str | None) -
         encoded = header.encode().replace(b"\n", b"")
         connection.sendall(b"GET /v1/models HTTP/1.1\r\nconnection: close\r\nhost: " + encoded + b"\r\n\r\n")
         answer = connection.recv(65536)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     allowed = host is not None or header == "localhost\n"
     assert (b" 200 " in answer.split(b"\r\n")[0]) == allowed
     assert allowed or answer.split(b" ")[1] in (b"400", b"403")

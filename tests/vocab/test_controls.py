@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import time
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.at_once import at_once
 from unisono.chat.escape import escape_special_tokens
 from unisono.vocab.controls import Controls, cut_controls
 
@@ -40,7 +40,6 @@ def test_no_control_is_left_in_an_escaped_text(text: str, controls: dict[str, in
 def test_many_controls_cost_no_more_than_few() -> None:
     for spelling in ("<", "<unused", "<unused12>", "<|im_end|>"):
         messages = [{"role": "user", "content": spelling * (500_000 // len(spelling))}]
-        began = time.process_time()
-        escaped = escape_special_tokens(messages, None, MANY, {"a": 1})
-        MANY.cut(escaped.messages[0]["content"])
-        assert time.process_time() - began < 2, spelling  # one search for each control took 2 to 20 s
+        with at_once(2):  # one search for each control took 2 to 20 s
+            escaped = escape_special_tokens(messages, None, MANY, {"a": 1})
+            MANY.cut(escaped.messages[0]["content"])

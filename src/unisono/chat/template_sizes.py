@@ -205,8 +205,16 @@ def check_method(name: str, text: str, values: Iterable[Any]) -> None:
 
 def _check_json(value: Any, options: Iterable[Any]) -> None:
     """What is written around each value is given as an option: an indentation, separators."""
-    around = [len(each) if isinstance(each, str) else each for each in options if isinstance(each, str | int)]
-    widest = max((each for each in around if not isinstance(each, bool)), default=0)
+    widest = 0
+    for each in options:
+        if isinstance(each, list | tuple):
+            widest = max([widest, *map(written, each)])
+        elif isinstance(each, str):
+            widest = max(widest, len(each))
+        elif isinstance(each, int) and not isinstance(each, bool):
+            widest = max(widest, each)
+        elif each is not None and not isinstance(each, bool):
+            raise Exceeded(f"it writes JSON with a {type(each).__name__} as an option")
     check_size(written(value) * (1 if widest <= WIDEST else widest))
 
 
