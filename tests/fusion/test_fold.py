@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from unisono.fusion.fold import LONG_ROW, Scratch, argmax_of_mean, bring, fold, plan_fold, softmax
+from support.fold_cases import logits_and_maps
+from unisono.fusion.fold import LONG_ROW, Scratch, bring, fold, plan_fold, softmax
 from unisono.fusion.rules import mean
 from unisono.fusion.sampling import greedy
 
@@ -21,15 +22,6 @@ def plain_fold(logits_BV: np.ndarray, column_V: np.ndarray, size: int) -> np.nda
         for token, mass in zip(kept, masses / masses.sum(), strict=True):
             p_BU[row, column_V[token]] += mass
     return p_BU
-
-
-@st.composite
-def logits_and_maps(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
-    rows, width, size = draw(st.integers(1, 4)), draw(st.integers(1, 12)), draw(st.integers(1, 9))
-    column_V = np.array(draw(st.lists(st.integers(-1, size - 1), min_size=width, max_size=width)), np.int32)
-    column_V[draw(st.integers(0, width - 1))] = size - 1
-    logits = draw(arrays.arrays(np.float32, (rows, width), elements=st.floats(-80, 80, width=32)))
-    return logits, column_V, size
 
 
 @given(logits_and_maps())
@@ -99,35 +91,6 @@ def test_greedy_takes_the_lowest_column_on_a_tie() -> None:
     assert greedy(np.array([[0.2, 0.4, 0.4], [0.5, 0.5, 0.0]], np.float32)) == [1, 0]
 
 
-@given(st.lists(logits_and_maps(), min_size=1, max_size=3), st.sampled_from([(0.2, 0.5, 0.3), (1 / 3, 1 / 3, 1 / 3)]))
-def test_the_shorter_way_to_the_most_likely_piece_is_the_long_one_to_the_bit(
-    cases: list[tuple[np.ndarray, np.ndarray, int]], shares: tuple[float, ...]
-) -> None:
-    rows, size = min(len(logits) for logits, _, _ in cases), max(size for _, _, size in cases)
-    plans = [plan_fold(np.where(column_V == width - 1, size - 1, column_V), size) for _, column_V, width in cases]
-    logits_K = [np.round(logits[:rows]) for logits, _, _ in cases]  # rounded: many are equal
-    weights = shares[: len(cases)]
-    q_BU = mean([fold(logits, plan) for logits, plan in zip(logits_K, plans, strict=True)], weights)
-    p_K = [softmax(logits, plan, Scratch()) for logits, plan in zip(logits_K, plans, strict=True)]
-    assert argmax_of_mean(p_K, weights) == greedy(q_BU)
-    for p, plan, logits in zip(p_K, plans, logits_K, strict=True):
-        own = [[p.at(row, column) for column in range(size)] for row in range(rows)]
-        np.testing.assert_array_equal(own, fold(logits, plan))
-
-
-def test_the_shorter_way_is_not_taken_where_distributions_are_flat_or_no_numbers() -> None:
-    plan = plan_fold(np.arange(500, dtype=np.int32), 500)
-    for logits in (np.zeros((1, 500), np.float32), np.full((1, 500), np.nan, np.float32)):
-        assert argmax_of_mean([softmax(logits, plan, Scratch())], [1.0]) is None
-
-
-@pytest.mark.parametrize("weight", [1e-40, 1e-200])
-def test_a_member_of_almost_no_weight_decides_nothing(weight: float) -> None:
-    plan = plan_fold(np.arange(3, dtype=np.int32), 3)
-    p_K = [softmax(np.array([logits], np.float32), plan, Scratch()) for logits in ([9, 0, 0], [0, 0, 1])]
-    assert argmax_of_mean(p_K, [weight, 1.0]) == [2]
-
-
 def test_long_rows_fold_as_short_ones_do() -> None:
     rng = np.random.default_rng(2)
     width = LONG_ROW + 100
@@ -144,7 +107,7 @@ def test_entropy_does_not_change_with_the_offset_of_logits(offset: float, temper
     for row, logits_V in enumerate(logits_BV.astype(np.float64) / temperature):
         p_V = np.exp(logits_V - logits_V.max())
         p_V /= p_V.sum()
-        assert found.nats(row) == pytest.approx(np.dot(p_V, np.log(p_V)), abs=3e-5)
+        assert found.nats(row, int(logits_V.argmax())) == pytest.approx(np.dot(p_V, np.log(p_V)), abs=3e-5)
 
 
 def test_a_scratch_serves_plans_of_several_widths() -> None:

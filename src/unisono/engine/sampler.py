@@ -18,7 +18,7 @@ from unisono.engine.step_state import StepState
 from unisono.errors import ModelError
 from unisono.fusion.bounds import Reshaping, Voter, Whole
 from unisono.fusion.completion import complete
-from unisono.fusion.fold import Array, argmax_of_mean, bring
+from unisono.fusion.fold import Array, bring
 from unisono.fusion.logits_processors import confine, has_mass, shape
 from unisono.fusion.sampling import Purpose, accepts, draw_from, greedy, residual
 from unisono.fusion.sharpen import Prefixes, plan_prefixes, sharpen
@@ -108,13 +108,11 @@ class Sampler:
             if output is None or (p := output.softmax(rows)) is None:
                 return None
             p_K.append(p)
-        weights = [voter.weight for voter in voters]
-        columns = argmax_of_mean(p_K, weights)
-        if columns is None:
-            return None
         if voters not in self._joints:
             self._joints[voters] = plan_joint([p.plan for p in p_K])
-        return columns, Unfolded(p_K, weights, self._joints[voters])
+        unfolded = Unfolded(p_K, [voter.weight for voter in voters], self._joints[voters])
+        columns = unfolded.choose()
+        return None if columns is None else (columns, unfolded)
 
     def guess(self, states: Sequence[StepState], position: int, member: Member) -> list[tuple[int, float]]:
         """What each text would get from one member alone: the column, and its mass in what it is drawn from."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -64,6 +65,7 @@ def record(
             absent=state.missed(position),
             lead=text.plan.lead.name,
             unasked=state.left_out(position),
+            subtracted=text.plan.subtracted,
             standing=_standing(q_U, column, likeliest) if text.request.score and top else None,
             certain=False if unproved else None,
             unknown=None if distributions.are_completed else 0.0,
@@ -82,7 +84,8 @@ def record_unfolded(
         return True
     trace, count, voters = text.request.trace, _kept_of_voters(state), state.voters(position)
     wanted = max(text.request.top_logprobs, TOP_PIECES * trace)
-    heavy = unfolded.heavy(row, TOP_MASS if wanted or count > 1 else 1.0, column)
+    bound = TOP_MASS if wanted or count > 1 else 1.0
+    heavy = unfolded.heavy(row, bound, column, wanted)
     likeliest = unfolded.likeliest(row, wanted, heavy) if wanted else ()
     if heavy is None or likeliest is None:
         return False
@@ -97,12 +100,13 @@ def record_unfolded(
             p=p,
             voted=tuple(names),
             members=dict(zip(names, masses, strict=True)),
-            top={name: _pieces(heavy.top(k, count), union) for k, name in enumerate(names)} if count else {},
+            top={name: _pieces(heavy.top(k, count, bound), union) for k, name in enumerate(names)} if count else {},
             likeliest=_pieces(likeliest, union),
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
             lead=text.plan.lead.name,
             unasked=state.left_out(position),
+            subtracted=text.plan.subtracted,
             entropy=entropy,
             variation=variation,
         )
@@ -130,6 +134,7 @@ def record_told(state: StepState, position: int, choice: Choice, union: UnionVoc
             absent=state.missed(position),
             lead=state.plan.lead.name,
             unasked=state.left_out(position),
+            subtracted=state.plan.subtracted,
             certain=is_certain,
             unknown=certificate.most - certificate.least,
         )
@@ -153,8 +158,8 @@ def write_records(state: StepState, seconds: float) -> None:
     }
     split = StepSeconds(seconds / share, members)
     for place, made in enumerate(state.records):
-        timed = replace(made, seconds=split, subtracted=text.plan.subtracted)
-        text.steps.append(_traced(state, timed, place) if text.request.trace else timed)
+        beside = _beside(state, made, place) if text.request.trace else {}
+        text.steps.append(replace(made, seconds=split, **beside))
 
 
 def about(plan: Plan, members: Sequence[Member]) -> dict[str, object]:
@@ -172,16 +177,15 @@ def about(plan: Plan, members: Sequence[Member]) -> dict[str, object]:
     }
 
 
-def _traced(state: StepState, made: StepRecord, position: int) -> StepRecord:
-    """A record with what a trace has beside it."""
+def _beside(state: StepState, made: StepRecord, position: int) -> dict[str, Any]:
+    """What a trace has beside a record."""
     outcome, is_first = outcome_of(made), not state.text.steps
-    return replace(
-        made,
-        spelled=_spelled_at(state, position),
-        kind=outcome.kind,
-        winners=outcome.winners,
-        about=about(state.text.plan, state.members) if is_first else None,
-    )
+    return {
+        "spelled": _spelled_at(state, position),
+        "kind": outcome.kind,
+        "winners": outcome.winners,
+        "about": about(state.text.plan, state.members) if is_first else None,
+    }
 
 
 def _spelled_at(state: StepState, position: int) -> dict[str, tuple[tuple[int, bytes], ...]]:

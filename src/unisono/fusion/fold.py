@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 Array = Any
 """A numpy array, or a torch tensor on an accelerator; `array_api_compat` gives the operations."""
-_SLACK = 0.999  # more than rounding can add to a sum of a few masses
-_FEW = 64  # ids of a row that are looked at one by one, at most
 LONG_ROW = 16_384  # ids from which on rows are worked on one by one
+FAR = 50.0  # logits of more, or less than its opposite, are far from 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +42,12 @@ class FoldPlan:
     most: int  # ids of one column
     temperature: float = 1.0
     """What logits are divided by before the softmax."""
+
+    def sources(self, columns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The ids that columns take their mass from first, on the host; V where none does."""
+        found, inside = np.full(len(columns), len(self.column_V)), columns < len(self.source)
+        found[inside] = np.asarray(self.source)[columns[inside]]
+        return found
 
     def to_device_of(self, array: Array) -> FoldPlan:
         """The plan with its indices where ``array`` lies."""
@@ -149,14 +154,15 @@ class Softmax(NamedTuple):
     plan: FoldPlan
     logits_BV: NDArray[np.float32]
 
-    def nats(self, row: int) -> float:
-        """``Σ p log p`` over its own ids: ``log p`` is the logit, less what it is for the likeliest id.
+    def nats(self, row: int, best: int) -> float:
+        """``Σ p log p`` over its own ids: ``log p`` is the logit, less what it is for ``best``, the likeliest id.
 
-        The top logit is taken off before they are summed: far from 0, float32 would round the sum.
+        A top logit that is far from 0 is taken off before they are summed, as float32 would round the sum.
         """
         p_V, logits_V, temperature = self.p_BV[row], self.logits_BV[row], self.plan.temperature
-        best = int(p_V.argmax())
-        total = float(np.vdot(p_V[:-1], logits_V - logits_V[best]))
+        top = float(logits_V[best])
+        total = float(np.vdot(p_V[:-1], logits_V if abs(top) < FAR else logits_V - logits_V[best]))
+        total -= top if abs(top) < FAR else 0.0
         if not math.isfinite(total):  # ids that are dropped may have no logit
             return float(np.vdot(p_V, np.log(p_V + 1e-30)))
         return total / temperature + math.log(float(p_V[best]))
@@ -168,6 +174,15 @@ class Softmax(NamedTuple):
         for token in self.plan.further.get(column, ()):
             p += self.p_BV[row, token]
         return p
+
+    def of(self, row: int, columns: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What `fold` would give some columns, which are in their order: the same additions in the same order."""
+        p_V, plan = self.p_BV[row], self.plan
+        found: NDArray[np.float32] = p_V[plan.sources(columns)]
+        for column in plan.further.keys() & set(columns.tolist()):
+            for token in plan.further[column]:
+                found[np.searchsorted(columns, column)] += p_V[token]
+        return found
 
 
 def softmax(logits_BV: NDArray[np.float32], plan: FoldPlan, scratch: Scratch) -> Softmax:
@@ -202,40 +217,3 @@ def bring(array: Array, like: Array) -> Array:
         return np.asarray(to_device(array, "cpu"))
     xp = array_namespace(like)
     return xp.asarray(array, device=device(like))
-
-
-def argmax_of_mean(p_K: Sequence[Softmax], weight_K: Sequence[float]) -> list[int] | None:
-    """The columns that greedy takes of the members' `mean`, the same rows of each voter, without folding any member.
-
-    Some column of a row has ``L``, the largest weighted probability of a single id, at least. A column with as much
-    has, from one of the K members, ``L / K`` at least, and so one of its ids ``L / K / most``: only the few ids above
-    that are looked at, with the arithmetic of `fold` and `mean`. Of equal columns it is the lowest, as everywhere.
-
-    ``None`` where that is no shorter way: distributions are flat, or are no numbers. Weights are positive.
-    """
-    peak_KB = np.asarray([p.p_BV.max(axis=1) * weight for p, weight in zip(p_K, weight_K, strict=True)])
-    least_B = np.max(peak_KB, axis=0) * (_SLACK / len(p_K))
-    if not (least_B > 0).all():  # not numbers
-        return None
-    candidates: list[set[int]] = [set() for _ in least_B]
-    for p, weight in zip(p_K, weight_K, strict=True):
-        with np.errstate(divide="ignore", over="ignore"):  # a weight may be almost nothing: no id has enough then
-            most_B = least_B / (weight * p.plan.most)
-        found = np.flatnonzero(p.p_BV >= most_B[:, None]).tolist()
-        if len(found) > _FEW * len(least_B):
-            return None
-        column_V, width = p.plan.column_V, p.p_BV.shape[1]
-        for place in found:
-            candidates[place // width].add(int(column_V[place % width]))
-    return [_best(p_K, weight_K, row, sorted(columns)) for row, columns in enumerate(candidates)]
-
-
-def _best(p_K: Sequence[Softmax], weight_K: Sequence[float], row: int, columns: Sequence[int]) -> int:
-    best, largest_q = 0, np.float32(-1)
-    for column in columns:
-        q = p_K[0].at(row, column) * weight_K[0]
-        for p, weight in zip(p_K[1:], weight_K[1:], strict=True):
-            q += p.at(row, column) * weight
-        if q > largest_q:
-            best, largest_q = column, q
-    return best

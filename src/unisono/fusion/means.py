@@ -49,7 +49,7 @@ def means_at(p_K: Sequence[Softmax], weight_SK: Floats, column_B: Sequence[int])
     likeliest_SB = np.empty(q_SB.shape, np.int64)
     for row, (column, some) in enumerate(zip(column_B, columns, strict=True)):
         ordered = np.array(sorted(some))
-        q_SC = _weighted([_at(p, row, ordered) for p in p_K], weight_SK)
+        q_SC = _weighted([p.of(row, ordered) for p in p_K], weight_SK)
         q_SB[:, row] = q_SC[:, int(np.searchsorted(ordered, column))]
         likeliest_SB[:, row] = ordered[q_SC.argmax(axis=1)]
     return Means(q_SB, likeliest_SB)
@@ -62,19 +62,6 @@ def _least(peak_KB: Floats, weight_SK: Floats, most_K: Sequence[int]) -> Floats:
     share_SK1 = weight_SK[:, :, None] * np.asarray(most_K)[None, :, None]
     with np.errstate(divide="ignore"):
         return np.asarray((top_S1B / share_SK1).min(axis=0), np.float32)
-
-
-def _at(p: Softmax, row: int, columns: NDArray[np.int64]) -> Floats:
-    """What `fold` gives some columns of a row: the same additions in the same order."""
-    source = p.plan.source
-    token_C = np.full(len(columns), p.p_BV.shape[1] - 1)  # the slot whose mass is 0
-    known_C = columns < len(source)
-    token_C[known_C] = source[columns[known_C]]
-    p_C: Floats = p.p_BV[row, token_C]
-    for place, column in enumerate(columns.tolist()):
-        for token in p.plan.further.get(column, ()):
-            p_C[place] += p.p_BV[row, token]
-    return p_C
 
 
 def _weighted(p_KC: Sequence[Floats], weight_SK: Floats) -> Floats:

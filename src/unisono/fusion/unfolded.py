@@ -1,7 +1,7 @@
 """What a trace tells of a mean, from what members give their own ids: no distribution over the union is made.
 
-Masses are those of `fold` and `rules.mean`, bit for bit. Entropy and variation are theirs to rounding: most columns
-have one id of one member, so sums over the members' own ids are put right only where a column has several.
+Choices and masses are those of `fold` and `rules.mean`, bit for bit. Entropy and variation are theirs nearly: most
+columns have one id of one member, so sums over the members' own ids are put right only where a column has several.
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.fusion import trace_measures
 from unisono.fusion.fold import FoldPlan, Softmax
+from unisono.fusion.row_peaks import RowPeaks
+from unisono.fusion.trace_measures import TINY
 
 MANY = 2000  # ids, from which on folding is as good
+FEW = 64  # ids of a voter among which the likeliest column is looked for, at most
 LEAST = 1e-12  # mass, below which the likeliest columns are not looked for
+WITHIN = 5e-3
+"""How far off variation is at most, as columns that one of two voters finds very unlikely are left out. With the demo
+pair it is 0.0003, and entropy as much."""
+_SLACK = 0.999  # what bounds are lowered by, against rounding
 Ranked = tuple[tuple[int, float], ...]
 """Columns and their probabilities, the likeliest first, and of two that are as likely the lower one."""
 Floats = NDArray[np.float32]
@@ -27,32 +33,33 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Joint:
-    """The columns of several ids, of one voter or of different ones."""
+    """The J columns of several ids, of one voter or of different ones; first those of which one voter has several."""
 
+    several: int
+    """How many of them are columns of which one voter has several ids."""
     source_K: Sequence[Ints]
     """By voter, the id that each of these columns takes its mass from; the one after the last where it has none."""
     additions_K: Sequence[Sequence[tuple[Ints, Ints]]]
     """By voter, further ids: the places of their columns among these, and the ids."""
+    place_K: Sequence[Ints | None]
+    """By voter, the place of each id's column among these, -1 where it is not among them; ``None`` for the voter with
+    the most ids, as what it alone finds likely needs no putting right."""
 
 
 def plan_joint(plans: Sequence[FoldPlan]) -> Joint:
-    size = plans[0].size
-    count_U = sum(np.bincount(plan.column_V[plan.column_V >= 0], minlength=size) for plan in plans)
-    columns = np.flatnonzero(np.asarray(count_U) > 1)
-    place_U = np.full(size, -1, np.int64)
+    size, widest = plans[0].size, max(range(len(plans)), key=lambda k: len(plans[k].column_V))
+    count_U = np.sum([np.bincount(plan.column_V[plan.column_V >= 0], minlength=size) for plan in plans], axis=0)
+    first = sorted({column for plan in plans for column in plan.further})
+    others = np.setdiff1d(np.flatnonzero(count_U > 1), first)
+    columns = np.concatenate((np.array(first, np.int64), others))
+    place_U = np.full(size + 1, -1, np.int64)  # the last one for ids whose mass is dropped
     place_U[columns] = np.arange(len(columns))
-    additions_K = []
-    for plan in plans:
-        placed = [(place_U[some], np.asarray(ids)) for some, ids in plan.additions]
-        additions_K.append([(places[places >= 0], ids[places >= 0]) for places, ids in placed])
-    return Joint([_sources(plan, columns) for plan in plans], additions_K)
-
-
-def _sources(plan: FoldPlan, columns: Ints) -> Ints:
-    """The ids that columns take their mass from first."""
-    none = len(plan.column_V)
-    inside = columns < len(plan.source)
-    return np.where(inside, np.asarray(plan.source)[np.where(inside, columns, 0)], none)
+    return Joint(
+        len(first),
+        [plan.sources(columns) for plan in plans],
+        [[(place_U[some], np.asarray(ids)) for some, ids in plan.additions] for plan in plans],
+        [None if k == widest else place_U[plan.column_V] for k, plan in enumerate(plans)],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +77,10 @@ class Heavy:
     q: Floats
     """The combined masses."""
 
-    def top(self, k: int, count: int) -> Ranked:
-        """A voter's likeliest columns of mass ``bound`` at least, or its first."""
+    def top(self, k: int, count: int, bound: float) -> Ranked:
+        """A voter's likeliest columns of at least this mass, at or above its own ``bound``; or its first."""
         masses = self.masses_K[k]
-        return _ranked(self.columns, masses, max(1, min(count, int(np.count_nonzero(masses >= self.bound)))))
+        return _ranked(self.columns, masses, max(1, min(count, int(np.count_nonzero(masses >= bound)))))
 
     def likeliest(self, count: int) -> Ranked | None:
         """The likeliest columns of the mean. ``None`` where there may be others."""
@@ -86,26 +93,53 @@ class Heavy:
         return float(self.q[place]), [float(masses[place]) for masses in self.masses_K]
 
 
-@dataclass(frozen=True, slots=True)
 class Unfolded:
     """The mean of voters' distributions, of some rows. Lasts as long as these do."""
 
-    p_K: Sequence[Softmax]
-    weight_K: Sequence[float]
-    joint: Joint
+    def __init__(self, p_K: Sequence[Softmax], weight_K: Sequence[float], joint: Joint) -> None:
+        """Weights are positive and sum to 1."""
+        self.p_K, self.weight_K, self.joint = p_K, weight_K, joint
+        self._peaks_BK = [[RowPeaks(p.p_BV[row]) for p in p_K] for row in range(len(p_K[0].p_BV))]
 
-    def voter(self, k: int, row: int, columns: Ints) -> Floats:
-        """A voter's masses of columns."""
-        p_V, plan = self.p_K[k].p_BV[row], self.p_K[k].plan
-        found: Floats = p_V[_sources(plan, columns)]
-        for place, column in enumerate(columns.tolist()):
-            for token in plan.further.get(column, ()):
-                found[place] += p_V[token]
-        return found
+    def choose(self) -> list[int] | None:
+        """The columns that greedy takes of `mean`, by row; ``None`` where folding is as good, or for no numbers."""
+        columns = []
+        for row in range(len(self._peaks_BK)):
+            if (column := self._best(row)) is None:
+                return None
+            columns.append(column)
+        return columns
+
+    def _best(self, row: int) -> int | None:
+        """The likeliest column of a row, of equal ones the lowest, as everywhere.
+
+        Some column has ``L``, the largest weighted probability of a single id, at least. A column with as much has,
+        from one of the K members, ``L / K`` at least, and so one of its ids ``L / K / most``: only the few ids above
+        that are looked at, with the arithmetic of `fold` and `mean`.
+        """
+        voters = list(zip(self.p_K, self.weight_K, self._peaks_BK[row], strict=True))
+        least = float(np.max([peaks.largest * weight for _, weight, peaks in voters])) * _SLACK / len(voters)
+        if not least > 0:  # not numbers
+            return None
+        columns: set[int] = set()
+        for p, weight, peaks in voters:
+            share = weight * p.plan.most
+            ids = peaks.above(least / share if share > least else 2.0)  # a weight may be almost nothing
+            if len(ids) > FEW:
+                return None
+            columns.update(p.plan.column_V[ids].tolist())
+        best, largest = 0, np.float32(-1)
+        for column in sorted(columns):
+            q = self.p_K[0].at(row, column) * self.weight_K[0]
+            for p, weight, _ in voters[1:]:
+                q += p.at(row, column) * weight
+            if q > largest:
+                best, largest = column, q
+        return best
 
     def mean(self, row: int, columns: Ints) -> Floats:
-        """The combined masses of columns."""
-        return self._mean([self.voter(k, row, columns) for k in range(len(self.p_K))])
+        """The combined masses of columns, which are in their order."""
+        return self._mean([p.of(row, columns) for p in self.p_K])
 
     def _mean(self, masses_K: Sequence[Floats]) -> Floats:
         q = masses_K[0] * self.weight_K[0]
@@ -113,16 +147,24 @@ class Unfolded:
             q += masses * weight
         return q
 
-    def heavy(self, row: int, bound: float, column: int) -> Heavy | None:
-        """The columns of mass ``bound``, and this one. ``None`` where folding is as good."""
-        found = []
-        for p, weight in zip(self.p_K, self.weight_K, strict=True):
+    def heavy(self, row: int, bound: float, column: int, count: int = 0) -> Heavy | None:
+        """The columns of mass ``bound``, and this one. ``None`` where folding is as good.
+
+        The bound is lowered to where ``count`` columns of the mean have as much, or nearly so many.
+        """
+        columns, peaks_K = {column}, self._peaks_BK[row]
+        if count:
+            likely = max(peaks.least_of_largest(count) * w for peaks, w in zip(peaks_K, self.weight_K, strict=True))
+            bound = min(bound, likely) if likely > LEAST else bound
+        for p, weight, peaks in zip(self.p_K, self.weight_K, peaks_K, strict=True):
             least = bound / max(1.0, len(self.p_K) * weight)  # one voter gives it, where the mean has ``bound``
-            found.append((p.plan, _ids_of(p.p_BV[row], p.plan, least)))
-        if (columns := _columns_of(found, column)) is None:
-            return None
-        masses_K = [self.voter(k, row, columns) for k in range(len(self.p_K))]
-        return Heavy(bound, columns, masses_K, self._mean(masses_K))
+            ids = peaks.above(min(least, peaks.largest) / p.plan.most * _SLACK)
+            if len(ids) > MANY:
+                return None
+            columns.update(p.plan.column_V[ids].tolist())
+        ordered = np.array(sorted(columns), np.int64)  # for some hundreds it is faster than numpy's `unique`
+        masses_K = [p.of(row, ordered) for p in self.p_K]
+        return Heavy(bound, ordered, masses_K, self._mean(masses_K))
 
     def likeliest(self, row: int, count: int, heavy: Heavy | None) -> Ranked | None:
         """The likeliest columns of the mean: heavy ones, or lighter ones where these are too few.
@@ -136,51 +178,36 @@ class Unfolded:
             heavy = self.heavy(row, bound, int(heavy.columns[0])) if bound > LEAST else None
         return None
 
-    def spread(self, row: int) -> tuple[float, float]:
-        """The entropy of the mean, in nats, and how far apart voters are: the largest total variation of two."""
-        p_JK: list[Floats] = []
-        entropy = 0.0
+    def spread(self, row: int, within: float = WITHIN) -> tuple[float, float]:
+        """The entropy of the mean, in nats, and how far apart voters are: the largest total variation of two.
+
+        Where every voter has one id of a column at most, and all but one find it very unlikely, the sums over their own
+        ids are right already; the others are put right.
+        """
+        places, p_SK, entropy = self._shared(row, within), [], 0.0
         joint = zip(self.joint.source_K, self.joint.additions_K, strict=True)
-        for p, weight, (source, additions) in zip(self.p_K, self.weight_K, joint, strict=True):
-            p_V = p.p_BV[row]
-            p_J: Floats = np.take(p_V, source, mode="clip")  # which is faster than indexing
-            entropy -= weight * (p.nats(row) + math.log(weight))
-            entropy += _nats(p_J * weight) + sum(_nats(p_V[ids] * weight) for _, ids in additions)
-            for places, ids in additions:
-                p_J[places] += p_V[ids]
-            p_JK.append(p_J)
-        q_J = sum(p_J * weight for p_J, weight in zip(p_JK, self.weight_K, strict=True))
-        entropy -= _nats(np.asarray(q_J))
-        masses = [float(p_J.sum()) for p_J in p_JK]
-        apart = [
-            0.5 * (2 - masses[one] - masses[other] + float(np.abs(p_JK[one] - p_JK[other]).sum()))
-            for one, other in itertools.combinations(range(len(p_JK)), 2)
-        ]
+        for k, (p, weight, (source, additions)) in enumerate(zip(self.p_K, self.weight_K, joint, strict=True)):
+            p_V, peaks = p.p_BV[row], self._peaks_BK[row][k]
+            p_S: Floats = p_V[source[places]]
+            entropy -= weight * (p.nats(row, peaks.best) + math.log(weight))
+            entropy += _nats(p_S * weight) + sum(_nats(p_V[ids] * weight) for _, ids in additions)
+            for some, ids in additions:
+                p_S[some] += p_V[ids]
+            p_SK.append(p_S)
+        entropy -= _nats(self._mean(p_SK))
+        apart = [1 - float(np.minimum(*pair).sum()) for pair in itertools.combinations(p_SK, 2)]
         return max(0.0, entropy), max(0.0, *apart) if apart else 0.0
 
-
-_SLACK = 0.999
-"""What bounds are lowered by, against rounding."""
-
-
-def _ids_of(p_V: Floats, plan: FoldPlan, bound: float) -> Ints:
-    """Ids of which each column of mass ``bound`` has one, and so has the likeliest column."""
-    ids: Ints = trace_measures.columns_of_mass(p_V, bound / plan.most * _SLACK)
-    peak = float(p_V[ids].max() if len(ids) else p_V.max())
-    if peak < bound:
-        ids = trace_measures.columns_of_mass(p_V, peak / plan.most * _SLACK)
-    return ids
-
-
-def _columns_of(found: Sequence[tuple[FoldPlan, Ints]], column: int) -> Ints | None:
-    """The columns of ids, and one more, in their order; ``None`` where they are many."""
-    if sum(len(ids) for _, ids in found) > MANY:
-        return None
-    columns = {column}
-    for plan, ids in found:
-        columns.update(plan.column_V[ids[ids < len(plan.column_V)]].tolist())
-    columns.discard(-1)
-    return np.array(sorted(columns), np.int64)  # for some hundreds it is faster than numpy's `unique`
+    def _shared(self, row: int, within: float) -> Ints:
+        """The places of S joint columns. Without the rest, ``Σ min(p, p')`` of two voters loses ``within`` at most."""
+        several, least = self.joint.several, within / max(1, len(self.joint.source_K[0]))
+        found = [
+            place_V[np.flatnonzero(p.p_BV[row, :-1] >= least)]
+            for p, place_V in zip(self.p_K, self.joint.place_K, strict=True)
+            if place_V is not None
+        ]
+        places = found[0] if len(found) == 1 else np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+        return np.concatenate((np.arange(several), places[places >= several]))
 
 
 def _ranked(columns: Ints, masses: Floats, count: int) -> Ranked:
@@ -190,4 +217,4 @@ def _ranked(columns: Ints, masses: Floats, count: int) -> Ranked:
 
 def _nats(p_N: Floats) -> float:
     """``Σ p log p``."""
-    return float(np.vdot(p_N, np.log(p_N + trace_measures.TINY)))
+    return float(np.vdot(p_N, np.log(p_N + TINY)))
