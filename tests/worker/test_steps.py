@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 from support.fakes import make_fakes
@@ -16,6 +19,7 @@ from unisono.backends.endpoint.worker_frames import ANSWER, CALL, STEPS, Call, c
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.backends.wire import read_frame
 from unisono.server.limits import ServerLimits
+from unisono.worker.steps import _Telling
 
 TOKEN = "a-token-of-some-length"
 UPGRADE = f"connection: upgrade\r\nupgrade: {STEPS}\r\n"
@@ -139,3 +143,58 @@ def test_a_full_worker_says_so_on_it_too(worker: Worker, monkeypatch: pytest.Mon
         monkeypatch.setattr(worker.service, "_running", 0)
         own.sendall(CALL.pack(len(body)) + body)
         assert answer(own)[0] == 200
+
+
+def test_an_answer_waits_for_no_other_thread_and_the_next_call_may_come_at_once(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread of connections sleeps while an answer is made, sent, and followed by a call, or by too much."""
+    made = worker.service._parts
+
+    def parts(*given: Any) -> list[memoryview]:
+        worker.service._loop.call_soon_threadsafe(time.sleep, 0.3)
+        time.sleep(0.05)
+        return made(*given)
+
+    with switched(worker) as own:
+        body = frame(worker, 10)
+        monkeypatch.setattr(worker.service, "_parts", parts)
+        own.sendall(CALL.pack(len(body)) + body)
+        began = time.monotonic()
+        assert read_frame(answer(own)[2]).head["number"] == 10
+        assert time.monotonic() - began < 0.25
+        monkeypatch.setattr(worker.service, "_parts", made)
+        body = frame(worker, 11)
+        own.sendall(CALL.pack(len(body)) + body)
+        assert read_frame(answer(own)[2]).head["number"] == 11
+        monkeypatch.setattr(worker.service, "_parts", parts)
+        body = frame(worker, 12)
+        own.sendall(CALL.pack(len(body)) + body)
+        assert answer(own)[0] == 200
+        with contextlib.suppress(ConnectionError):
+            own.sendall(CALL.pack(len(body)) + bytes(8000))  # more than a call, before it is known to be one
+        assert is_closed(own)
+
+
+def test_an_answer_that_a_connection_takes_in_parts_is_whole(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unisono.worker.steps.SHORT", 1 << 30)
+    rest, tell = list[int](), _Telling.tell
+
+    def noted(telling: _Telling, parts: Sequence[memoryview]) -> bool:
+        assert telling._own is not None
+        telling._own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        told = tell(telling, parts)
+        rest.append(len(telling.rest))
+        return told
+
+    monkeypatch.setattr(_Telling, "tell", noted)
+    ids = [1 + place % 7 for place in range(700)]
+    call = b"".join(call_frame(Call(SESSION, 20, worker.model, [Question(0, ids, 0, len(ids))])))
+    with switched(worker) as own, own.makefile("rb") as answers:
+        own.sendall(CALL.pack(len(call)) + call)
+        status, _, length = ANSWER.unpack(answers.read(ANSWER.size))
+        content = answers.read(length)
+    sent = worker.ask(Question(0, ids, 0, len(ids)), number=21).content
+    assert (status, rest[0] > 0) == (200, True)
+    told, whole = (read_frame(each).array("logits", "f4", 2) for each in (content, sent))
+    assert np.array_equal(told, whole)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from unisono.backends.endpoint.worker_frames import STEPS, TYPE, ids_frame, read_call
+from unisono.backends.endpoint.worker_frames import STEPS, TYPE, Call, ids_frame, read_call
 from unisono.backends.wire import FrameError, read_frame
 from unisono.server.errors import Refusal, refusal_of_status
 from unisono.server.http.protocol import SWITCH
@@ -19,7 +19,7 @@ from unisono.server.middleware import Keys, Receive, Scope, Send, refusal_at_doo
 from unisono.server.telemetry import CONTENT_TYPE, say, where
 from unisono.worker.served_member import WAYS
 from unisono.worker.service import MemberService
-from unisono.worker.steps import Steps
+from unisono.worker.steps import Steps, Tell
 
 SESSION = re.compile(r"[0-9A-Za-z_-]{16,64}")
 TEXTS = 4096
@@ -102,14 +102,15 @@ class WorkerApp:
         if stream is None or (b"upgrade", STEPS.encode()) not in scope["headers"] or scope["method"] != "GET":
             raise Refusal(426, f"ask with GET for an upgrade to {STEPS}", code="upgrade_required")
 
-        async def answer(body: bytes, send: Send) -> None:
-            await self._guarded(scope, send, partial(self._placed, body))
+        async def answer(body: bytes, send: Send, tell: Tell) -> None:
+            await self._guarded(scope, send, partial(self._placed, body, tell))
 
         stream.switch(STEPS.encode(), Steps(stream, self._service.limits.body, answer).take)
 
-    async def _placed(self, body: bytes, held: contextlib.ExitStack) -> Answer:
+    async def _placed(self, body: bytes, tell: Tell, held: contextlib.ExitStack) -> Answer | None:
         held.enter_context(self._service.place())
-        return await self._advance(body)
+        parts = await self._service.answer(_call(body), tell)
+        return (TYPE, parts) if parts else None
 
     async def answer(self, path: str, body: bytes) -> Answer:
         """The answer at a path to a body that is all there, for whoever calls without HTTP. Raises a `Refusal`."""
@@ -190,13 +191,7 @@ class WorkerApp:
         return TYPE, ids_frame({}, await self._service.encode(way, texts))
 
     async def _advance(self, body: bytes) -> Answer:
-        try:
-            call = read_call(read_frame(body))
-        except FrameError as error:
-            raise _wrong(f"this is no call: {error}") from None
-        if not SESSION.fullmatch(call.session):
-            raise _wrong("a session is named by 16 to 64 letters and digits")
-        return TYPE, await self._service.answer(call)
+        return TYPE, await self._service.answer(_call(body))
 
     async def _leave(self, body: bytes) -> Answer:
         match _parse(body):
@@ -208,6 +203,16 @@ class WorkerApp:
             raise _wrong("slots are not null or a list of numbers")
         await self._service.leave(session, number, slots)
         return JSON, b"{}\n"
+
+
+def _call(body: bytes) -> Call:
+    try:
+        call = read_call(read_frame(body))
+    except FrameError as error:
+        raise _wrong(f"this is no call: {error}") from None
+    if not SESSION.fullmatch(call.session):
+        raise _wrong("a session is named by 16 to 64 letters and digits")
+    return call
 
 
 def _parse(body: bytes) -> object:

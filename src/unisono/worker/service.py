@@ -25,6 +25,7 @@ from unisono.worker.metrics import WorkerMetrics
 from unisono.worker.portions import kept
 from unisono.worker.row_memories import RowMemories
 from unisono.worker.served_member import ServedMember
+from unisono.worker.steps import Tell
 
 T = TypeVar("T")
 State = Literal["loading", "serving", "draining", "broken", "closed"]
@@ -102,13 +103,16 @@ class MemberService:
             if not self._running:
                 self._quiet.set()
 
-    async def answer(self, call: Call) -> list[memoryview]:
-        """The answer to a call, as the parts of a frame. Raises a `Refusal`."""
+    async def answer(self, call: Call, tell: Tell = lambda parts: False) -> list[memoryview]:
+        """What is to be sent of the answer to a call, a frame: nothing once it is told, in the model's thread.
+
+        Raises a `Refusal`.
+        """
         member = self.expect(call.model)
         assert self._leases is not None
         self._leases.note(call)
         self.metrics.calls.inc()
-        return await self._run(self._model, partial(self._answer, member, self._leases, call))
+        return await self._run(self._model, partial(self._answer, member, self._leases, call, tell))
 
     async def encode(self, way: str, texts: Sequence[str]) -> list[list[int]]:
         return await self._run(self._tokenizer, partial(self.member.encode, way, texts))
@@ -157,7 +161,11 @@ class MemberService:
             facts = member.backend.facts
             say("ready", member=member.name, model=member.fingerprint, slots=facts.slots, context=facts.context)
 
-    def _answer(self, member: ServedMember, leases: Leases, call: Call) -> list[memoryview]:
+    def _answer(self, member: ServedMember, leases: Leases, call: Call, tell: Tell) -> list[memoryview]:
+        parts = self._parts(member, leases, call)
+        return [] if tell(parts) else parts
+
+    def _parts(self, member: ServedMember, leases: Leases, call: Call) -> list[memoryview]:
         began = time.perf_counter()
         rows, lengths = leases.answer(call)
         seconds = time.perf_counter() - began

@@ -9,13 +9,21 @@ what a refusal says in HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from unisono.backends.endpoint.worker_frames import ANSWER, CALL
 from unisono.server.errors import Refusal
 from unisono.server.http.connections import Phase
 from unisono.server.middleware import Send, refuse
+
+SHORT = 1 << 16
+"""The most bytes of an answer that the thread which has it sends itself, without waking another one."""
+
+Tell = Callable[[Sequence[memoryview]], bool]
+"""Sends the parts of an answer from any thread; whether it did."""
 
 
 class Stream(Protocol):
@@ -31,19 +39,23 @@ class Stream(Protocol):
 class Steps:
     """Reads the calls of one connection, and answers them one after the other."""
 
-    def __init__(self, stream: Stream, most: int, answer: Callable[[bytes, Send], Awaitable[None]]) -> None:
-        """``most`` is how many bytes a call may have; ``answer`` answers it as an ASGI app does."""
+    def __init__(self, stream: Stream, most: int, answer: Callable[[bytes, Send, Tell], Awaitable[None]]) -> None:
+        """``most`` is how many bytes a call may have; ``answer`` answers it as an ASGI app does, unless it tells it."""
         self._stream = stream
         self._most = most
         self._answer = answer
         self._arrived = bytearray()
-        self._running: asyncio.Task[None] | None = None
+        self._running: _Telling | None = None
+        self._task: asyncio.Task[None] | None = None
         self._head = b""
 
     def take(self, data: bytes) -> None:
         """Take what has arrived. A client that says more than it may is not heard on."""
         if self._running is not None:
-            self._stream.transport.abort()
+            if not self._running.told or len(self._arrived) + len(data) > CALL.size + self._most:
+                self._stream.transport.abort()
+            else:  # the client has its answer, and this thread does not know that yet
+                self._arrived += data
             return
         refused = None if self._arrived else self._stream.phase(Phase.READING)
         self._arrived += data
@@ -61,17 +73,24 @@ class Steps:
             self._stream.transport.abort()
             return
         self._stream.phase(Phase.SERVED)
-        self._running = asyncio.get_running_loop().create_task(self._run(body, refused))
+        self._running = _Telling(self._stream.transport)
+        self._task = asyncio.get_running_loop().create_task(self._run(self._running, body, refused))
 
-    async def _run(self, body: bytes, refused: Refusal | None) -> None:
+    async def _run(self, telling: _Telling, body: bytes, refused: Refusal | None) -> None:
         if refused is None:
-            await self._answer(body, self._send)
+            await self._answer(body, self._send, telling.tell)
         else:
             await refuse(self._send, refused)
+        if telling.rest:
+            await self._stream.write(telling.rest)
+        telling.close()
         self._running = None
         self._stream.phase(Phase.WAITING)
         if refused is not None:  # the rest of the call was not read
             self._stream.transport.close()
+        elif self._arrived:
+            data, self._arrived = bytes(self._arrived), bytearray()
+            self.take(data)
 
     async def _send(self, message: MutableMapping[str, Any]) -> None:
         """Send what an ASGI app sends; the head with the first bytes of the body."""
@@ -82,3 +101,36 @@ class Steps:
             return
         head, self._head, body = self._head, b"", message["body"]
         await self._stream.write(head + bytes(body) if head else body)
+
+
+class _Telling:
+    """The way of one answer past the event loop, whose waking takes longer than to send what is short.
+
+    The socket is a second handle on the connection's: its number names no other connection, whatever the loop closes
+    meanwhile. It is open only while the call runs, as the connection is not closed before.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.told = False
+        self.rest = b""
+        """What the connection did not take at once of an answer that was told."""
+        self._own: socket.socket | None = None
+        with contextlib.suppress(OSError):
+            if not transport.get_write_buffer_size() and not transport.is_closing():
+                self._own = transport.get_extra_info("socket").dup()
+
+    def tell(self, parts: Sequence[memoryview]) -> bool:
+        length = sum(part.nbytes for part in parts)
+        if self._own is None or length > SHORT:
+            return False
+        self.told = True  # before the client can have it
+        answer, sent = b"".join([ANSWER.pack(200, 0, length), *parts]), 0
+        with contextlib.suppress(OSError):  # which the loop meets, too
+            sent = self._own.send(answer)
+        self.rest = answer[sent:]
+        return True
+
+    def close(self) -> None:
+        """Close it, when no thread can tell an answer any more."""
+        if self._own is not None:
+            self._own.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +21,8 @@ _UNLOADING_SECONDS = 0.5  # which are waited: the process may end behind it
 
 @dataclass(slots=True)
 class _Held:
-    ids: list[int] = field(default_factory=list)
+    ids: array[int] = field(default_factory=lambda: array("i"))
+    """Numbers of 4 bytes, as they are sent: all of them are in each question."""
     engine: int = 0
     """How many of these the engine is believed to have read."""
     asked: bool = False
@@ -59,7 +61,7 @@ class EndpointBackend:
         held = _Held() if copy_of is None else self._held(copy_of)
         for slot in map(Slot, range(self.facts.slots)):
             if slot not in self._slots:
-                self._slots[slot] = _Held(list(held.ids), held.engine)
+                self._slots[slot] = _Held(held.ids[:], held.engine)
                 return slot
         raise RuntimeError(f"all {self.facts.slots} slots are taken")
 
@@ -76,7 +78,7 @@ class EndpointBackend:
         told = self._ask([self._question(feed) for feed in feeds])
         for feed in feeds:
             held = self._slots[feed.slot]
-            held.ids += feed.ids
+            held.ids.extend(feed.ids)
             held.engine = len(held.ids)
         return told
 
@@ -107,7 +109,7 @@ class EndpointBackend:
         held = self._slots[feed.slot]
         return Question(
             slot=feed.slot,
-            ids=[*held.ids, *feed.ids],
+            ids=held.ids + array("i", feed.ids),
             held=held.engine,
             wanted=feed.wanted,
             top=feed.top,

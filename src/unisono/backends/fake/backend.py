@@ -248,4 +248,5 @@ class FakeBackend:
     def _begin_call(self) -> None:
         if not self._loaded:
             raise RuntimeError(f"the model of member {self._name!r} has been unloaded")
-        self._given.fill(np.nan)
+        self._given.fill(np.nan)  # what was given is no longer valid
+        self._given = np.empty((0, 0), np.float32)
