@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -148,31 +149,34 @@ def test_a_full_worker_says_so_on_it_too(worker: Worker, monkeypatch: pytest.Mon
 def test_an_answer_waits_for_no_other_thread_and_the_next_call_may_come_at_once(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread of connections sleeps while an answer is made, sent, and followed by a call, or by too much."""
-    made = worker.service._parts
+    """The thread of connections is held up while an answer is made, sent, and followed by a call, or by too much."""
+    made, goes_on = worker.service._parts, threading.Event()
 
     def parts(*given: Any) -> list[memoryview]:
-        worker.service._loop.call_soon_threadsafe(time.sleep, 0.3)
-        time.sleep(0.05)
+        held = threading.Event()
+        worker.service._loop.call_soon_threadsafe(lambda: (held.set(), goes_on.wait(10)))
+        assert held.wait(10)
         return made(*given)
 
     with switched(worker) as own:
         body = frame(worker, 10)
         monkeypatch.setattr(worker.service, "_parts", parts)
         own.sendall(CALL.pack(len(body)) + body)
-        began = time.monotonic()
+        own.settimeout(5)  # less than the thread of connections is held up
         assert read_frame(answer(own)[2]).head["number"] == 10
-        assert time.monotonic() - began < 0.25
         monkeypatch.setattr(worker.service, "_parts", made)
         body = frame(worker, 11)
         own.sendall(CALL.pack(len(body)) + body)
+        goes_on.set()
         assert read_frame(answer(own)[2]).head["number"] == 11
+        goes_on.clear()
         monkeypatch.setattr(worker.service, "_parts", parts)
         body = frame(worker, 12)
         own.sendall(CALL.pack(len(body)) + body)
         assert answer(own)[0] == 200
         with contextlib.suppress(ConnectionError):
             own.sendall(CALL.pack(len(body)) + bytes(8000))  # more than a call, before it is known to be one
+        goes_on.set()
         assert is_closed(own)
 
 
