@@ -27,34 +27,37 @@ class Way:
 
     @property
     def first(self) -> Mapping[Reader, int]:
-        """By reader, the least number of ids before a position that is scored."""
-        ends: dict[Reader, int] = {}
-        for cutting, start, _ in self.scored:
-            for reader, line in cutting.lines.items():
-                ends[reader] = min(ends.get(reader, line.ends[start]), line.ends[start])
-        return ends
+        """By reader, the number of ids before the first position that is scored."""
+        _, start, _ = self.scored[0]
+        return {reader: line.ends[start] for reader, line in self.lines.items()}
 
-    def has(self, cutting: Cutting) -> bool:
-        return all(self.lines.get(reader) == line for reader, line in cutting.lines.items())
+    def stop(self, cutting: Cutting, start: int) -> int:
+        """The position before which a text can be scored on this way from ``start`` on, as the same ids stand before.
+
+        It is ``start`` where that is no position. Several members' positions have to be the same: a pass ends at them.
+        """
+        first, stops = self.first, []
+        for reader, line in cutting.lines.items():
+            own = self.lines.get(reader)
+            if own is None or line.ends[start] < first[reader]:
+                return start
+            stops.append(bisect_right(line.ends, common(line.ids, own.ids)))
+            if len(cutting.lines) > 1:
+                stops.append(common(line.ends, own.ends))
+        return max(start, min(stops))
 
 
 def ways_of(cuttings: Sequence[Cutting]) -> list[Way]:
-    """The ways in which a text has to be read, those of several members first."""
+    """The ways in which a text has to be read: each position of each cutting is scored on the first that has it."""
     ways: list[Way] = []
     for cutting in cuttings:
-        count = len(cutting.columns)
-        same = next((way for way in ways if way.has(cutting)), None)
-        if same is not None:
-            same.scored.append((cutting, 0, count))
-            continue
-        start = 0
-        if len(cutting.lines) == 1:
-            [(reader, line)] = cutting.lines.items()
-            known = [(common(line.ids, way.lines[reader].ids), way) for way in ways if reader in way.lines]
-            if known:
-                length, way = max(known, key=lambda each: each[0])
-                start = bisect_right(line.ends, length)
-                way.scored.append((cutting, 0, start))
+        start, count = 0, len(cutting.columns)
+        for way in ways:
+            if start == count:
+                break
+            if (stop := way.stop(cutting, start)) > start:
+                way.scored.append((cutting, start, stop))
+                start = stop
         if start < count:
             ways.append(Way(dict(cutting.lines), [(cutting, start, count)]))
     return ways
