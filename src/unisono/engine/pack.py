@@ -79,6 +79,8 @@ class Pack:
             for way in its:
                 for reader, line in way.lines.items():
                     self._prompts[reader, text] = line.ids[: line.ends[0]]
+        distinct = {(reader, *ids) for (reader, _), ids in self._prompts.items()}
+        self._has_several_prompts = len(distinct) > len({reader for reader, _ in self._prompts})
         self._cursors: dict[tuple[Reader, int], Cursor] = {}
         self._seconds: defaultdict[tuple[Reader, int], float] = defaultdict(float)
 
@@ -102,7 +104,8 @@ class Pack:
     def _read_prompts(self) -> None:
         """Open a slot for every text; a prompt of several texts is read but for its last id, once.
 
-        That of one text is read in the same pass as the text, or there would be two of uneven lengths.
+        Of several prompts, that of one text is read in the same pass as the text, or there would be two of uneven
+        lengths. A lone prompt and its texts are read in the passes of the oracle: so numbers are the same to the bit.
         """
         for reader, member in self._readers.items():
             texts = [text for each, text in self._prompts if each == reader]
@@ -117,7 +120,8 @@ class Pack:
                     if alone and shared - opened[ids].read >= LEAST_SHARED:
                         _read_to(member, [(opened[ids], shared)])
             several = Counter(tuple(self._prompts[reader, text]) for text in texts)
-            _read_to(member, [(cursor, len(ids) - 1) for ids, cursor in opened.items() if several[ids] > 1])
+            before = [ids for ids in opened if several[ids] > 1 or not self._has_several_prompts]
+            _read_to(member, [(opened[ids], len(ids) - 1) for ids in before])
             for text in texts:
                 if (reader, text) not in self._cursors:
                     self._cursors[reader, text] = member.copy(opened[tuple(self._prompts[reader, text])])
@@ -133,7 +137,7 @@ class Pack:
                 cursor, place = self._cursors[reader, text], (reader, text)
                 reached[place], goals[place] = line.ends[start] - 1, line.ends[min(stop, start + size) - 1]
                 kept[place] = min(common(cursor.ids[: cursor.read], line.ids), reached[place])
-        for (reader, text), length in levelled(kept, goals).items():
+        for (reader, text), length in (levelled(kept, goals) if self._has_several_prompts else kept).items():
             cursor = self._cursors[reader, text]
             self._readers[reader].cut(cursor, length)
             cursor.ids = list(ways[text].lines[reader].ids)

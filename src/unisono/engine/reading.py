@@ -2,8 +2,8 @@
 
 A text may be cut in several ways: by the lead of an ensemble, and by each member that scores it alone. A member reads
 it in one of them. Another that begins alike takes from that what they have in common; the slot is then rewound, and the
-rest is read. Prompts are read once, and so is what the prompts of a pack have in common. The path that scores one
-setting at a time (`unisono.engine.scoring`) is the oracle.
+rest is read. Prompts are read once, and so is what the prompts of a pack have in common; some last ids are read again
+where that makes passes cheaper. The path that scores one setting at a time (`unisono.engine.scoring`) is the oracle.
 """
 
 from __future__ import annotations
