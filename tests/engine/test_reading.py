@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.fakes import PROMPTS, STORY, make_fakes
+from unisono.backends.base import Feed
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.config.ensemble import load_spec
-from unisono.engine import reading
+from unisono.engine import pack, reading
+from unisono.engine.cutting import Reader
 from unisono.errors import PromptError
 from unisono.evals import systems as make
 from unisono.evals.model_pool import ModelPool
@@ -113,6 +115,77 @@ def test_every_member_reads_a_prompt_once_and_choices_once_a_way_of_cutting_them
     for name in FAKE_MODELS:
         assert alone[name] < 2 * prompt[name]
         assert all_settings[name] - alone[name] < 4 * 2 * 20
+
+
+LEADS = ("lead=a", "lead=b", "lead=c")
+
+
+def read_by(pool: ModelPool, variants: Sequence[str], asked: Sequence[tuple[Prompt, str]]) -> None:
+    """Read anew, and check what is read."""
+    systems = [make.variant(pool, f"weights=a:1 {each}") for each in variants]
+    check(pool, systems, asked)
+    pool.forget()
+    for model in FAKE_MODELS.values():
+        model.passes.clear()
+    pool._reading(systems).score(asked)
+
+
+def feeds_of(name: str) -> list[list[Feed]]:
+    return [list(each.feeds) for each in FAKE_MODELS[name].passes]
+
+
+def rows_of(name: str) -> int:
+    return sum(feed.wanted for feeds in feeds_of(name) for feed in feeds)
+
+
+def test_what_several_leads_cut_alike_is_read_once_by_all_members() -> None:
+    with pool_of() as pool:
+        read_by(pool, LEADS, [(PROMPTS[0], "Sofia")])  # which one of them ends in a longer piece
+        assert {name: rows_of(name) for name in FAKE_MODELS} == dict.fromkeys(FAKE_MODELS, 5)
+        read_by(pool, LEADS, [(PROMPTS[0], " the cat sat")])  # where each cuts something else behind the beginning
+        several = {name: rows_of(name) for name in FAKE_MODELS}
+        alone = dict.fromkeys(FAKE_MODELS, 0)
+        for lead in LEADS:
+            read_by(pool, [lead], [(PROMPTS[0], " the cat sat")])
+            for name in FAKE_MODELS:
+                alone[name] += rows_of(name)
+        assert all(several[name] < alone[name] for name in FAKE_MODELS)
+
+
+def test_a_text_is_read_in_the_same_pass_as_a_prompt_of_its_own() -> None:
+    with pool_of() as pool:
+        asked = [(Prompt(text=STORY + end), "x") for end in ("", " and", " ç", " 12")]
+        read_by(pool, LEADS[:1], asked)
+        last = {name: feeds_of(name)[-1] for name in FAKE_MODELS}
+        assert {name: [feed.wanted for feed in feeds] for name, feeds in last.items()} == {
+            name: [1] * 4 for name in FAKE_MODELS
+        }
+        assert all(len(feeds_of(name)) == 2 for name in FAKE_MODELS)  # what all prompts begin with is read before
+        read_by(pool, LEADS[:1], [(asked[0][0], "x"), (asked[0][0], "Sofia")])
+        first = {name: [(len(feed.ids) > 9, feed.wanted) for feed in feeds_of(name)[0]] for name in FAKE_MODELS}
+        assert first == {name: [(True, 0)] for name in FAKE_MODELS}
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 40), st.integers(1, 40)), min_size=1, max_size=9))
+def test_texts_are_levelled_where_that_is_cheaper_than_parts_of_a_pass(texts: list[tuple[int, int, int]]) -> None:
+    def cost(kept: Mapping[tuple[Reader, int], int], model: int) -> int:
+        lengths = [goals[each] - kept[each] for each in kept if each[0][1] == model]
+        return sum(lengths) + pack.PART * len(set(lengths))
+
+    places = [(("m", model, None), text) for text, (model, _, _) in enumerate(texts)]
+    kept = {place: least for place, (_, least, _) in zip(places, texts, strict=True)}
+    goals = {place: least + more for place, (_, least, more) in zip(places, texts, strict=True)}
+    found = pack.levelled(kept, goals)
+    assert found.keys() == kept.keys()
+    assert all(0 <= found[place] <= kept[place] for place in places)
+    assert all(cost(found, model) <= cost(kept, model) for model in (0, 1))
+
+
+def test_one_short_text_is_lengthened_and_a_very_short_one_stays() -> None:
+    places = [(("m", 0, None), text) for text in range(3)]
+    goals = dict.fromkeys(places, 100)
+    assert list(pack.levelled(dict(zip(places, (90, 90, 93), strict=True)), goals).values()) == [90, 90, 90]
+    assert list(pack.levelled(dict(zip(places, (90, 90, 98), strict=True)), goals).values()) == [90, 90, 98]
 
 
 def ids_read(name: str) -> int:

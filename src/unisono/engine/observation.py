@@ -114,9 +114,10 @@ def _at_nodes(logits_V: Rows, plan: FoldPlan, columns: Sequence[int]) -> tuple[F
     sum_T = np.empty(len(NODES))
     for start in (0, 1):  # every other node is twice the one before
         power_V = np.exp(x_V * np.float32(NODES[start]))
-        for place in range(start, len(NODES), 2):
-            sum_T[place] = power_V.sum(dtype=np.float64)  # that of the highest is 1: what is lost counts for nothing
-            np.square(power_V, out=power_V)
+        sum_T[start] = power_V.sum()  # by pairs: to some 1e-7 of it
+        for place in range(start + 2, len(NODES), 2):
+            np.square(power_V, out=power_V)  # that of the highest is 1: what is lost counts for nothing
+            sum_T[place] = power_V.sum()
     logz_T = np.log(sum_T)
     logp_CT = [_log_sum(np.outer(x_V[_ids(plan, each)].astype(np.float64), NODES)) - logz_T for each in columns]
     return np.stack(logp_CT), logz_T

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from unisono.engine.cursor import Cursor
 from unisono.engine.cutting import Cutting, Job, Line, Listener, Reader
 from unisono.engine.member import Member
 
+PART = 8  # ids that take about as long as another part of a pass: llama.cpp unpacks all weights for each
 LEAST_SHARED = 16  # ids at the beginning of all prompts of a pack that are worth a pass of their own
 
 
@@ -27,34 +28,37 @@ class Way:
 
     @property
     def first(self) -> Mapping[Reader, int]:
-        """By reader, the least number of ids before a position that is scored."""
-        ends: dict[Reader, int] = {}
-        for cutting, start, _ in self.scored:
-            for reader, line in cutting.lines.items():
-                ends[reader] = min(ends.get(reader, line.ends[start]), line.ends[start])
-        return ends
+        """By reader, the number of ids before the first position that is scored."""
+        _, start, _ = self.scored[0]
+        return {reader: line.ends[start] for reader, line in self.lines.items()}
 
-    def has(self, cutting: Cutting) -> bool:
-        return all(self.lines.get(reader) == line for reader, line in cutting.lines.items())
+    def stop(self, cutting: Cutting, start: int) -> int:
+        """The position before which a text can be scored on this way from ``start`` on, as the same ids stand before.
+
+        It is ``start`` where that is no position. Several members' positions have to be the same: a pass ends at them.
+        """
+        first, stops = self.first, []
+        for reader, line in cutting.lines.items():
+            own = self.lines.get(reader)
+            if own is None or line.ends[start] < first[reader]:
+                return start
+            stops.append(bisect_right(line.ends, common(line.ids, own.ids)))
+            if len(cutting.lines) > 1:
+                stops.append(common(line.ends, own.ends))
+        return max(start, min(stops))
 
 
 def ways_of(cuttings: Sequence[Cutting]) -> list[Way]:
-    """The ways in which a text has to be read, those of several members first."""
+    """The ways in which a text has to be read: each position of each cutting is scored on the first that has it."""
     ways: list[Way] = []
     for cutting in cuttings:
-        count = len(cutting.columns)
-        same = next((way for way in ways if way.has(cutting)), None)
-        if same is not None:
-            same.scored.append((cutting, 0, count))
-            continue
-        start = 0
-        if len(cutting.lines) == 1:
-            [(reader, line)] = cutting.lines.items()
-            known = [(common(line.ids, way.lines[reader].ids), way) for way in ways if reader in way.lines]
-            if known:
-                length, way = max(known, key=lambda each: each[0])
-                start = bisect_right(line.ends, length)
-                way.scored.append((cutting, 0, start))
+        start, count = 0, len(cutting.columns)
+        for way in ways:
+            if start == count:
+                break
+            if (stop := way.stop(cutting, start)) > start:
+                way.scored.append((cutting, start, stop))
+                start = stop
         if start < count:
             ways.append(Way(dict(cutting.lines), [(cutting, start, count)]))
     return ways
@@ -67,18 +71,16 @@ Marks = Mapping[tuple[Reader, int], int]
 class Pack:
     """Texts that are read together: a slot a text and member."""
 
-    def __init__(
-        self, readers: Mapping[Reader, Member], most_rows: int, texts: Sequence[int], cuttings: Sequence[Cutting]
-    ) -> None:
-        self._readers = readers
-        self._most_rows = most_rows
-        by_text = {text: [cutting for cutting in cuttings if cutting.text == text] for text in texts}
-        self._ways = {text: ways_of(its) for text, its in by_text.items()}
+    def __init__(self, readers: Mapping[Reader, Member], most_rows: int, ways: Mapping[int, Sequence[Way]]) -> None:
+        """Read texts, each in some ways, in passes of ``most_rows``."""
+        self._readers, self._most_rows, self._ways = readers, most_rows, ways
         self._prompts: dict[tuple[Reader, int], list[int]] = {}
-        for text, its in by_text.items():
-            for cutting in its:
-                for reader, line in cutting.lines.items():
+        for text, its in ways.items():
+            for way in its:
+                for reader, line in way.lines.items():
                     self._prompts[reader, text] = line.ids[: line.ends[0]]
+        distinct = {(reader, *ids) for (reader, _), ids in self._prompts.items()}
+        self._has_several_prompts = len(distinct) > len({reader for reader, _ in self._prompts})
         self._cursors: dict[tuple[Reader, int], Cursor] = {}
         self._seconds: defaultdict[tuple[Reader, int], float] = defaultdict(float)
 
@@ -100,7 +102,11 @@ class Pack:
         return self._seconds
 
     def _read_prompts(self) -> None:
-        """Open a slot for every text; prompts are read but for their last id, each once."""
+        """Open a slot for every text; a prompt of several texts is read but for its last id, once.
+
+        Of several prompts, that of one text is read in the same pass as the text, or there would be two of uneven
+        lengths. A lone prompt and its texts are read in the passes of the oracle: so numbers are the same to the bit.
+        """
         for reader, member in self._readers.items():
             texts = [text for each, text in self._prompts if each == reader]
             first = dict.fromkeys(tuple(self._prompts[reader, text]) for text in texts)
@@ -113,24 +119,31 @@ class Pack:
                     alone = len(opened) == 1 and len(first) > 1 and member.prefixes is not None
                     if alone and shared - opened[ids].read >= LEAST_SHARED:
                         _read_to(member, [(opened[ids], shared)])
-            _read_to(member, [(cursor, len(ids) - 1) for ids, cursor in opened.items()])
+            several = Counter(tuple(self._prompts[reader, text]) for text in texts)
+            before = [ids for ids in opened if several[ids] > 1 or not self._has_several_prompts]
+            _read_to(member, [(opened[ids], len(ids) - 1) for ids in before])
             for text in texts:
                 if (reader, text) not in self._cursors:
                     self._cursors[reader, text] = member.copy(opened[tuple(self._prompts[reader, text])])
 
     def _read_ways(self, ways: Mapping[int, Way]) -> None:
         """Read one way of each text, in blocks of as many positions as give rows for one pass."""
-        reached: dict[tuple[Reader, int], int] = {}
-        for text, way in ways.items():
-            for reader, first in way.first.items():
-                cursor, line = self._cursors[reader, text], way.lines[reader]
-                self._readers[reader].cut(cursor, min(common(cursor.ids[: cursor.read], line.ids), first - 1))
-                cursor.ids = list(line.ids)
-                reached[reader, text] = first - 1
         size = max(1, self._most_rows // len(ways))
+        reached: dict[tuple[Reader, int], int] = {}
+        kept, goals = dict(reached), dict(reached)
+        for text, way in ways.items():
+            _, start, stop = way.scored[0]
+            for reader, line in way.lines.items():
+                cursor, place = self._cursors[reader, text], (reader, text)
+                reached[place], goals[place] = line.ends[start] - 1, line.ends[min(stop, start + size) - 1]
+                kept[place] = min(common(cursor.ids[: cursor.read], line.ids), reached[place])
+        for (reader, text), length in (levelled(kept, goals) if self._has_several_prompts else kept).items():
+            cursor = self._cursors[reader, text]
+            self._readers[reader].cut(cursor, length)
+            cursor.ids = list(ways[text].lines[reader].ids)
         longest = max(stop - start for way in ways.values() for _, start, stop in way.scored[:1])
         for begin in range(0, longest, size):
-            goals: dict[tuple[Reader, int], int] = {}
+            goals = {}
             for text, way in ways.items():
                 _, start, stop = way.scored[0]
                 if start + begin < stop:
@@ -163,20 +176,37 @@ class Pack:
             by_model[reader[1]].append((reader, text))
         for model, its in by_model.items():
             its.sort(key=lambda each: self._cursors[each].slot)
-            feeds, rows = [], 0
+            feeds, rows, ids = [], 0, 0
             for each in its:
                 cursor, wanted = self._cursors[each], goals[each] - reached[each]
                 row_of[each] = rows
                 rows += wanted
                 if wanted:
                     feeds.append(Feed(cursor.slot, cursor.ids[cursor.read : goals[each]], wanted))
+                    ids += len(feeds[-1].ids)
             began = time.perf_counter()
             logits[model] = dense(self._readers[its[0][0]].advance(feeds))
-            spent = (time.perf_counter() - began) / max(1, rows)
+            spent = (time.perf_counter() - began) / max(1, ids)
             for each in its:
                 self._seconds[each] += spent * (goals[each] - reached[each])
                 self._cursors[each].read = goals[each]
         return logits, row_of
+
+
+def levelled(kept: Marks, goals: Marks) -> Marks:
+    """How many ids each text keeps of what was read, for passes of a model from there to its goals.
+
+    A backend parts a pass where a text ends, or fills up the shorter ones. So texts read some ids again and are as long
+    as the longest, where that is cheaper than the parts.
+    """
+    levels: dict[tuple[Reader, int], int] = {}
+    for model in {reader[1] for reader, _ in kept}:
+        left = {each: goals[each] - kept[each] for each in kept if each[0][1] == model}
+        level = {each: min(max(left.values()), goals[each]) for each in left}
+        fewer = len(set(left.values())) - len(set(level.values()))
+        is_cheaper = sum(level.values()) - sum(left.values()) < PART * fewer
+        levels |= {each: goals[each] - (level if is_cheaper else left)[each] for each in left}
+    return levels
 
 
 def _beginning(prompts: Sequence[Sequence[int]]) -> int:

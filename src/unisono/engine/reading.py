@@ -2,26 +2,28 @@
 
 A text may be cut in several ways: by the lead of an ensemble, and by each member that scores it alone. A member reads
 it in one of them. Another that begins alike takes from that what they have in common; the slot is then rewound, and the
-rest is read. Prompts are read once, and so is what the prompts of a pack have in common. The path that scores one
-setting at a time (`unisono.engine.scoring`) is the oracle.
+rest is read. Prompts are read once, and so is what the prompts of a pack have in common; some last ids are read again
+where that makes passes cheaper. The path that scores one setting at a time (`unisono.engine.scoring`) is the oracle.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from unisono.chat.messages import Prompt
 from unisono.engine.cutting import Cutting, Line, Listener, Reader, reader_of
 from unisono.engine.given_text import cut
 from unisono.engine.member import Member
-from unisono.engine.pack import Pack
+from unisono.engine.pack import Pack, Way, ways_of
 from unisono.engine.request import PreparedRequest
 from unisono.engine.scoring import check_room
 from unisono.engine.setting_group import Setting, SettingGroup
 from unisono.records import Score
 
+Done = Callable[[Sequence[int]], None]
+"""What is told which texts have been read, as soon as they have."""
 ROW_BYTES = 128 << 20
 """Of the rows of one pass of a member."""
 
@@ -38,11 +40,11 @@ class Reading:
         self._groups = [SettingGroup(group) for group in groups.values()]
         self._reader = TextReader(self._groups, min(setting.slots for setting in settings))
 
-    def score(self, asked: Sequence[tuple[Prompt, str]]) -> list[list[Score]]:
+    def score(self, asked: Sequence[tuple[Prompt, str]], done: Done = lambda texts: None) -> list[list[Score]]:
         """Score texts that follow prompts, by setting and text; see `TextReader.read`."""
         found: list[dict[int, Score]] = [{} for _ in self._settings]
         try:
-            for cutting, seconds in self._reader.read(asked):
+            for cutting, seconds in self._reader.read(asked, done):
                 assert isinstance(cutting.listener, SettingGroup)
                 for number, score in cutting.listener.finish(cutting, seconds).items():
                     found[number][cutting.text] = score
@@ -67,18 +69,21 @@ class TextReader:
         widest = max(member.backend.facts.rows for member in self._readers.values())
         self._most_rows = max(16, ROW_BYTES // (4 * widest))
 
-    def read(self, asked: Sequence[tuple[Prompt, str]]) -> Iterator[tuple[Cutting, float]]:
-        """Read texts that follow prompts; those of one prompt stand together.
+    def read(
+        self, asked: Sequence[tuple[Prompt, str]], done: Done = lambda texts: None
+    ) -> Iterator[tuple[Cutting, float]]:
+        """Read texts that follow prompts; those of one prompt stand together. ``done`` is told of each pack of texts.
 
         Yields each text as each listener has scored it, and the seconds of its members' passes, without those over
         the prompt. Raises what `Engine.score` raises, for any of them, and what a model raises; slots are free again.
         """
         cuttings = self._cut(asked)
-        for pack in self._packs(asked, cuttings):
-            its = [cutting for text in pack for cutting in cuttings[text]]
-            seconds = Pack(self._readers, self._most_rows, pack, its).read()
-            for cutting in its:
+        ways = [ways_of(its) for its in cuttings]
+        for pack in self._packs(asked, ways):
+            seconds = Pack(self._readers, self._most_rows, {text: ways[text] for text in pack}).read()
+            for cutting in (cutting for text in pack for cutting in cuttings[text]):
                 yield cutting, sum(seconds[reader, cutting.text] for reader in cutting.lines)
+            done(pack)
 
     def _cut(self, asked: Sequence[tuple[Prompt, str]]) -> list[list[Cutting]]:
         """Every text as every listener has it. Raises a `PromptError` or a `SpecError`."""
@@ -94,15 +99,19 @@ class TextReader:
                 cuttings[text].append(_cutting(listener, text, prepared, columns, losses))
         return cuttings
 
-    def _packs(self, asked: Sequence[tuple[Prompt, str]], cuttings: Sequence[Sequence[Cutting]]) -> Iterator[list[int]]:
+    def _packs(self, asked: Sequence[tuple[Prompt, str]], ways: Sequence[Sequence[Way]]) -> Iterator[list[int]]:
         """Texts that are read together: as there are slots, and as their rows are not too many.
 
-        Those of one prompt stay together where that is possible, and so do those of similar length: passes over them
-        have little to fill up.
+        Those of one prompt stand together where that is possible, and so do those that take as many ids: passes over
+        them have little to fill up. The prompt of one text is read with it, and that of several once.
         """
-        lengths = [max(len(cutting.columns) for cutting in its) for its in cuttings]
+        lengths = [max(stop - start for way in its for _, start, stop in way.scored[:1]) for its in ways]
         by_prompt = itertools.groupby(range(len(asked)), key=lambda text: id(asked[text][0]))
-        groups = sorted((list(group) for _, group in by_prompt), key=lambda texts: max(lengths[text] for text in texts))
+
+        def taken(texts: Sequence[int]) -> int:
+            return max(_ids(ways[text][0], with_prompt=len(texts) == 1) for text in texts)
+
+        groups = sorted((list(group) for _, group in by_prompt), key=taken)
         pack: list[int] = []
         rows = 0
         for texts in groups:
@@ -118,6 +127,11 @@ class TextReader:
                 rows += lengths[text]
         if pack:
             yield pack
+
+
+def _ids(way: Way, *, with_prompt: bool) -> int:
+    """How many ids members read of a text in a way."""
+    return sum(len(line.ids) - (0 if with_prompt else line.ends[0]) for line in way.lines.values())
 
 
 def _losses(listener: Listener, prepared: PreparedRequest) -> Mapping[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 from unisono.build import Prepared
 from unisono.chat.messages import Prompt
 from unisono.engine.observation import Observer, Seen
-from unisono.engine.reading import Reading, TextReader
+from unisono.engine.reading import Done, Reading, TextReader
 from unisono.engine.setting_group import SettingGroup
 from unisono.errors import PromptError, UnisonoError
 from unisono.fusion.fitting import NODES, NONE, Likely, Observed
@@ -19,7 +20,7 @@ from unisono.fusion.objectives import Choices
 from unisono.loaded_models import LoadedModels
 from unisono.reference_answers import Reference, by_task
 
-AT_ONCE = 16  # references whose answers are read before the next ones are encoded
+AT_ONCE = 128  # references whose answers are read before the next ones are encoded; the more, the evener are passes
 ObjectiveName = Literal["likelihood", "choices"]
 Scores = Mapping[str, Sequence[Sequence[float]]]
 """By system and reference, the log-likelihood of each answer that is read: of the right one, and then of the others."""
@@ -68,14 +69,13 @@ class Observations:
         reader = TextReader([*observers.values(), *self._alone.values()], self._slots)
         for some in _chunks(references):
             asked = [each for reference in some for each in answers_of(reference, self._objective)]
-            for cutting, seconds in _named(asked, lambda texts: list(reader.read(texts))):
+            for cutting, seconds in _named(asked, lambda texts, done: list(reader.read(texts, done)), count):
                 for lead, observer in observers.items():
                     if cutting.listener is observer:
                         self._seen[lead][asked[cutting.text]] = observer.finish(cutting)
                 for name, group in self._alone.items():
                     if cutting.listener is group:
                         self._logp[name][asked[cutting.text]] = _logp(group.finish(cutting, seconds)[0].logp)
-            count(len(some))
 
     def of(self, lead: str) -> Observed:
         """All that was read as this lead cuts it."""
@@ -144,10 +144,9 @@ def read_scores(
     found: dict[str, list[list[float]]] = {name: [] for name in settings}
     for some in _chunks(references):
         asked = [each for reference in some for each in answers_of(reference, objective)]
-        for name, scores in zip(settings, _named(asked, reading.score), strict=True):
+        for name, scores in zip(settings, _named(asked, reading.score, count), strict=True):
             its = iter(scores)
             found[name] += [[_logp(next(its).logp) for _ in answers_of(each, objective)] for each in some]
-        count(len(some))
     return found
 
 
@@ -202,14 +201,29 @@ def _chunks(references: Sequence[Reference]) -> Iterable[Sequence[Reference]]:
     return (references[start : start + AT_ONCE] for start in range(0, len(references), AT_ONCE))
 
 
-def _named(asked: Sequence[Asked], read: Callable[[Sequence[tuple[Prompt, str]]], Any]) -> Any:
-    """Read answers; an error says at which of them."""
+def _counted(asked: Sequence[Asked], count: Callable[[int], None]) -> Done:
+    """Counts references of which all answers have been read."""
+    left = Counter(each.reference for each in asked)
+
+    def done(texts: Sequence[int]) -> None:
+        read = Counter(asked[text].reference for text in texts)
+        left.subtract(read)
+        count(sum(not left[reference] for reference in read))
+
+    return done
+
+
+def _named(
+    asked: Sequence[Asked], read: Callable[[Sequence[tuple[Prompt, str]], Done], Any], count: Callable[[int], None]
+) -> Any:
+    """Read answers, and count references; an error says at which of them."""
+    done = _counted(asked, count)
     try:
-        return read([(each.reference.prompt, each.answer) for each in asked])
+        return read([(each.reference.prompt, each.answer) for each in asked], done)
     except PromptError as error:
         for each in asked:
             try:
-                read([(each.reference.prompt, each.answer)])
+                read([(each.reference.prompt, each.answer)], done)
             except UnisonoError as own:
                 raise of_reference(each.reference, own) from error
         raise
