@@ -17,7 +17,7 @@ from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
-from unisono.errors import SpecError
+from unisono.errors import SpecError, shown
 
 SETTINGS = 500_000
 """The most bytes of an ensemble file, a configuration or a file of keys."""
@@ -30,6 +30,7 @@ UTF16 = "it is UTF-16: save it as UTF-8"
 LONGEST_NUMBER = 400
 """Characters of a number in JSON: to read one with a point takes time by the square of its length."""
 
+_GZIP = b"\x1f\x8b"
 _SOME = 1_000_000
 """Bytes of a file of /proc, which says that it is empty; and of those at which a file shows whether it is text."""
 _KINDS = (
@@ -63,6 +64,8 @@ def read_data(path: Path, most: int = DATA, *, named: bool = False) -> bytes:
     data = read_bytes(path, most, named=named)
     if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         raise OSError(errno.EINVAL, UTF16, str(path))
+    if data.startswith(_GZIP):
+        raise OSError(errno.EINVAL, "it is compressed: unpack it (gunzip)", str(path))
     if b"\0" in data[:_SOME]:
         raise OSError(errno.EINVAL, "it is binary, and not text", str(path))
     return data
@@ -90,10 +93,32 @@ def why_unread(error: OSError | UnicodeDecodeError) -> str:
     return f"it is not UTF-8, at byte {error.start}, in line {line}: save it as UTF-8"
 
 
+def read_json(words: bytes | str) -> Any:
+    """The JSON of a line. Raises a `ValueError` or a `RecursionError`; also where an object has a key twice.
+
+    Readers differ in which of the two they take.
+    """
+    return json.loads(words, object_pairs_hook=_distinct)
+
+
+class _TwiceError(ValueError):
+    """An object has a key twice."""
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(f"the key {shown(next(name for name in found if names.count(name) > 1))} is given twice")
+    return found
+
+
 def why_no_json(error: ValueError | RecursionError) -> str:
     """Why `json.loads` has failed at the bytes of a line."""
     if isinstance(error, UnicodeDecodeError):
         return f"it is not UTF-8, at its byte {error.start}: save the file as UTF-8"
+    if isinstance(error, _TwiceError):
+        return str(error)
     return f"it is no JSON: {error}"
 
 
