@@ -12,7 +12,7 @@ import json
 import os
 import stat
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
@@ -98,18 +98,20 @@ def read_json(words: bytes | str) -> Any:
 
     Readers differ in which of the two they take.
     """
-    return json.loads(words, object_pairs_hook=_distinct)
+    return json.loads(words, object_pairs_hook=unique_keys)
 
 
-class _TwiceError(ValueError):
+class RepeatedKeyError(ValueError):
     """An object has a key twice."""
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _TwiceError(f"the key {shown(next(name for name in found if names.count(name) > 1))} is given twice")
+def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, as a hook of `json.loads` is given it. Raises a `RepeatedKeyError`."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise RepeatedKeyError(f"the key {shown(key)} stands twice")
+        found[key] = value
     return found
 
 
@@ -117,7 +119,7 @@ def why_no_json(error: ValueError | RecursionError) -> str:
     """Why `json.loads` has failed at the bytes of a line."""
     if isinstance(error, UnicodeDecodeError):
         return f"it is not UTF-8, at its byte {error.start}: save the file as UTF-8"
-    if isinstance(error, _TwiceError):
+    if isinstance(error, RepeatedKeyError):
         return str(error)
     return f"it is no JSON: {error}"
 

@@ -219,7 +219,7 @@ BROKEN: list[tuple[str, object, str]] = [
     ("piqa", {**GOOD, "id": "piqa.0"}, "line 2: its id 'piqa.0' is that of line 1"),
     ("piqa", {**GOOD, "id": 3.5}, "line 2: id is 3.5, not a text"),
     ("piqa", {**GOOD, "id": True}, "line 2: id is true, not a text"),
-    ("piqa", '{"id": "x", "question": "?", "answer": "A", "answer": "B"}', "line 2: the key 'answer' is given twice"),
+    ("piqa", '{"id": "x", "question": "?", "answer": "A", "answer": "B"}', "line 2: the key 'answer' stands twice"),
     ("arc_easy", {"id": "x", "question": "?", "choices": ["a", "b"], "answer": 1}, "answer is 1, none of its choices"),
     ("piqa", {key: GOOD[key] for key in GOOD if key != "question"}, "line 2: the key 'question' is missing"),
     ("piqa", {**GOOD, "choices": ["a"]}, "line 2: choices has 1 texts, not 2"),
