@@ -12,12 +12,12 @@ import json
 import os
 import stat
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
-from unisono.errors import SpecError
+from unisono.errors import SpecError, shown
 
 SETTINGS = 500_000
 """The most bytes of an ensemble file, a configuration or a file of keys."""
@@ -30,6 +30,7 @@ UTF16 = "it is UTF-16: save it as UTF-8"
 LONGEST_NUMBER = 400
 """Characters of a number in JSON: to read one with a point takes time by the square of its length."""
 
+_GZIP = b"\x1f\x8b"
 _SOME = 1_000_000
 """Bytes of a file of /proc, which says that it is empty; and of those at which a file shows whether it is text."""
 _KINDS = (
@@ -63,6 +64,8 @@ def read_data(path: Path, most: int = DATA, *, named: bool = False) -> bytes:
     data = read_bytes(path, most, named=named)
     if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         raise OSError(errno.EINVAL, UTF16, str(path))
+    if data.startswith(_GZIP):
+        raise OSError(errno.EINVAL, "it is compressed: unpack it (gunzip)", str(path))
     if b"\0" in data[:_SOME]:
         raise OSError(errno.EINVAL, "it is binary, and not text", str(path))
     return data
@@ -90,10 +93,34 @@ def why_unread(error: OSError | UnicodeDecodeError) -> str:
     return f"it is not UTF-8, at byte {error.start}, in line {line}: save it as UTF-8"
 
 
+def read_json(words: bytes | str) -> Any:
+    """The JSON of a line. Raises a `ValueError` or a `RecursionError`; also where an object has a key twice.
+
+    Readers differ in which of the two they take.
+    """
+    return json.loads(words, object_pairs_hook=unique_keys)
+
+
+class RepeatedKeyError(ValueError):
+    """An object has a key twice."""
+
+
+def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, as a hook of `json.loads` is given it. Raises a `RepeatedKeyError`."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise RepeatedKeyError(f"the key {shown(key)} stands twice")
+        found[key] = value
+    return found
+
+
 def why_no_json(error: ValueError | RecursionError) -> str:
     """Why `json.loads` has failed at the bytes of a line."""
     if isinstance(error, UnicodeDecodeError):
         return f"it is not UTF-8, at its byte {error.start}: save the file as UTF-8"
+    if isinstance(error, RepeatedKeyError):
+        return str(error)
     return f"it is no JSON: {error}"
 
 

@@ -149,3 +149,12 @@ def test_a_demo_model_that_is_a_base_model_reads_conversations_where_it_is_named
     pair = load_spec(["demo:smollm2-135m-instruct", "demo:gemma3-270m", "other=demo:gemma3-270m chat_template:mine"])
     assert [member.chat_template for member in pair.members] == [None, "plain", "mine"]
     assert load_spec("demo:gemma3-270m").members[0].chat_template == "plain"
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/", "/v1", "/v1/", "//v1//", "/v1/completions", "/v1/chat/completions/", "/v1/models"]
+)
+@pytest.mark.parametrize("address", ["http://host:8000", "https://host/api"])
+def test_what_openai_has_at_the_end_of_an_address_is_dropped(address: str, path: str) -> None:
+    far = {"name": "far", "url": address + path, "tokenizer": "fake:x"}
+    assert load_spec({"members": [far]}).members[0].url == address

@@ -263,6 +263,8 @@ def test_a_missing_file_and_an_unreadable_one_are_named(tmp_path: Path) -> None:
         ("members: [{name: a, model: m}]".encode("utf-16"), "it is UTF-16: save it as UTF-8"),
         ("members: [{name: a, model: m}]".encode("utf-16-le"), "if the file is UTF-16, save it as UTF-8"),
         (b"x: &a {name: a, model: m}\nmembers: [*a]\n", "a key of your own begins with x-"),
+        (b"members: [{name: a, model: m, weight: 1e3}]", "'1e3': it must be a number; write 1000"),
+        (b"members: [{name: a, model: m, context: '4096'}]", "'4096': it must be a whole number; write 4096"),
     ],
 )
 def test_a_file_that_is_nearly_one_says_the_way_out(tmp_path: Path, data: bytes, words: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 import tracemalloc
 from functools import partial
@@ -50,6 +51,16 @@ HOSTILE = {
     "NUL": "members: \0",
     "a class of Python": "members: !!python/object/apply:os.system [ls]",
 }
+
+
+@pytest.mark.parametrize("number", ["010", "-017", "0_7", "1:30", "1:30.5", "22:22:22"])
+def test_a_number_that_two_versions_of_yaml_read_differently_is_refused(number: str) -> None:
+    for text in (f"seed: {number}", f"bias: {{{number}: 1}}", f"x-a: &a {number}\nseed: *a"):
+        with pytest.raises(SpecError, match=rf"line \d, column \d+: {re.escape(number)} is read differently"):
+            read_yaml(text, Path("duo.yaml"))
+    read_yaml(
+        f"name: '{number}'\nx-mine: {{{number}: {number}}}\na: [0, 0.5, 0x10, 10, -1_000, 00.5]", Path("duo.yaml")
+    )
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

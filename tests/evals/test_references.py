@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from unisono.chat.messages import Prompt
 from unisono.config.ensemble import load_spec
 from unisono.errors import SpecError
 from unisono.evals import systems as make
-from unisono.evals.analysis.references import priors, references_of
+from unisono.evals.analysis.references import priors, read_answers, references_of
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Grade, Question, Task
 from unisono.evals.runner import choose_all
@@ -97,3 +98,10 @@ def test_references_are_the_right_answers_and_a_task_without_any_is_named() -> N
     without = replace(task(), questions=[replace(each, reference="") for each in task().questions])
     with pytest.raises(SpecError, match="the task 'letters' has no answers to fit on"):
         references_of([without])
+
+
+def test_a_line_that_has_a_key_twice_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"prompt": "?", "answer": "a"}\n{"prompt": "?", "answer": "a", "answer": "b"}\n')
+    with pytest.raises(SpecError, match="line 2: the key 'answer' stands twice"):
+        read_answers(path)

@@ -19,7 +19,7 @@ from unisono.evals.records import NATS, Question, Reply, Task
 from unisono.evals.tasks import load_tasks
 from unisono.evals.tasks.definitions import Definition
 from unisono.evals.tasks.loading import _task
-from unisono.evals.tasks.rows import RECIPES, Row
+from unisono.evals.tasks.rows import RECIPES, Line, Row
 
 pytest.importorskip("lm_eval")
 
@@ -217,7 +217,10 @@ BROKEN: list[tuple[str, object, str]] = [
     ("piqa", "{", "line 2: it is no JSON"),
     ("piqa", [1], "line 2: it is \\[1\\], not an object"),
     ("piqa", {**GOOD, "id": "piqa.0"}, "line 2: its id 'piqa.0' is that of line 1"),
-    ("piqa", {**GOOD, "id": 3}, "line 2: id is 3, not a text"),
+    ("piqa", {**GOOD, "id": 3.5}, "line 2: id is 3.5, not a text"),
+    ("piqa", {**GOOD, "id": True}, "line 2: id is true, not a text"),
+    ("piqa", '{"id": "x", "question": "?", "answer": "A", "answer": "B"}', "line 2: the key 'answer' stands twice"),
+    ("arc_easy", {"id": "x", "question": "?", "choices": ["a", "b"], "answer": 1}, "answer is 1, none of its choices"),
     ("piqa", {key: GOOD[key] for key in GOOD if key != "question"}, "line 2: the key 'question' is missing"),
     ("piqa", {**GOOD, "choices": ["a"]}, "line 2: choices has 1 texts, not 2"),
     ("piqa", {**GOOD, "choices": "ab"}, "line 2: choices is 'ab', not a list"),
@@ -243,6 +246,23 @@ def test_a_broken_line_is_named(tmp_path: Path, name: str, line: object, words: 
         load(tmp_path, name, shots=0)
     assert f"{name}.jsonl" in caught.value.message
     assert caught.value.hint
+
+
+def test_numbers_and_letters_of_lines_are_read_as_they_were_meant(tmp_path: Path) -> None:
+    line = Line(tmp_path, 1, {"id": 7, "choices": [3, "4"], "answer": " b"})
+    assert (line.text("id"), line.choice()) == ("7", (["3", "4"], 1))
+    for values in ({"answer_index": "1"}, {"answer_index": 1, "answer": "b"}, {"answer_index": 1, "answer": 4}):
+        assert Line(tmp_path, 1, {"choices": ["3", "4"], **values}).choice() == (["3", "4"], 1)
+    assert Line(tmp_path, 1, {"answer": "Paris"}).answers() == ["Paris"]
+    assert Line(tmp_path, 1, {"answer": [1969, "in 1969"]}).answers() == ["1969", "in 1969"]
+
+
+def test_a_compressed_file_is_refused_as_one(tmp_path: Path) -> None:
+    import gzip
+
+    (tmp_path / "piqa.jsonl").write_bytes(gzip.compress(b"{}"))
+    with pytest.raises(SpecError, match="it is compressed: unpack it"):
+        load(tmp_path, "piqa", shots=0)
 
 
 def test_what_is_not_there_is_named(data: Path, tmp_path: Path) -> None:

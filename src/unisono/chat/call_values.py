@@ -9,7 +9,7 @@ from typing import Any
 
 from unisono.chat.call_literals import PYTHON_WORDS, whole_literal
 from unisono.chat.json_values import refuse_constant
-from unisono.config.compact import unique_keys
+from unisono.user_files import unique_keys
 
 _TYPES: tuple[tuple[str, type | tuple[type, ...]], ...] = (
     ("boolean", bool),

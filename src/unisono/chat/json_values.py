@@ -8,9 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
-from unisono.config.compact import unique_keys
 from unisono.errors import SpecError, shown
-from unisono.user_files import short_float
+from unisono.user_files import short_float, unique_keys
 
 _DEEPEST = 200
 """Levels of a schema, or of arguments; what is much deeper could not be written as JSON."""

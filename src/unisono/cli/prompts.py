@@ -24,7 +24,7 @@ from unisono.engine.request import Request
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError, UnisonoError, shown
 from unisono.records import Generation
-from unisono.user_files import complete_lines, read_data, write_line
+from unisono.user_files import complete_lines, read_data, read_json, write_line
 from unisono.validation import explain
 
 FORM = 'write a JSON object a line: {"id": 1, "prompt": "Hello"}'
@@ -151,7 +151,7 @@ def _task(line: bytes, number: int, job: RunFlags, seen: set[str]) -> _Task:
     identity: Id | None = None
     data = None
     try:
-        data = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        data = read_json(line.decode("utf-8-sig" if number == 1 else "utf-8"))
         given = data.get("id") if isinstance(data, dict) else None
         identity = given if isinstance(given, str | int) and not isinstance(given, bool) else None
         if identity is not None:

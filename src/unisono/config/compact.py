@@ -151,13 +151,3 @@ def plain_number(value: object) -> str | None:
         return None
     plain = f"{Decimal(text):f}" if abs(Decimal(text).adjusted()) <= LONGEST else text
     return plain if len(plain) <= LONGEST else None
-
-
-def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, as a hook of `json.loads` is given it. Raises `ValueError` at a key that stands twice."""
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {shown(key)} stands twice")
-        found[key] = value
-    return found

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from unisono.config.compact import known_keys, unique_keys
+from unisono.config.compact import known_keys
 from unisono.errors import SpecError, nearest, shown
 from unisono.records import is_unicode
-from unisono.user_files import short_float
+from unisono.user_files import short_float, unique_keys
 
 JSON_OBJECT = "json_object"
 JSON_SCHEMA = "json_schema"

@@ -233,7 +233,7 @@ def _check_endpoint(member: MemberSpec) -> None:
 
 
 def _address(url: str) -> str:
-    """An address without a slash, or OpenAI's ``/v1``, at its end."""
+    """An address without a slash, or OpenAI's ``/v1`` and what stands there, at its end."""
     try:
         parts = urlsplit(url)
         sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -247,7 +247,10 @@ def _address(url: str) -> str:
         )
     if parts.query or parts.fragment or "?" in url or "#" in url:
         raise SpecError(f"url is {shown(url)}, with a query or fragment", hint="write http://HOST:PORT alone")
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+    return _PATH_OF_OPENAI.sub("", url).rstrip("/")
+
+
+_PATH_OF_OPENAI = re.compile(r"(?<!/)/*(/v1/*(/(chat/+)?completions/*|/models/*)?)?\Z")
 
 
 def check_owner(index: int, member: MemberSpec, members: Sequence[MemberSpec]) -> None:

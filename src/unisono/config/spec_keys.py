@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from unisono.config.compact import renamed
+from unisono.config.compact import plain_number, read_number, renamed
 from unisono.config.member import Misplaced
 from unisono.config.yaml_source import Places, path_of, place_of
 from unisono.errors import deprecated, nearest, shown
@@ -77,7 +77,14 @@ def explained(
         return f"{prefix}{path_of(where)} is {shown(value)}: a member is a mapping with a name and a model"
     if kind == "value_error" or not where:
         return f"{prefix}{message}{_way_out(problem)}"
-    return f"{prefix}{path_of(where)} is {shown(value)}: {message}"
+    return f"{prefix}{path_of(where)} is {shown(value)}: {message}{_as_number(value, kind)}"
+
+
+def _as_number(value: object, kind: str) -> str:
+    """How a number that YAML takes for text is written: ``1e3`` has no point."""
+    plain = plain_number(value) if kind in ("float_type", "int_type") else None
+    fits = plain is not None and (kind == "float_type" or isinstance(read_number(plain), int))
+    return f"; write {plain}" if fits else ""
 
 
 def _inner(where: tuple[Hashable, ...], value: Mapping[Any, Any], message: str) -> tuple[Hashable, ...]:

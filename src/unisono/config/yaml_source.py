@@ -114,6 +114,8 @@ class _BoundedLoader(yaml.SafeLoader):
 
 
 _TEXT = "tag:yaml.org,2002:str"
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_TWO_WAYS = re.compile(r"[-+]?0[0-7_]+|[^:]+(:[^:]+)+")
 _SECOND = "but found another document"
 _TOO_LARGE = f"this is too large: at most {MOST_NODES:,} values are read, aliases written out"
 
@@ -143,7 +145,10 @@ def _without_the_space(line: str) -> str | None:
 
 def _locate(node: yaml.Node, where: tuple[Hashable, ...], places: Places, path: Path) -> None:
     places.setdefault(where, _place(node))
-    if isinstance(node, yaml.SequenceNode):
+    own = bool(where) and str(where[0]).startswith("x-")  # it means nothing here
+    if isinstance(node, yaml.ScalarNode) and not own:
+        _check_number(node, path)
+    elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             _locate(item, (*where, index), places, path)
     elif isinstance(node, yaml.MappingNode):
@@ -151,11 +156,24 @@ def _locate(node: yaml.Node, where: tuple[Hashable, ...], places: Places, path: 
             line, column = _place(key)
             if not isinstance(key, yaml.ScalarNode):
                 raise SpecError(f"{path}, line {line}, column {column}: a key has to be plain text")
+            if not own:
+                _check_number(key, path)
             inner = (*where, key.value)
             if inner in places:
                 raise SpecError(f"{path}, line {line}, column {column}: the key {shown(key.value)} is given twice")
             places[inner] = line, column
             _locate(value, inner, places, path)
+
+
+def _check_number(node: yaml.ScalarNode, path: Path) -> None:
+    """Refuse a number that YAML 1.1, which is read here, and 1.2 read differently: ``010`` is 8 or 10."""
+    if node.tag in _NUMBERS and _TWO_WAYS.fullmatch(node.value):
+        line, column = _place(node)
+        raise SpecError(
+            f"{path}, line {line}, column {column}: {node.value} is read differently by two versions of YAML, in the "
+            f"base {'60' if ':' in node.value else '8'} by one of them",
+            hint="write the number without zeros before it, as 10 or 90; quote what is text",
+        )
 
 
 def _place(node: yaml.Node | yaml.Event) -> Place:

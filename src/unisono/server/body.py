@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from unisono.config.compact import unique_keys
 from unisono.errors import shown
 from unisono.server.constraint import GRAMMAR, is_of_llguidance
 from unisono.server.errors import Refusal
@@ -26,7 +25,7 @@ from unisono.server.limits import ServerLimits
 from unisono.server.plain_fields import plain_fields
 from unisono.server.schemas import Record
 from unisono.server.template_fields import with_variables
-from unisono.user_files import short_float
+from unisono.user_files import short_float, unique_keys
 
 R = TypeVar("R", bound=Record)
 

@@ -10,14 +10,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from unisono.config.compact import unique_keys
 from unisono.config.constraint import BYTE_ORDER_MARK
 from unisono.constraints.json_schema import NULLABLE, plain_schema
 from unisono.errors import nearest, shown
 from unisono.server.errors import Refusal, invalid
 from unisono.server.fields import NAMES_OF_ONE, STOPS, contradiction
 from unisono.server.json_size import is_deeper
-from unisono.user_files import short_float
+from unisono.user_files import short_float, unique_keys
 
 TOOL_KEYS = ("name", "description", "parameters", "strict")
 """The keys of a tool's function."""

@@ -79,7 +79,7 @@ def test_an_ensemble_writes_the_text_of_its_members_at_home() -> None:
 
 def test_one_of_several_models_has_to_be_named() -> None:
     server = stand_in()
-    server.entries.append({**server.entries[0], "id": "lora"})
+    server.entries.append({**server.entries[0], "id": "lora", "root": "/loras/1", "parent": "org/fake"})
     with server.serve() as url:
         with pytest.raises(SpecError, match="serves several models") as raised:
             load(url)
@@ -87,6 +87,58 @@ def test_one_of_several_models_has_to_be_named() -> None:
         load(url, served_model="lora")
         assert server.requests[-1].path == "/v1/completions"
         assert (server.requests[-1].body or {})["model"] == "lora"
+
+
+def test_any_name_of_a_model_that_has_several_may_stand_in_its_answers() -> None:
+    server = stand_in()
+    [entry] = server.entries
+    server.entries = [entry, {**entry, "id": "alias"}]
+
+    def by_its_first_name(request: Request) -> Reply:
+        return as_json({**json.loads(server.answer(request).content), "model": "org/fake"})
+
+    with server.serve() as url:
+        assert loader(url).description.engine == "vLLM 0.0-stand-in"
+        backend = load(url, served_model="alias")
+        server.faults["/v1/completions"] = [by_its_first_name]
+        assert len(backend.advance([Feed(backend.open(), IDS)])) == 1
+
+
+@pytest.mark.parametrize("status", [204, 302, 308, 401, 403, 406, 410, 451])
+def test_what_a_gateway_says_of_paths_that_it_does_not_know_is_no_obstacle(status: int) -> None:
+    server = stand_in()
+    unknown = ("/v1/member", "/props", "/model_info", "/get_model_info", "/version", "/tokenize")
+    server.faults = {path: [Reply(status)] for path in unknown}
+    with server.serve() as url:
+        assert loader(url).description.engine == "vLLM"
+
+
+def test_a_refused_start_says_what_the_engine_has_said() -> None:
+    server = stand_in()
+    moved = Reply(302, headers={"location": "https://elsewhere.example/v1/models?key=1"})
+    server.faults = {"/v1/models": [moved, moved]}
+    with server.serve() as url:
+        with pytest.raises(MemberUnavailable, match=r"redirects to 'https://elsewhere.example/v1/models', and"):
+            load(url)
+        server.faults = {"/v1/completions": [as_json({"error": "no such deployment"}, 404)] * 10}
+        with pytest.raises(MemberUnavailable, match=r"takes no token ids.*answers 404 .*no such deployment"):
+            load(url)
+
+
+@pytest.mark.parametrize("shift", [-30.0, -3.0])
+def test_logits_in_the_place_of_log_probabilities_are_refused(shift: float) -> None:
+    server = stand_in(most=200)
+
+    def shifted(request: Request) -> Reply:
+        told = json.loads(server.answer(request).content)
+        for row in told.get("choices", [{}])[0]["logprobs"]["top_logprobs"]:
+            row |= {name: logp + shift for name, logp in row.items()}
+        return as_json(told)
+
+    with server.serve() as url:
+        server.faults["/v1/completions"] = [Reply(400), Reply(400), shifted]
+        with pytest.raises(MemberUnavailable, match=r"no distribution: its ids have a mass of .* it tells logits"):
+            load(url)
 
 
 def test_a_tokenizer_of_another_model_is_refused() -> None:
@@ -102,6 +154,14 @@ def _of_block(told: dict[str, Any]) -> list[Any]:
     return told["choices"][0]["prompt_logprobs"]
 
 
+def _first(told: dict[str, Any], *, name: str | None = None, logp: float | None = None) -> None:
+    """Change the first entry of the next token's distribution."""
+    row = told["choices"][0]["logprobs"]["top_logprobs"][0]
+    own = next(iter(row))
+    value = row.pop(own)
+    row[own if name is None else name] = value if logp is None else logp
+
+
 WRONG: dict[str, tuple[Tamper, str]] = {
     "too few ids": (lambda told: told["choices"][0]["logprobs"]["top_logprobs"][0].popitem(), "told 7 ids where the 8"),
     "ids of another text": (lambda told: told["usage"].update(prompt_tokens=10), "it read 10 ids"),
@@ -112,6 +172,14 @@ WRONG: dict[str, tuple[Tamper, str]] = {
     ),
     "rows of another text": (lambda told: _of_block(told)[-1].pop(str(IDS[-1])), "not of the text"),
     "positions that are missing": (lambda told: _of_block(told).pop(), "of other positions"),
+    "a number beyond all floats": (lambda told: _first(told, logp=10**400), r"told 1000.* as the log-probability"),
+    "one below all floats": (lambda told: _first(told, logp=-(10**400)), "no distribution"),
+    "an id of a thousand digits": (lambda told: _first(told, name="token_id:" + "9" * 5000), "a token without an id"),
+    "a place of a thousand digits": (
+        lambda told: _of_block(told)[-1].update({"9" * 5000: {"rank": 1}}),
+        "without an id",
+    ),
+    "an error": (lambda told: told.update(choices=[], error={"message": "overloaded"}), r"but an error: .*overloaded"),
     "no choice": (lambda told: told.update(choices=[]), "not that of /v1/completions"),
 }
 

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from support.completions_stand_in import CompletionsStandIn
 from unisono.backends.endpoint import client as pools
 from unisono.backends.endpoint.client import Client
 from unisono.backends.endpoint.direct import HEAD, Direct, Late, OtherForm, Refused, Unusual
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.endpoint.worker_frames import ANSWER, CALL, STEPS
 from unisono.errors import MemberUnavailable
+from unisono.testing import fake_member
 
 LATER = b"|later|"
 DOOR = f"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {STEPS}\r\n\r\n".encode()
@@ -144,6 +146,24 @@ def test_what_goes_through_a_proxy_is_asked_elsewhere(monkeypatch: pytest.Monkey
     assert not Direct("http://far.invalid", {}).usable
     monkeypatch.setenv("NO_PROXY", "far.invalid")
     assert Direct("http://far.invalid", {}).usable
+
+
+@pytest.mark.parametrize("proxy", ["http://proxy.invalid:1", "socks5://proxy.invalid:1", "gopher://proxy.invalid:1"])
+def test_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setattr(pools, "_pools", {})
+    assert Direct("http://localhost:80", {}).usable
+    with CompletionsStandIn(fake_member("near", [" the"])).serve() as url:
+        client = Client("near", EndpointSource("endpoint", url, timeout=5, retries=0))
+        assert client.run(client.get("/version")) == {"version": "0.0-stand-in"}
+
+
+def test_a_proxy_is_named_where_a_connection_through_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setattr(pools, "_pools", {})
+    client = Client("far", EndpointSource("endpoint", "http://far.invalid", timeout=5, retries=0))
+    with pytest.raises(MemberUnavailable, match="asked through a proxy of the environment"):
+        client.run(client.get("/v1/member"))
 
 
 def test_proxies_that_cannot_be_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

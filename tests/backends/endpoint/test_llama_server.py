@@ -69,6 +69,7 @@ def test_a_slot_goes_to_the_slot_of_its_number_and_sends_what_stands_before(engi
     assert bodies[1]["prompt"] == [*IDS[:3], 5]
     assert bodies[0]["prompt"] == [7]
     assert bodies[0]["n_probs"] == 8
+    assert {body["n_cache_reuse"] for body in sent if body} == {0}  # whatever --cache-reuse says
 
 
 Tamper = Callable[[dict[str, Any]], object]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unisono.backends.endpoint.row_memory import LARGEST, POSSIBLE, ClientMemory, MadeMemory, OpenedMemory, is_here
+from unisono.backends.endpoint.proxies import is_here
+from unisono.backends.endpoint.row_memory import LARGEST, POSSIBLE, ClientMemory, MadeMemory, OpenedMemory
 from unisono.backends.endpoint.worker_frames import Call
 from unisono.backends.wire import Frame, FrameError
 from unisono.worker.row_memories import MOST, RowMemories

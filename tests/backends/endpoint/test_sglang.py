@@ -58,6 +58,30 @@ def test_a_block_is_one_request_where_the_server_tells_positions_of_the_prompt(s
     assert np.array_equal(rows.unseen_N, again.unseen_N)
 
 
+def test_rows_are_not_those_of_greedy_requests_in_a_batch_with_others(server: SGLangStandIn) -> None:
+    """While others draw with min_p, SGLang cuts distributions to top_k, which is 1 at a temperature of 0."""
+
+    def one_id(told: dict[str, Any]) -> None:
+        for _, *others in told["meta_info"]["output_top_logprobs"]:
+            for entry in others:
+                entry[0] = -3.4e38
+
+    def cut(request: Request) -> Reply:
+        body = request.body or {}
+        told = server.generate(body)
+        drawn = body["sampling_params"]
+        if drawn["temperature"] == 0 or drawn["top_k"] == 1:
+            one_id(told)
+        return as_json(told)
+
+    with server.serve() as url:
+        backend = loader(url).load(lambda *_: None)
+        alone = backend.advance([Feed(backend.open(), TEXTS[0])])
+        server.faults["/generate"] = [cut] * 3
+        among_others = backend.advance([Feed(backend.open(), TEXTS[0])])
+    assert np.array_equal(alone.logp_NK, among_others.logp_NK)
+
+
 def tampering(server: SGLangStandIn, tamper: Callable[[dict[str, Any]], object]) -> Callable[[Request], Reply]:
     """Answers as the server does, but for what is changed."""
 

@@ -31,7 +31,8 @@ _QUOTED = 200  # characters of an answer that a message shows
 _PAUSE = 0.1  # seconds before the first retry where the other side names none; each later one doubles it
 _AWAY, _SPARED, _LONGEST_AWAY = 1.0, 9.0, 60.0
 """Seconds for which one that was lost is believed to be away: times what that cost, within bounds."""
-_BUSY = (429, 502, 503, 504)
+_BUSY = (408, 425, 429, 502, 503, 504)
+_NOT_THERE = (*(status for status in range(200, 500) if status not in _BUSY), 501)
 
 _deadline: ContextVar[float] = ContextVar("deadline")
 
@@ -77,6 +78,8 @@ class Caller(ABC):
         self._started: set[Future[Any]] = set()
         self._lost: tuple[str, float] | None = None
         """Why nothing was heard from it lately, and until when that is believed to be so."""
+        self.refusal = ""
+        """What it has answered to the last request that was an attempt, and that it refused."""
         self.losses = 0
         """How often it was not there, or busy: it may be another engine then."""
         self._heard = time.monotonic()
@@ -144,9 +147,13 @@ class Caller(ABC):
         """The JSON that the endpoint answers at a path."""
         return self.read_json(await self.request("GET", path))
 
-    async def probe(self, path: str) -> Any:
-        """The JSON that the endpoint answers at a path; ``None`` where it knows none there."""
-        answer = await self.request("GET", path, accepted=(200, 400, 404, 405, 410, 501))
+    async def probe(self, path: str, body: object = None) -> Any:
+        """The JSON that the endpoint answers at a path; ``None`` where it knows none there.
+
+        Gateways do not say 404 only of paths that they do not know: they redirect, or forbid them.
+        """
+        posted = None if body is None else self._post(path, body, ANSWER_BYTES, _NOT_THERE)
+        answer = await (posted or self.request("GET", path, accepted=_NOT_THERE))
         try:
             return json.loads(bytes(answer.content)) if answer.status == 200 else None
         except (ValueError, RecursionError):
@@ -159,7 +166,10 @@ class Caller(ABC):
     async def attempt(self, path: str, body: object, limit: int = ANSWER_BYTES) -> Any:
         """The same, to find out what the endpoint takes; ``None`` where it refuses the request."""
         answer = await self._post(path, body, limit, (200, 400, 404, 405, 422, 501))
-        return self.read_json(answer) if answer.status == 200 else None
+        if answer.status == 200:
+            return self.read_json(answer)
+        self.refusal = self._words_of(path, answer)
+        return None
 
     async def _post(self, path: str, body: object, limit: int, accepted: tuple[int, ...]) -> Answer:
         content, headers = json.dumps(body, separators=(",", ":")).encode(), {"content-type": "application/json"}
@@ -215,7 +225,7 @@ class Caller(ABC):
         if status in request.accepted:
             return answer
         wait = _retry_after(answer.headers.get("retry-after"))
-        words = f"it answers {status} at {request.path}: {self._quoted(answer.content)}"
+        words = self._words_of(request.path, answer)
         if status in (401, 403):
             words += "; " + ("the key is not accepted" if self._key else "it wants a key: name its api_key_env")
         if status not in _BUSY:
@@ -245,6 +255,12 @@ class Caller(ABC):
         reason = _silence(self.timeout if timeout is None else timeout)
         self.lose(reason, began)
         return self.unreached(reason)
+
+    def _words_of(self, path: str, answer: Answer) -> str:
+        words = f"it answers {answer.status} at {path}: {self._quoted(answer.content)}"
+        if 300 <= answer.status < 400 and (place := answer.headers.get("location", "").partition("?")[0]):
+            words += f"; it redirects to {self._quoted(place.encode())}, and a key is for one address: name that as url"
+        return words
 
     def _quoted(self, content: Buffer) -> str:
         """The beginning of an answer, without the key, of which a part might be left otherwise."""

@@ -1,6 +1,7 @@
 """Requests to one endpoint over HTTP: the only file that knows the HTTP library.
 
-All endpoints share one pool of connections on one asyncio thread.
+All endpoints share a pool of connections on one asyncio thread; those of this machine have one that uses no proxy,
+which could not reach them.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import weakref
 import httpx2
 
 from unisono.backends.endpoint.caller import Answer, Caller, EndpointRequest
+from unisono.backends.endpoint.proxies import is_here, is_proxied
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.errors import MemberUnavailable, SpecError
 
 _KEPT_SECONDS = 3.0  # servers drop idle connections after 5 s; a request on one of these is lost
 
-_pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = weakref.WeakKeyDictionary()
+_Pools = dict[bool, httpx2.AsyncClient]
+"""By whether their endpoints are on this machine."""
+_pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pools] = weakref.WeakKeyDictionary()
 
 
 class Client(Caller):
@@ -39,7 +43,7 @@ class Client(Caller):
     async def attempt_once(self, request: EndpointRequest) -> Answer | tuple[MemberUnavailable, float | None]:
         own, began = self.authorization, time.monotonic()
         try:
-            pool = _pool()
+            pool = _pool(is_here(self.address))
         except (ValueError, OSError, ImportError, httpx2.InvalidURL) as error:
             words = f"no connection can be made from here ({type(error).__name__})"
             raise self.failed(f"{words}: look at HTTP_PROXY, ALL_PROXY and SSL_CERT_FILE of the environment") from error
@@ -49,7 +53,8 @@ class Client(Caller):
             ) as response:
                 body = await self._read(response, request.limit)
         except httpx2.TransportError as error:
-            reason = f"the connection fails at {request.path} ({_words(error)})"
+            through = "; it is asked through a proxy of the environment, which NO_PROXY leaves out"
+            reason = f"the connection fails at {request.path} ({_words(error)})" + through * is_proxied(self.address)
             self.lose(reason, began)
             return self.unreached(reason), None
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
@@ -65,15 +70,19 @@ class Client(Caller):
         return bytes(body)
 
 
-def _pool() -> httpx2.AsyncClient:
-    """The pool of the running loop. Redirects are not followed: a key is for one address."""
+def _pool(near: bool) -> httpx2.AsyncClient:
+    """A pool of the running loop. Redirects are not followed: a key is for one address."""
     loop = asyncio.get_running_loop()
-    if loop not in _pools:
+    pools = _pools.setdefault(loop, {})
+    if near not in pools:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=_KEPT_SECONDS)
+        transport = httpx2.AsyncHTTPTransport(limits=limits) if near else None
         # Time-outs are those of steps. What is compressed costs more than it saves.
-        _pools[loop] = httpx2.AsyncClient(timeout=None, limits=limits, headers={"accept-encoding": "identity"})
-        atexit.register(_close, os.getpid(), loop, _pools[loop])
-    return _pools[loop]
+        pools[near] = httpx2.AsyncClient(
+            timeout=None, limits=limits, headers={"accept-encoding": "identity"}, transport=transport
+        )
+        atexit.register(_close, os.getpid(), loop, pools[near])
+    return pools[near]
 
 
 def _close(process: int, loop: asyncio.AbstractEventLoop, pool: httpx2.AsyncClient) -> None:

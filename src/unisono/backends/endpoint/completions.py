@@ -7,7 +7,6 @@ number (``logprob_token_ids``), and distributions within the prompt (``prompt_lo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,10 +15,11 @@ from unisono.backends.endpoint.adapter import Description, Question
 from unisono.backends.endpoint.agreement import PLAIN, check_agreement
 from unisono.backends.endpoint.caller import Caller, together
 from unisono.backends.endpoint.rows import Row, read_row, rows_of, top_rows
+from unisono.backends.endpoint.served_models import find_served, fingerprint
 from unisono.backends.endpoint.settings import TOP, EndpointSource
 from unisono.backends.endpoint.weights_print import TOP as PRINTED
 from unisono.backends.endpoint.weights_print import WeightsPrint
-from unisono.errors import ModelError, ModelUnsupported, SpecError
+from unisono.errors import ModelError, ModelUnsupported, SpecError, shown
 from unisono.vocab.tokenizer import Tokenizer
 
 _PATH = "/v1/completions"
@@ -30,7 +30,7 @@ ALSO = 128
 _READ_AGAIN = 16
 """Ids that a request for one position may read again, as cached prefixes end with a block. A block of positions is
 asked for at once, which reads all ids, where that is less."""
-_PREFIX = "token_id:"
+_PREFIX, _DIGITS = "token_id:", 10
 _PLAIN_OF_VLLM: dict[str, object] = {"top_k": 0, "min_p": 0, "repetition_penalty": 1, "ignore_eos": True}
 """A model's own generation config has other values of these, which distributions show in some modes of the server."""
 
@@ -44,6 +44,8 @@ class CompletionsAdapter:
         self._tokenizer = tokenizer
         self._rows = len(tokenizer.table.texts)
         self._name = ""
+        self._names: frozenset[str] = frozenset()
+        """All that the server calls the model: vLLM answers by the first of several."""
         self._top = 1
         self._known: str | None = None
         self._tells_prompts = False
@@ -57,7 +59,7 @@ class CompletionsAdapter:
         self._plain = _PLAIN_OF_VLLM if entry.get("owned_by") == "vllm" else {}
         agreed = await self._check_tokenizer()
         truncation = await self._find_caps()
-        self._known, self._top, self._most = _fingerprint(entry), truncation.top, truncation.most
+        self._known, self._top, self._most = fingerprint(entry), truncation.top, truncation.most
         await self._print.check()
         length = entry.get("max_model_len")
         context = length - 1 if isinstance(length, int) and length > 1 else 0  # the last is for the token it chooses
@@ -139,12 +141,14 @@ class CompletionsAdapter:
             read, model, details = usage["prompt_tokens"], answer["model"], usage.get("prompt_tokens_details") or {}  # type: ignore[index]
             cached = details.get("cached_tokens") or 0
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise self._client.failed("its answer is not that of /v1/completions") from None
+            error = answer.get("error") if isinstance(answer, dict) else None
+            said = f", but an error: {shown(error)}" if error else ""
+            raise self._client.failed(f"its answer is not that of /v1/completions{said}") from None
         if not isinstance(choice, dict):
             raise self._client.failed("its answer is not that of /v1/completions")
         if read != len(ids):
             raise self._client.failed(f"it read {read} ids where it was sent {len(ids)}")
-        if model != self._name:
+        if model not in self._names:
             raise self._client.failed(f"{model!r} answers, and not {self._name!r}", refused=True)
         if block and cached:
             raise self._client.failed(
@@ -194,9 +198,11 @@ class CompletionsAdapter:
                     hint="serve the model by vLLM, llama-server or `unisono member serve`",
                 )
             most = min(cap, len(told))
+            read_row(told, most, self._rows)
             break
         if not most:
-            raise self._client.failed("it takes no token ids as a prompt, or tells no log-probabilities")
+            said = f": {self._client.refusal}" if self._client.refusal else ""
+            raise self._client.failed(f"it takes no token ids as a prompt, or tells no log-probabilities{said}")
         also, self._tells_prompts = await together([self._takes_ids(ids), self._takes_prompts(ids)])
         return self._truncation(most, also=also)
 
@@ -229,7 +235,7 @@ class CompletionsAdapter:
 
     async def _check_tokenizer(self) -> bool:
         body = {"model": self._name, "prompt": PLAIN, "add_special_tokens": False}
-        told = await self._client.attempt("/tokenize", body)
+        told = await self._client.probe("/tokenize", body)
         if not isinstance(told, dict) or "tokens" not in told:
             return False
         check_agreement(self._client.member, self._client.address, self._tokenizer, told["tokens"], PLAIN)
@@ -237,24 +243,13 @@ class CompletionsAdapter:
 
     async def _look(self) -> dict[str, Any]:
         """The entry of the model among those that are served."""
+        source = self._source
         models = await self._client.get("/v1/models")
-        listed = models.get("data") if isinstance(models, dict) else None
-        entries = {
-            entry["id"]: entry for entry in listed or () if isinstance(entry, dict) and isinstance(entry.get("id"), str)
-        }
-        name = self._source.served_model
-        if name is None and len(entries) == 1:
-            return next(iter(entries.values()))
-        if name not in entries:
-            wrong = "serves several models" if name is None else f"does not serve {name!r}"
-            raise SpecError(
-                f"member {self._client.member!r}: {self._client.address} {wrong}",
-                hint=f"let its key served_model name one of: {', '.join(entries) or 'none is served'}",
-            )
-        return entries[name]
+        entry, self._names = find_served(models, source.served_model, self._client.member, self._client.address)
+        return entry
 
     async def _check_model(self) -> None:
-        if self._known is not None and _fingerprint(await self._look()) != self._known:
+        if self._known is not None and fingerprint(await self._look()) != self._known:
             raise self._client.failed("another model is served there now than when it was loaded", refused=True)
         await self._print.check()
 
@@ -266,17 +261,15 @@ def _split(told: object, top: int) -> tuple[list[tuple[object, object]], list[tu
     by_rank: list[tuple[object, object]] = []
     by_number: list[tuple[object, object]] = []
     for name, entry in told.items():
-        pair = (int(name) if name.isdecimal() else None, entry.get("logprob"))
+        pair = (_number(name), entry.get("logprob"))
         rank = entry.get("rank")
         (by_rank if isinstance(rank, int) and rank <= top else by_number).append(pair)
     return by_rank, by_number
 
 
 def _id_of(name: str) -> int | None:
-    number = name.removeprefix(_PREFIX)
-    return int(number) if number != name and number.isdecimal() else None
+    return _number(name.removeprefix(_PREFIX)) if name.startswith(_PREFIX) else None
 
 
-def _fingerprint(entry: dict[str, Any]) -> str:
-    told = [entry.get(key) for key in ("id", "root", "parent", "max_model_len", "owned_by")]
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+def _number(digits: str) -> int | None:
+    return int(digits) if digits.isdecimal() and digits.isascii() and len(digits) <= _DIGITS else None

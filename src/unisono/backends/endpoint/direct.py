@@ -18,12 +18,11 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.backends.endpoint.row_memory import is_here
+from unisono.backends.endpoint.proxies import is_here, is_proxied
 from unisono.backends.endpoint.worker_frames import ANSWER, CALL, STEPS
 from unisono.backends.wire import Buffer
 
@@ -88,8 +87,7 @@ class Direct:
     def __init__(self, address: str, headers: Mapping[str, str]) -> None:
         parts = urlsplit(address)
         self.is_near = is_here(address)
-        proxied = not {parts.scheme, "all"}.isdisjoint(getproxies())
-        self.usable = not proxied or bool(proxy_bypass(parts.hostname or ""))
+        self.usable = not is_proxied(address)
         """Whether the address is reached without a proxy, and switches connections to calls."""
         self._host, self._port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         self._ssl = ssl.create_default_context() if parts.scheme == "https" else None

@@ -112,6 +112,7 @@ class LlamaServerAdapter:
             "temperature": 0,
             "logit_bias": self._chosen,
             "cache_prompt": True,
+            "n_cache_reuse": 0,  # else, started with --cache-reuse, it reads parts of a text as they stood in another
             "id_slot": -1 if slot is None else slot % self._slots,  # any
             "return_tokens": True,
             "response_fields": _FIELDS,

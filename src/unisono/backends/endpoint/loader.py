@@ -20,7 +20,7 @@ from unisono.backends.endpoint.pending import PendingAdapter, assumed
 from unisono.backends.endpoint.report import EndpointReport, report_of
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.registry import make_loader
-from unisono.errors import MemberUnavailable, SpecError
+from unisono.errors import MemberUnavailable, ModelError, ModelUnsupported, SpecError
 from unisono.vocab.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,12 @@ class EndpointLoader:
             return assumed(self._source, self._given, self._request.slots, self._request.context)
 
     def _described(self) -> Description:
-        return self._client.run(self._adapter.describe())
+        try:
+            return self._client.run(self._adapter.describe())
+        except (MemberUnavailable, ModelUnsupported):
+            raise
+        except ModelError as error:  # what it tells is no distribution
+            raise self._client.failed(error.message) from error
 
     def _patiently(self, look: Callable[[], T]) -> T:
         """Look until something answers, for a while; raises the `Unreached` of the last look."""
@@ -179,6 +184,7 @@ class EndpointLoader:
             told = await self._client.probe(engine.path)
             if isinstance(told, dict) and engine.sign in told:
                 return engine
+        await self._client.request("GET", _ENGINES[-1].path, accepted=(200, 400, 404, 405, 410, 501))  # says why not
         raise self._client.failed(
             "no engine that a member can live in was recognised there: neither `unisono member serve`, nor "
             "llama-server, SGLang or an OpenAI-compatible server"

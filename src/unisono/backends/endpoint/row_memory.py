@@ -15,8 +15,6 @@ import re
 import secrets
 import sys
 import weakref
-from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,14 +121,6 @@ class ClientMemory:
         if found is None:
             raise FrameError("its distributions are said to be in a memory that is too small for them")
         return found
-
-
-def is_here(address: str) -> bool:
-    """Whether an address is this machine's, as far as it says so."""
-    host = urlsplit(address).hostname or ""
-    with contextlib.suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def _rows(memory: NDArray[np.uint8], count: int, rows: int) -> NDArray[np.float32]:

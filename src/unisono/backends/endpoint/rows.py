@@ -12,11 +12,13 @@ import numpy as np
 from unisono.backends.base import TopLogprobs
 from unisono.backends.endpoint.adapter import Question
 from unisono.backends.endpoint.caller import together
-from unisono.errors import ModelError
+from unisono.errors import ModelError, shown
 
 SLACK = 2e-6
 """Added to the mass that is not told: what engines tell is rounded to float32, whose sums are that far from 1."""
 _ABOVE_ONE = 1e-3  # a log-probability that no rounding explains
+_LEAST = -1e38  # whose probability is 0
+_LEAST_MASS, _PADDED = 0.9, 2  # what rounding leaves of 1; the most rows that a model has, in those of its tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,8 @@ def read_row(
     """A row of what an engine tells: pairs of an id and its log-probability, in any order.
 
     ``likeliest`` are those that it tells by rank, ``top`` or more; ``also`` those that were ``asked`` for by number.
-    Raises a `ModelError` where ids are missing, are no ids, or come twice. Ids that the tokenizer does not have are
-    left out: their mass counts as not told.
+    Raises a `ModelError` where ids are missing, are no ids, or come twice, and where too little mass is told for a
+    distribution. Ids that the tokenizer does not have are left out: their mass counts as not told.
     """
     by_rank, by_number = _read(likeliest), _read(also)
     if len(by_rank) < min(top, rows):
@@ -80,22 +82,33 @@ def read_row(
         raise ModelError(f"it did not tell the id {min(missing)}, which was asked for")
     ordered = sorted(by_rank, key=lambda token: (-by_rank[token], token))
     kth = math.exp(by_rank[ordered[top - 1]]) if len(ordered) >= top else 0.0
+    if top <= len(ordered):
+        _check_mass(sum(map(math.exp, by_rank.values())), kth, rows)
     kept = [token for token in ordered if token < rows]
     rest = sorted(token for token in set(asked) - by_rank.keys())
     logp = [by_rank[token] for token in kept] + [by_number[token] for token in rest]
     return Row([*kept, *rest], logp, kth)
 
 
+def _check_mass(told: float, kth: float, rows: int) -> None:
+    """Raise a `ModelError` where all ids together cannot have a mass of 1: none that is not told is above the k-th."""
+    if (most := told + kth * _PADDED * rows) < _LEAST_MASS:
+        raise ModelError(
+            f"what it tells is no distribution: its ids have a mass of {most:.2g} at most, and not of 1; it tells "
+            "logits, perhaps (vLLM: leave --logprobs-mode out)"
+        )
+
+
 def _read(entries: Iterable[tuple[object, object]]) -> dict[int, float]:
     told: dict[int, float] = {}
     for token, logp in entries:
         if not isinstance(token, int) or isinstance(token, bool) or token < 0:
-            raise ModelError(f"it told a token without an id ({token!r})")
-        if not isinstance(logp, int | float) or isinstance(logp, bool) or math.isnan(logp) or logp > _ABOVE_ONE:
-            raise ModelError(f"it told {logp!r} as the log-probability of the id {token}")
+            raise ModelError(f"it told a token without an id ({shown(token)})")
+        if not isinstance(logp, int | float) or isinstance(logp, bool) or not logp <= _ABOVE_ONE:
+            raise ModelError(f"it told {shown(logp)} as the log-probability of the id {token}")
         if token in told:
             raise ModelError(f"it told the id {token} twice in one distribution")
-        told[token] = float(logp)
+        told[token] = float(max(logp, _LEAST))  # a whole number may be beyond all floats
     return told
 
 

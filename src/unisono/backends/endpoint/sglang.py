@@ -24,7 +24,7 @@ from unisono.errors import ModelError
 _MOST = 2000
 _PLAIN = {
     "max_new_tokens": 1,
-    "temperature": 0,
+    "temperature": 1,  # 0 is top_k 1 there, which what it tells shows while others draw with min_p: one id has all mass
     "top_p": 1,
     "top_k": -1,
     "min_p": 0,

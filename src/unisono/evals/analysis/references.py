@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from unisono.evals.records import Question, Task
 from unisono.fitting.bounds import LEAST_PRIOR
 from unisono.records import Score
 from unisono.reference_answers import FORM, Reference, reference_of
-from unisono.user_files import read_data, why_no_json
+from unisono.user_files import read_data, read_json, why_no_json
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
 """What stands in place of a question that says nothing (Zhao et al., arXiv 2102.09690, section 5)."""
@@ -68,7 +67,7 @@ def read_answers(path: Path) -> tuple[list[Reference], FittedOn]:
 def _reference(path: Path, number: int, words: bytes) -> Reference:
     where = f"{str(path)!r}, line {number}"
     try:
-        line = json.loads(words)
+        line = read_json(words)
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{where}: {why_no_json(error)}", hint=FORM) from error
     return replace(reference_of(where, line), id=f"line {number}")

@@ -2,13 +2,12 @@
 
 A line has an ``id`` and a ``question``, and, as its task needs, ``choices`` with an ``answer`` (a letter) or an
 ``answer_index``; an ``answer`` that is a text, or a list of all accepted texts; a ``solution``; and the key that
-names its part. Other keys are ignored.
+names its part. A whole number is a text, too. Other keys are ignored.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from unisono.errors import SpecError, nearest, shown
-from unisono.user_files import read_data, why_no_json
+from unisono.user_files import read_data, read_json, why_no_json
 
 FORM = "each line is an object of JSON; docs/evaluation.md shows one of each task"
 LETTERS = string.ascii_uppercase
+_PLACES = [str(place) for place in range(len(LETTERS))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +32,17 @@ class Line:
         return SpecError(f"{str(self.path)!r}, line {self.number}: {words}", hint=hint)
 
     def text(self, key: str) -> str:
-        value = self._value(key)
+        """A text; a whole number is one, too."""
+        value = _as_text(given := self._value(key))
         if not isinstance(value, str) or not value:
-            raise self.fault(f"{key} is {shown(value)}, not a text")
+            raise self.fault(f"{key} is {shown(given)}, not a text")
         return value
 
     def texts(self, key: str, *, fewest: int = 1, most: int | None = None) -> list[str]:
-        value = self._value(key)
+        given = self._value(key)
+        value = [_as_text(each) for each in given] if isinstance(given, list) else given
         if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
-            raise self.fault(f"{key} is {shown(value)}, not a list of texts")
+            raise self.fault(f"{key} is {shown(given)}, not a list of texts")
         if len(value) < fewest or (most is not None and len(value) > most):
             count = f"{fewest}" if fewest == most else f"{fewest} or more" if most is None else f"{fewest} to {most}"
             raise self.fault(f"{key} has {len(value)} texts, not {count}")
@@ -50,22 +52,35 @@ class Line:
         """The choices, and the index of the right one. Raises a `SpecError`."""
         choices = self.texts("choices", fewest=fewest, most=most)
         letters = LETTERS[: len(choices)]
+        answer = self.values.get("answer")
+        letter = answer.strip().upper() if isinstance(answer, str) else None
         if "answer_index" not in self.values:
-            answer = self.text("answer")
-            if answer not in letters or len(answer) != 1:
-                raise self.fault(f"answer is {shown(answer)}, none of its choices {', '.join(letters)}")
-            return choices, letters.index(answer)
-        index = self.values["answer_index"]
+            self._value("answer")
+            if letter is None or letter not in tuple(letters):
+                hint = "an answer is a letter; give a number as answer_index, counted from 0"
+                raise self.fault(f"answer is {shown(answer)}, none of its choices {', '.join(letters)}", hint)
+            return choices, letters.index(letter)
+        given = self.values["answer_index"]
+        index = int(given) if isinstance(given, str) and given in _PLACES else given
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(choices):
-            raise self.fault(f"answer_index is {shown(index)}, none of its choices 0 to {len(choices) - 1}")
-        if self.values.get("answer", letters[index]) != letters[index]:
-            raise self.fault(f"answer is {shown(self.values['answer'])}, but answer_index is {index}, {letters[index]}")
+            raise self.fault(f"answer_index is {shown(given)}, none of its choices 0 to {len(choices) - 1}")
+        if "answer" in self.values and letters[index] != letter and choices[index] != _as_text(answer):
+            raise self.fault(f"answer is {shown(answer)}, but answer_index is {index}, {letters[index]}")
         return choices, index
+
+    def answers(self) -> list[str]:
+        """All accepted answers; one may stand alone."""
+        only = self._value("answer")
+        return self.texts("answer") if isinstance(only, list) else [self.text("answer")]
 
     def _value(self, key: str) -> Any:
         if key not in self.values:
             raise self.fault(f"the key {key!r} is missing")
         return self.values[key]
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +139,12 @@ def _bbh(line: Line) -> dict[str, Any]:
 
 
 def _triviaqa(line: Line) -> dict[str, Any]:
-    aliases = line.texts("answer")
+    aliases = line.answers()
     return {"question": line.text("question"), "answer": {"aliases": aliases, "value": aliases[0]}}
 
 
 def _nq_open(line: Line) -> dict[str, Any]:
-    return {"question": line.text("question"), "answer": line.texts("answer")}
+    return {"question": line.text("question"), "answer": line.answers()}
 
 
 def _hellaswag(line: Line) -> dict[str, Any]:
@@ -208,7 +223,7 @@ def read_rows(path: Path, recipe: Recipe, definitions: Sequence[str]) -> tuple[l
 
 def _line(path: Path, number: int, words: bytes) -> Line:
     try:
-        values = json.loads(words)
+        values = read_json(words)
     except (ValueError, RecursionError) as error:
         raise Line(path, number, {}).fault(why_no_json(error)) from error
     line = Line(path, number, values)
@@ -224,6 +239,6 @@ def _row(line: Line, recipe: Recipe, definitions: Sequence[str]) -> Row:
         known = [name.removeprefix(recipe.definition.partition("{")[0]) for name in definitions]
         value = line.text(key) if key else part
         raise line.fault(f"{key} is {shown(value)}, which lm-evaluation-harness does not know{nearest(value, known)}")
-    answer = line.values.get("answer")
+    answer = _as_text(line.values.get("answer"))
     words = None if "choices" in line.values or not isinstance(answer, str) else answer
     return Row(line.text("id"), part, recipe.row(line), words)
