@@ -214,7 +214,7 @@ def test_wrong_usage_is_explained(run: Run, duo: Path) -> None:
 def test_a_fault_of_ours_is_owned_up_to_without_a_traceback(
     run: Run, duo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unisono.engine.sampler.Unfolded.choose", lambda *given: 1 / 0)
+    monkeypatch.setattr("unisono.engine.sampler.Unfolded.likeliest", lambda *given: 1 / 0)
     shown = run("run", duo, "x")
     assert shown.code == 1
     assert "internal error: ZeroDivisionError" in shown.err

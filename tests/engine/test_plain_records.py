@@ -21,7 +21,7 @@ def test_a_record_is_the_same_without_folding(
     names: str, keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_fakes()
-    plainly, used = Sampler.choose_unfolded, list[bool]()
+    plainly, used = Sampler.unfolded, list[bool]()
 
     def counted(*given: Any) -> Any:
         found = plainly(*given)
@@ -31,9 +31,9 @@ def test_a_record_is_the_same_without_folding(
     members = [{"name": name, "model": f"fake:{name}", "weight": 1 + place} for place, name in enumerate(names)]
     asked = [Request(str(place), prompt, max_new_tokens=PIECES, **keys) for place, prompt in enumerate(PROMPTS)]
     with Ensemble.load({"members": members}, batch=4) as ensemble:
-        monkeypatch.setattr(Sampler, "choose_unfolded", counted)
+        monkeypatch.setattr(Sampler, "unfolded", counted)
         fast = {request.id: generation for request, generation in ensemble.generate_batch(asked)}
-        monkeypatch.setattr(Sampler, "choose_unfolded", lambda *_: None)
+        monkeypatch.setattr(Sampler, "unfolded", lambda *_: None)
         slow = {request.id: generation for request, generation in ensemble.generate_batch(asked)}
     FAKE_MODELS.clear()
     assert any(used)

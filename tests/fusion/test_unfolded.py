@@ -48,17 +48,20 @@ def test_masses_are_those_of_folding_and_sums_are_to_rounding(seed: int, voters:
         assert np.array_equal(found.mean(row, every), q_BU[row])
         for k, p_U in enumerate(rows):
             assert np.array_equal(found.p_K[k].of(row, every), p_U)
-            heavy = found.heavy(row, 0.05, 7)
+            heavy = found.heavy(row, 0.05, 1)
             assert heavy is not None
-            assert heavy.at(7) == (float(q_BU[row][7]), [float(p_U[7]) for p_U in rows])
+            assert heavy.bound <= 0.05
+            best = int(np.argmax(q_BU[row]))
+            assert heavy.likeliest(1) == ((best, float(q_BU[row][best])),)
+            assert heavy.masses_of(best) == [float(p_U[best]) for p_U in rows]
             for count in (1, 5):
                 order = np.argsort(-p_U, kind="stable")[:count].tolist()
                 wanted = [column for place, column in enumerate(order) if not place or p_U[column] >= 0.05]
                 assert heavy.top(k, count, 0.05) == tuple((column, float(p_U[column])) for column in wanted)
         order = np.argsort(-q_BU[row], kind="stable")[:10].tolist()
-        likeliest = found.likeliest(row, 10, found.heavy(row, 1e-3, 7, count=10))
-        assert likeliest is None or likeliest == tuple((column, float(q_BU[row][column])) for column in order)
-        assert likeliest is not None or np.sort(q_BU[row])[-10] < 1e-9
+        heavy = found.heavy(row, 1e-3, 10)
+        assert heavy is None or heavy.likeliest(10) == tuple((column, float(q_BU[row][column])) for column in order)
+        assert heavy is not None or np.sort(q_BU[row])[-10] < 1e-9
         nats, apart = found.spread(row, within=0)
         assert nats == pytest.approx(entropy(q_BU[row : row + 1], ())[0], abs=2e-5)
         assert apart == pytest.approx(variation(rows), abs=2e-6)
@@ -74,7 +77,7 @@ def test_the_shorter_way_to_the_most_likely_piece_is_the_long_one_to_the_bit(
     weights = shares[: len(cases)]
     q_BU = mean([fold(logits, plan) for logits, plan in zip(logits_K, plans, strict=True)], weights)
     p_K = [softmax(logits, plan, Scratch()) for logits, plan in zip(logits_K, plans, strict=True)]
-    assert Unfolded(p_K, weights, plan_joint(plans)).choose() == greedy(q_BU)
+    assert [Unfolded(p_K, weights, plan_joint(plans)).likeliest(row) for row in range(rows)] == greedy(q_BU)
     for p, plan, logits in zip(p_K, plans, logits_K, strict=True):
         own = [[p.at(row, column) for column in range(size)] for row in range(rows)]
         np.testing.assert_array_equal(own, fold(logits, plan))
@@ -83,14 +86,14 @@ def test_the_shorter_way_to_the_most_likely_piece_is_the_long_one_to_the_bit(
 def test_the_shorter_way_is_not_taken_where_distributions_are_flat_or_no_numbers() -> None:
     plan = plan_fold(np.arange(500, dtype=np.int32), 500)
     for logits in (np.zeros((1, 500), np.float32), np.full((1, 500), np.nan, np.float32)):
-        assert Unfolded([softmax(logits, plan, Scratch())], [1.0], plan_joint([plan])).choose() is None
+        assert Unfolded([softmax(logits, plan, Scratch())], [1.0], plan_joint([plan])).likeliest(0) is None
 
 
 @pytest.mark.parametrize("weight", [1e-40, 1e-200])
 def test_a_member_of_almost_no_weight_decides_nothing(weight: float) -> None:
     plan = plan_fold(np.arange(3, dtype=np.int32), 3)
     p_K = [softmax(np.array([logits], np.float32), plan, Scratch()) for logits in ([9, 0, 0], [0, 0, 1])]
-    assert Unfolded(p_K, [weight, 1.0], plan_joint([plan] * 2)).choose() == [2]
+    assert Unfolded(p_K, [weight, 1.0], plan_joint([plan] * 2)).likeliest(0) == 2
 
 
 @pytest.mark.parametrize("sharpness", [1.0, 3.0, 9.0])
@@ -117,7 +120,7 @@ def test_spread_leaves_out_what_moves_it_by_less_than_is_said(sharpness: float) 
 def test_flat_distributions_are_left_to_folding(monkeypatch: pytest.MonkeyPatch) -> None:
     found, _, _ = made(1, 2, 0.0)
     monkeypatch.setattr(unfolded, "MANY", 3)
-    assert found.heavy(0, 1e-3, 7) is None
+    assert found.heavy(0, 1e-3, 10) is None
 
 
 def test_ids_that_are_dropped_may_have_no_logit() -> None:

@@ -88,11 +88,10 @@ class Sampler:
                 columns[row] = _draw(shaped_BU[row], p_U, state, position)
         return columns
 
-    def choose_unfolded(self, states: Sequence[StepState], position: int) -> tuple[list[int], Unfolded] | None:
-        """What `combine` and `choose` would choose where the most likely piece of the mean is wanted, and of what.
+    def unfolded(self, states: Sequence[StepState], position: int) -> Unfolded | None:
+        """The mean, where its likeliest piece is wanted: no distribution over the union is made.
 
-        No distribution over the union is made. ``None`` where one is needed: on a device, for texts that were read in
-        different passes, or for numbers that are none.
+        ``None`` where one is needed: on a device, or for texts that were read in different passes.
         """
         p_K, voters = [], states[0].voters(position)
         if any(voter.calibration for voter in voters) and any(state.begins(position) for state in states):
@@ -110,9 +109,7 @@ class Sampler:
             p_K.append(p)
         if voters not in self._joints:
             self._joints[voters] = plan_joint([p.plan for p in p_K])
-        unfolded = Unfolded(p_K, [voter.weight for voter in voters], self._joints[voters])
-        columns = unfolded.choose()
-        return None if columns is None else (columns, unfolded)
+        return Unfolded(p_K, [voter.weight for voter in voters], self._joints[voters])
 
     def guess(self, states: Sequence[StepState], position: int, member: Member) -> list[tuple[int, float]]:
         """What each text would get from one member alone: the column, and its mass in what it is drawn from."""

@@ -20,7 +20,7 @@ from unisono.engine.sequence import TextSequence, close_sequence, copy_sequence
 from unisono.engine.sequential_voting import SequentialVoting
 from unisono.engine.speculation import Speculator
 from unisono.engine.step_state import StepState
-from unisono.engine.trace import record, record_told, record_unfolded
+from unisono.engine.trace import choose_unfolded, record, record_told
 from unisono.fusion.unfolded import Unfolded
 from unisono.vocab.union import UnionVocabulary
 
@@ -134,8 +134,8 @@ class Stepper:
                 rest = [state for state in rest if state not in told]
                 self._take_certified(told, position, self._certifier.choose(told, position))
             plain = [state for state in rest if state.is_plain]
-            if plain and (found := self._sampler.choose_unfolded(plain, position)) is not None:
-                taken = self._take_unfolded(plain, position, *found)
+            if plain and (unfolded := self._sampler.unfolded(plain, position)) is not None:
+                taken = self._take_unfolded(plain, position, unfolded)
                 rest = [state for state in rest if state not in taken]
             for group, distributions in self._sampler.combine(rest, position):
                 self._choose(group, position, distributions)
@@ -159,13 +159,11 @@ class Stepper:
             record(state, position, column, distributions, row, self._union, unproved=unproved)
             state.take(position, column, unproved=unproved)
 
-    def _take_unfolded(
-        self, states: Sequence[StepState], position: int, columns: Sequence[int], unfolded: Unfolded
-    ) -> set[StepState]:
-        """Take columns that were chosen without folding; return the texts whose records could be made so, too."""
+    def _take_unfolded(self, states: Sequence[StepState], position: int, unfolded: Unfolded) -> set[StepState]:
+        """Take the columns that can be chosen without folding; return the texts whose these are."""
         taken = set()
-        for row, (state, column) in enumerate(zip(states, columns, strict=True)):
-            if record_unfolded(state, position, column, unfolded, row, self._union):
+        for row, state in enumerate(states):
+            if (column := choose_unfolded(state, position, unfolded, row, self._union)) is not None:
                 state.take(position, column)
                 taken.add(state)
         return taken

@@ -75,21 +75,25 @@ def record(
     )
 
 
-def record_unfolded(
-    state: StepState, position: int, column: int, unfolded: Unfolded, row: int, union: UnionVocabulary
-) -> bool:
-    """The same of a choice of the mean, where nothing was folded. Returns whether that could be done."""
+def choose_unfolded(
+    state: StepState, position: int, unfolded: Unfolded, row: int, union: UnionVocabulary
+) -> int | None:
+    """Choose the likeliest column of the mean where nothing was folded, and keep the same record of it.
+
+    ``None`` where folding is as good: nothing is kept then.
+    """
     text = state.text
     if text.steps is None:
-        return True
+        return unfolded.likeliest(row)
     trace, count, voters = text.request.trace, _kept_of_voters(state), state.voters(position)
     wanted = max(text.request.top_logprobs, TOP_PIECES * trace)
-    bound = TOP_MASS if wanted or count > 1 else 1.0
-    heavy = unfolded.heavy(row, bound, column, wanted)
-    likeliest = unfolded.likeliest(row, wanted, heavy) if wanted else ()
-    if heavy is None or likeliest is None:
-        return False
-    p, masses = heavy.at(column)
+    bound = TOP_MASS if wanted else 1.0
+    heavy = unfolded.heavy(row, bound, max(1, wanted))
+    if heavy is None:
+        return None
+    likeliest = heavy.likeliest(max(1, wanted))
+    column, p = likeliest[0]
+    masses = heavy.masses_of(column)
     entropy, variation = unfolded.spread(row) if trace else (None, None)
     names = [voter.name for voter in voters]
     state.records.append(
@@ -101,7 +105,7 @@ def record_unfolded(
             voted=tuple(names),
             members=dict(zip(names, masses, strict=True)),
             top={name: _pieces(heavy.top(k, count, bound), union) for k, name in enumerate(names)} if count else {},
-            likeliest=_pieces(likeliest, union),
+            likeliest=_pieces(likeliest[:wanted], union),
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
             lead=text.plan.lead.name,
@@ -111,7 +115,7 @@ def record_unfolded(
             variation=variation,
         )
     )
-    return True
+    return column
 
 
 def record_told(state: StepState, position: int, choice: Choice, union: UnionVocabulary) -> None:

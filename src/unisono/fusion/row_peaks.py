@@ -51,6 +51,8 @@ class RowPeaks:
 
     def least_of_largest(self, count: int) -> float:
         """Less than the ``count`` largest entries have, or as much; 0 for more than `BLOCKS`, or in a short row."""
+        if count == 1:
+            return self.largest
         if count > BLOCKS or not self._end:
             return 0.0
         peaks = self._peaks.reshape(-1, BLOCKS).max(axis=0)  # of as many entries as there are

@@ -41,6 +41,8 @@ class Joint:
     """By voter, the id that each of these columns takes its mass from; the one after the last where it has none."""
     additions_K: Sequence[Sequence[tuple[Ints, Ints]]]
     """By voter, further ids: the places of their columns among these, and the ids."""
+    further_K: Sequence[Ints]
+    """By voter, all further ids."""
     place_K: Sequence[Ints | None]
     """By voter, the place of each id's column among these, -1 where it is not among them; ``None`` for the voter with
     the most ids, as what it alone finds likely needs no putting right."""
@@ -58,6 +60,7 @@ def plan_joint(plans: Sequence[FoldPlan]) -> Joint:
         len(first),
         [plan.sources(columns) for plan in plans],
         [[(place_U[some], np.asarray(ids)) for some, ids in plan.additions] for plan in plans],
+        [np.concatenate([np.empty(0, np.int64), *(ids for _, ids in plan.additions)]) for plan in plans],
         [None if k == widest else place_U[plan.column_V] for k, plan in enumerate(plans)],
     )
 
@@ -82,15 +85,18 @@ class Heavy:
         masses = self.masses_K[k]
         return _ranked(self.columns, masses, max(1, min(count, int(np.count_nonzero(masses >= bound)))))
 
-    def likeliest(self, count: int) -> Ranked | None:
-        """The likeliest columns of the mean. ``None`` where there may be others."""
-        enough = np.count_nonzero(self.q >= self.bound) >= count  # whatever is left out has less
-        return _ranked(self.columns, self.q, count) if enough else None
+    def has(self, count: int) -> bool:
+        """Whether the likeliest columns of the mean are among them: whatever is left out has less than ``bound``."""
+        return bool(np.count_nonzero(self.q >= self.bound) >= count)
 
-    def at(self, column: int) -> tuple[float, list[float]]:
-        """The combined mass of one of the columns, and what each voter gives it."""
+    def likeliest(self, count: int) -> Ranked:
+        """The likeliest of these columns."""
+        return _ranked(self.columns, self.q, count)
+
+    def masses_of(self, column: int) -> list[float]:
+        """What each voter gives one of the columns."""
         place = int(np.searchsorted(self.columns, column))
-        return float(self.q[place]), [float(masses[place]) for masses in self.masses_K]
+        return [float(masses[place]) for masses in self.masses_K]
 
 
 class Unfolded:
@@ -101,17 +107,10 @@ class Unfolded:
         self.p_K, self.weight_K, self.joint = p_K, weight_K, joint
         self._peaks_BK = [[RowPeaks(p.p_BV[row]) for p in p_K] for row in range(len(p_K[0].p_BV))]
 
-    def choose(self) -> list[int] | None:
-        """The columns that greedy takes of `mean`, by row; ``None`` where folding is as good, or for no numbers."""
-        columns = []
-        for row in range(len(self._peaks_BK)):
-            if (column := self._best(row)) is None:
-                return None
-            columns.append(column)
-        return columns
+    def likeliest(self, row: int) -> int | None:
+        """The column that greedy takes of `mean`: of equal ones the lowest, as everywhere.
 
-    def _best(self, row: int) -> int | None:
-        """The likeliest column of a row, of equal ones the lowest, as everywhere.
+        ``None`` where folding is as good, or for no numbers.
 
         Some column has ``L``, the largest weighted probability of a single id, at least. A column with as much has,
         from one of the K members, ``L / K`` at least, and so one of its ids ``L / K / most``: only the few ids above
@@ -147,16 +146,24 @@ class Unfolded:
             q += masses * weight
         return q
 
-    def heavy(self, row: int, bound: float, column: int, count: int = 0) -> Heavy | None:
-        """The columns of mass ``bound``, and this one. ``None`` where folding is as good.
+    def heavy(self, row: int, bound: float, count: int) -> Heavy | None:
+        """The columns of mass ``bound``, or of less: the ``count`` likeliest of the mean are among them.
 
-        The bound is lowered to where ``count`` columns of the mean have as much, or nearly so many.
+        ``None`` where folding is as good, or for no numbers.
         """
-        columns, peaks_K = {column}, self._peaks_BK[row]
-        if count:
-            likely = max(peaks.least_of_largest(count) * w for peaks, w in zip(peaks_K, self.weight_K, strict=True))
-            bound = min(bound, likely) if likely > LEAST else bound
-        for p, weight, peaks in zip(self.p_K, self.weight_K, peaks_K, strict=True):
+        of_voters = zip(self._peaks_BK[row], self.weight_K, strict=True)
+        likely = max(peaks.least_of_largest(count) * weight for peaks, weight in of_voters)
+        bound = min(bound, likely) if likely > 0 else bound
+        while bound > LEAST:
+            heavy = self._of_mass(row, bound)
+            if heavy is None or heavy.has(count):
+                return heavy
+            bound /= 6  # some ids share a column
+        return None
+
+    def _of_mass(self, row: int, bound: float) -> Heavy | None:
+        columns = set[int]()
+        for p, weight, peaks in zip(self.p_K, self.weight_K, self._peaks_BK[row], strict=True):
             least = bound / max(1.0, len(self.p_K) * weight)  # one voter gives it, where the mean has ``bound``
             ids = peaks.above(min(least, peaks.largest) / p.plan.most * _SLACK)
             if len(ids) > MANY:
@@ -166,18 +173,6 @@ class Unfolded:
         masses_K = [p.of(row, ordered) for p in self.p_K]
         return Heavy(bound, ordered, masses_K, self._mean(masses_K))
 
-    def likeliest(self, row: int, count: int, heavy: Heavy | None) -> Ranked | None:
-        """The likeliest columns of the mean: heavy ones, or lighter ones where these are too few.
-
-        ``None`` where folding is as good.
-        """
-        while heavy is not None:
-            if (found := heavy.likeliest(count)) is not None:
-                return found
-            bound = heavy.bound / 6
-            heavy = self.heavy(row, bound, int(heavy.columns[0])) if bound > LEAST else None
-        return None
-
     def spread(self, row: int, within: float = WITHIN) -> tuple[float, float]:
         """The entropy of the mean, in nats, and how far apart voters are: the largest total variation of two.
 
@@ -185,13 +180,12 @@ class Unfolded:
         ids are right already; the others are put right.
         """
         places, p_SK, entropy = self._shared(row, within), [], 0.0
-        joint = zip(self.joint.source_K, self.joint.additions_K, strict=True)
-        for k, (p, weight, (source, additions)) in enumerate(zip(self.p_K, self.weight_K, joint, strict=True)):
-            p_V, peaks = p.p_BV[row], self._peaks_BK[row][k]
-            p_S: Floats = p_V[source[places]]
+        for k, (p, weight, peaks) in enumerate(zip(self.p_K, self.weight_K, self._peaks_BK[row], strict=True)):
+            p_V, joint = p.p_BV[row], self.joint
+            p_S: Floats = p_V[joint.source_K[k][places]]
             entropy -= weight * (p.nats(row, peaks.best) + math.log(weight))
-            entropy += _nats(p_S * weight) + sum(_nats(p_V[ids] * weight) for _, ids in additions)
-            for some, ids in additions:
+            entropy += _nats(p_S * weight) + _nats(p_V[joint.further_K[k]] * weight)
+            for some, ids in joint.additions_K[k]:
                 p_S[some] += p_V[ids]
             p_SK.append(p_S)
         entropy -= _nats(self._mean(p_SK))
