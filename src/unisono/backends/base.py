@@ -145,7 +145,8 @@ class Backend(Protocol):
         position, rewind by one id and feed that again with a larger ``top``, or with ``also``.
 
         A backend whose model lives elsewhere raises `MemberUnavailable` where that does not answer, here alone: the
-        other methods send nothing. What it has read of the feeds by then is forgotten by a `rewind`.
+        other methods wait for nothing, but `unload`, briefly. What it has read of the feeds by then is forgotten by a
+        `rewind`.
 
         Raises `ValueError` for invalid feeds, before anything is computed. After `unload` every method raises
         `RuntimeError`.

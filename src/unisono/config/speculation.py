@@ -22,7 +22,7 @@ _FORMS = "write it as smol, smol:6 or {drafter: smol, max_pieces: 6}"
 
 @dataclass(frozen=True, slots=True)
 class Speculation:
-    """Who drafts pieces that the others then verify in one block. The text stays the same."""
+    """Who drafts pieces that the others then verify in one block. The text stays the same, up to rounding."""
 
     drafter: str
     """A member, ``ngram`` or ``auto``."""

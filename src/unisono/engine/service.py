@@ -1,4 +1,4 @@
-"""The loop that serves requests: the scheduler decides who is next, engines generate, events say what came.
+"""One turn of all requests: the scheduler decides who is next, engines generate, events say what came.
 
 A step admits requests, reads on in prompts, advances sequences and emits events, all in the thread that calls `step`.
 `submit`, `cancel` and `step` are never called at once; `prepare`, which runs no model, may be called in another thread

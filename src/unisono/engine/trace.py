@@ -1,4 +1,4 @@
-"""What is kept of a step for the trace."""
+"""What is kept of a step for the trace; and the choice of a mean that is not folded, as its record looks for it."""
 
 from __future__ import annotations
 

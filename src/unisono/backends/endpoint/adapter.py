@@ -1,8 +1,9 @@
 """What the endpoint backend wants of an engine: an adapter turns questions into requests, and answers into rows.
 
-A slot lives here: a list of ids, and how many of them the engine is known to hold. Nothing is sent to open, rewind or
-close one; each question says which ids stand before, and the engine reads what it lacks. So a lost answer, a restart
-and an expired session are one case: the next question makes them good.
+A slot lives here: a list of ids, and how many of them the engine is known to hold. Nothing has to be sent to open,
+rewind or close one (an adapter may tell its engine that one is free); each question says which ids stand before, and
+the engine reads what it lacks. So a lost answer, a restart and an expired session are one case: the next question makes
+them good.
 """
 
 from __future__ import annotations
