@@ -113,7 +113,7 @@ class StepRecord:
     """The members that were there but not asked: the gate was shut, mixture sampling drew another one, or the piece was
     certain without them."""
     entropy: float | None = field(default=None, compare=False)
-    """Entropy of the combined distribution in nats, within 0.01 where nothing was folded (`fusion.unfolded`); ``None``
+    """Entropy of the combined distribution in nats, within 0.03 where nothing was folded (`fusion.unfolded`); ``None``
     without a trace, or if the distribution is not whole."""
     variation: float | None = field(default=None, compare=False)
     """The largest total variation distance between two voters' distributions, 0 to 1, within 0.005 likewise; ``None``

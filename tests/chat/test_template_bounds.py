@@ -232,12 +232,13 @@ def test_what_templates_do_works_as_before() -> None:
         "{% for m in messages %}{{ loop.index ~ '/' ~ loop.length }}{{ ' last' if loop.last else '' }}"
         "{{ m.content | trim | indent(2) }}{{ '%s-%02d' % (m.role, 7) }}"
         "{{ m.content.replace('H', 'J') * 2 }}{% endfor %}"
+        "{{ [1] | tojson(ensure_ascii=nothing, separators=(',', ':')) }}"
         "{{ [1, 2] + [3] }}{{ 2 ** 10 }}{{ messages | map(attribute='role') | join(', ') }}"
         "{{ 'a' ~ 1 ~ none }}"
         "{% for k, v in {'a': 1} | dictsort %}{{ k }}{{ v }}{% endfor %}"
         "{% for x in [] %}{% else %}none{% endfor %}"
     )
-    written = "1/1 lastHiuser-07JiJi[1, 2, 3]1024usera1Nonea1none"
+    written = "1/1 lastHiuser-07JiJi[1][1, 2, 3]1024usera1Nonea1none"
     assert ChatTemplate(source, {}).render(QUESTION) == written
 
 

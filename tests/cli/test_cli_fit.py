@@ -14,6 +14,7 @@ import yaml
 
 from support.command_line import Run
 from support.eval_data import write_data, write_rows
+from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.build import prepare
 from unisono.chat.messages import Prompt
 from unisono.cli.ensemble_file import write_ensemble
@@ -306,6 +307,14 @@ def test_answers_that_cannot_be_fitted_on_are_named(
     assert shown.code == 2
     assert words in shown.err
     assert not Path("fitted.yaml").exists()
+
+
+def test_an_answer_that_is_too_long_is_named_before_any_is_read(run: Run, duo: Path, here: Path) -> None:
+    lines = [*ANSWERS, {"prompt": "x" * 9000, "answer": "x"}, *ANSWERS]
+    Path("long.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shown = run("fit", duo, "--prompts", "long.jsonl", "--out", "fitted.yaml", "-q")
+    assert "the reference line 13: the prompt has 9000 tokens" in shown.err
+    assert not [feed for model in FAKE_MODELS.values() for its in model.passes for feed in its.feeds]
 
 
 def test_what_cannot_be_fitted_is_named(run: Run, duo: Path, answers: Path, data: Path, here: Path) -> None:

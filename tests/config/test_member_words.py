@@ -154,7 +154,7 @@ def test_a_demo_model_that_is_a_base_model_reads_conversations_where_it_is_named
 @pytest.mark.parametrize(
     "path", ["", "/", "/v1", "/v1/", "//v1//", "/v1/completions", "/v1/chat/completions/", "/v1/models"]
 )
-@pytest.mark.parametrize("address", ["http://host:8000", "https://host/api"])
+@pytest.mark.parametrize("address", ["http://host:8000", "https://host/api", "http://v1", "http://models"])
 def test_what_openai_has_at_the_end_of_an_address_is_dropped(address: str, path: str) -> None:
     far = {"name": "far", "url": address + path, "tokenizer": "fake:x"}
     assert load_spec({"members": [far]}).members[0].url == address

@@ -59,7 +59,8 @@ def test_a_number_that_two_versions_of_yaml_read_differently_is_refused(number: 
         with pytest.raises(SpecError, match=rf"line \d, column \d+: {re.escape(number)} is read differently"):
             read_yaml(text, Path("duo.yaml"))
     read_yaml(
-        f"name: '{number}'\nx-mine: {{{number}: {number}}}\na: [0, 0.5, 0x10, 10, -1_000, 00.5]", Path("duo.yaml")
+        f"name: '{number}'\nx-mine: {{{number}: {number}}}\na: [0, 00, 007, -01, 0.5, 0x10, 10, -1_000, 00.5]",
+        Path("duo.yaml"),
     )
 
 

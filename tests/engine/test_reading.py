@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,24 @@ def test_a_text_is_read_in_the_same_pass_as_a_prompt_of_its_own() -> None:
         read_by(pool, LEADS[:1], [(asked[0][0], "x"), (asked[0][0], "Sofia")])
         first = {name: [(len(feed.ids) > 9, feed.wanted) for feed in feeds_of(name)[0]] for name in FAKE_MODELS}
         assert first == {name: [(True, 0)] for name in FAKE_MODELS}
+
+
+def test_a_running_state_is_read_up_to_the_end_of_each_prompt_and_no_id_twice() -> None:
+    asked = [(Prompt(text=STORY + end), text) for end, text in (("", "x"), (" and", "Sofia"), (" ç", " the cat sat"))]
+    with pool_of() as pool:
+        read_by(pool, LEADS[:1], asked)
+        even = {name: (ids_before_texts(name), ids_read(name)) for name in FAKE_MODELS}
+        for member in pool._reading([make.variant(pool, "weights=a:1 lead=a")])._reader._readers.values():
+            member.backend.facts = replace(member.backend.facts, rewinds_anywhere=False)
+        read_by(pool, LEADS[:1], asked)
+        for name, (before, total) in even.items():
+            assert ids_before_texts(name) > before
+            assert ids_read(name) <= total
+
+
+def ids_before_texts(name: str) -> int:
+    """Ids of prompts that are read in passes of their own."""
+    return sum(len(feed.ids) for feeds in feeds_of(name) for feed in feeds if not feed.wanted)
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 40), st.integers(1, 40)), min_size=1, max_size=9))

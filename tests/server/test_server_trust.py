@@ -591,7 +591,7 @@ def test_answers_on_a_connection_that_stays_open_are_not_held_back() -> None:
             began = time.perf_counter()
             assert connection.get("/health").status_code == 200
             seconds.append(time.perf_counter() - began)
-        assert min(seconds) < 0.03  # the peer's delayed acknowledgements would make each 0.04
+        assert sorted(seconds)[25] < 0.03  # the peer's delayed acknowledgements would make each 0.04
 
 
 @pytest.mark.parametrize(

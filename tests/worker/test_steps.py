@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -19,8 +20,9 @@ from unisono.backends.endpoint.adapter import Question
 from unisono.backends.endpoint.worker_frames import ANSWER, CALL, STEPS, Call, call_frame
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.backends.wire import read_frame
+from unisono.server.http.connections import Phase
 from unisono.server.limits import ServerLimits
-from unisono.worker.steps import _Telling
+from unisono.worker.steps import Steps, Stream, Tell, _Telling
 
 TOKEN = "a-token-of-some-length"
 UPGRADE = f"connection: upgrade\r\nupgrade: {STEPS}\r\n"
@@ -34,6 +36,13 @@ def worker() -> Iterator[Worker]:
     with working({"name": "a", "model": "fake:a"}, slots=4, token=TOKEN, limits=limits) as served:
         yield served
     FAKE_MODELS.clear()
+
+
+@pytest.fixture(scope="module")
+def patient(worker: Worker) -> Iterator[Worker]:
+    """One that waits for its clients as workers usually do."""
+    with working({"name": "a", "model": "fake:a"}, slots=4, token=TOKEN, limits=ServerLimits(body=4000)) as served:
+        yield served
 
 
 def connected(worker: Worker) -> socket.socket:
@@ -147,31 +156,31 @@ def test_a_full_worker_says_so_on_it_too(worker: Worker, monkeypatch: pytest.Mon
 
 
 def test_an_answer_waits_for_no_other_thread_and_the_next_call_may_come_at_once(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    patient: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread of connections is held up while an answer is made, sent, and followed by a call, or by too much."""
-    made, goes_on = worker.service._parts, threading.Event()
+    made, goes_on = patient.service._parts, threading.Event()
 
     def parts(*given: Any) -> list[memoryview]:
         held = threading.Event()
-        worker.service._loop.call_soon_threadsafe(lambda: (held.set(), goes_on.wait(10)))
+        patient.service._loop.call_soon_threadsafe(lambda: (held.set(), goes_on.wait(10)))
         assert held.wait(10)
         return made(*given)
 
-    with switched(worker) as own:
-        body = frame(worker, 10)
-        monkeypatch.setattr(worker.service, "_parts", parts)
+    with switched(patient) as own:
+        body = frame(patient, 10)
+        monkeypatch.setattr(patient.service, "_parts", parts)
         own.sendall(CALL.pack(len(body)) + body)
         own.settimeout(5)  # less than the thread of connections is held up
         assert read_frame(answer(own)[2]).head["number"] == 10
-        monkeypatch.setattr(worker.service, "_parts", made)
-        body = frame(worker, 11)
+        monkeypatch.setattr(patient.service, "_parts", made)
+        body = frame(patient, 11)
         own.sendall(CALL.pack(len(body)) + body)
         goes_on.set()
         assert read_frame(answer(own)[2]).head["number"] == 11
         goes_on.clear()
-        monkeypatch.setattr(worker.service, "_parts", parts)
-        body = frame(worker, 12)
+        monkeypatch.setattr(patient.service, "_parts", parts)
+        body = frame(patient, 12)
         own.sendall(CALL.pack(len(body)) + body)
         assert answer(own)[0] == 200
         with contextlib.suppress(ConnectionError):
@@ -180,7 +189,7 @@ def test_an_answer_waits_for_no_other_thread_and_the_next_call_may_come_at_once(
         assert is_closed(own)
 
 
-def test_an_answer_that_a_connection_takes_in_parts_is_whole(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_a_connection_takes_in_parts_is_whole(patient: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unisono.worker.steps.SHORT", 1 << 30)
     rest, tell = list[int](), _Telling.tell
 
@@ -193,12 +202,65 @@ def test_an_answer_that_a_connection_takes_in_parts_is_whole(worker: Worker, mon
 
     monkeypatch.setattr(_Telling, "tell", noted)
     ids = [1 + place % 7 for place in range(700)]
-    call = b"".join(call_frame(Call(SESSION, 20, worker.model, [Question(0, ids, 0, len(ids))])))
-    with switched(worker) as own, own.makefile("rb") as answers:
+    call = b"".join(call_frame(Call(SESSION, 20, patient.model, [Question(0, ids, 0, len(ids))])))
+    with switched(patient) as own, own.makefile("rb") as answers:
         own.sendall(CALL.pack(len(call)) + call)
         status, _, length = ANSWER.unpack(answers.read(ANSWER.size))
         content = answers.read(length)
-    sent = worker.ask(Question(0, ids, 0, len(ids)), number=21).content
+    sent = patient.ask(Question(0, ids, 0, len(ids)), number=21).content
     assert (status, rest[0] > 0) == (200, True)
     told, whole = (read_frame(each).array("logits", "f4", 2) for each in (content, sent))
     assert np.array_equal(told, whole)
+
+
+class Lost:
+    """A connection that is lost while a call runs."""
+
+    def __init__(self) -> None:
+        self.phases = list[Phase]()
+        self.transport = self
+        self.lost = False
+        self.aborted = False
+        self.here, self.there = socket.socketpair()
+
+    def phase(self, phase: Phase) -> None:
+        self.phases.append(phase)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self.lost
+
+    def get_extra_info(self, name: str) -> socket.socket:
+        return self.here
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+@pytest.mark.parametrize("beyond", [0, 9000])
+def test_what_a_client_says_behind_its_answer_is_left_once_it_is_gone(beyond: int) -> None:
+    """Nothing more is taken of it, nor told to it, and the second handle on its socket is closed."""
+    stream, tells = Lost(), list[Tell]()
+
+    async def answer(body: bytes, send: object, tell: Tell) -> None:
+        tells.append(tell)
+        assert tell([memoryview(b"told")])
+        steps.take(CALL.pack(3) + b"more" + bytes(beyond))
+        stream.lost = True
+
+    steps = Steps(cast(Stream, stream), 4000, answer)
+
+    async def serve() -> None:
+        steps.take(CALL.pack(4) + b"call")
+        await asyncio.sleep(0.05)
+
+    asyncio.run(serve())
+    assert stream.there.recv(99).endswith(b"told")
+    assert stream.phases == [Phase.READING, Phase.SERVED]
+    assert stream.aborted == bool(beyond)
+    assert not tells[0]([memoryview(b"late")])
+    stream.here.close()
+    assert stream.there.recv(99) == b""
+    stream.there.close()

@@ -118,6 +118,9 @@ class BackendFacts:
     """What the library warned of while it loaded the weights, and what the files' weights are not read for."""
     truncated: Truncation | None = None
     """Whether `Backend.advance` returns `TopLogprobs`, and how much these tell; ``None`` for dense logits."""
+    rewinds_anywhere: bool = True
+    """Whether a rewind keeps all ids before it. A running state is kept at some lengths: a slot that is rewound to
+    another one reads again what stands behind the last of them."""
     keeps_prefixes: bool = False
     """Whether it finds by itself what it has read of a prompt, whichever slot read it."""
 

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from jinja2 import Undefined
 from jinja2.exceptions import SecurityError
 from jinja2.utils import Namespace
 
@@ -213,7 +214,7 @@ def _check_json(value: Any, options: Iterable[Any]) -> None:
             widest = max(widest, len(each))
         elif isinstance(each, int) and not isinstance(each, bool):
             widest = max(widest, each)
-        elif each is not None and not isinstance(each, bool):
+        elif each is not None and not isinstance(each, bool | Undefined):
             raise Exceeded(f"it writes JSON with a {type(each).__name__} as an option")
     check_size(written(value) * (1 if widest <= WIDEST else widest))
 

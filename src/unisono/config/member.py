@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Sequence
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -247,7 +247,7 @@ def _address(url: str) -> str:
         )
     if parts.query or parts.fragment or "?" in url or "#" in url:
         raise SpecError(f"url is {shown(url)}, with a query or fragment", hint="write http://HOST:PORT alone")
-    return _PATH_OF_OPENAI.sub("", url).rstrip("/")
+    return urlunsplit(parts._replace(path=_PATH_OF_OPENAI.sub("", parts.path).rstrip("/")))
 
 
 _PATH_OF_OPENAI = re.compile(r"(?<!/)/*(/v1/*(/(chat/+)?completions/*|/models/*)?)?\Z")

@@ -115,7 +115,8 @@ class _BoundedLoader(yaml.SafeLoader):
 
 _TEXT = "tag:yaml.org,2002:str"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-_TWO_WAYS = re.compile(r"[-+]?0[0-7_]+|[^:]+(:[^:]+)+")
+_BASE_8 = re.compile(r"[-+]?0[0-7_]+")
+_BASE_60 = re.compile(r"[^:]+(:[^:]+)+")
 _SECOND = "but found another document"
 _TOO_LARGE = f"this is too large: at most {MOST_NODES:,} values are read, aliases written out"
 
@@ -167,7 +168,10 @@ def _locate(node: yaml.Node, where: tuple[Hashable, ...], places: Places, path: 
 
 def _check_number(node: yaml.ScalarNode, path: Path) -> None:
     """Refuse a number that YAML 1.1, which is read here, and 1.2 read differently: ``010`` is 8 or 10."""
-    if node.tag in _NUMBERS and _TWO_WAYS.fullmatch(node.value):
+    if node.tag not in _NUMBERS:
+        return
+    in_base_8 = _BASE_8.fullmatch(node.value) and len(node.value.lstrip("+-0")) > 1  # 07 is 7 in both
+    if in_base_8 or _BASE_60.fullmatch(node.value):
         line, column = _place(node)
         raise SpecError(
             f"{path}, line {line}, column {column}: {node.value} is read differently by two versions of YAML, in the "

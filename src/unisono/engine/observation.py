@@ -40,7 +40,6 @@ class Observer:
             setting.prepare,
         )
         self._keep_likely = keep_likely
-        self._generator = np.random.default_rng(SEED)
         self._seen: dict[Cutting, list[Seen | None]] = {}
 
     def finish(self, cutting: Cutting) -> list[Seen]:
@@ -61,7 +60,7 @@ class Observer:
                     p_KU.append(self._folded(job, member, logits_1V).copy())
             calibrations = [None if job.position else member.calibration for member in self.members]
             its = self._seen.setdefault(job.cutting, [None] * len(job.cutting.columns))
-            likely = _likely(p_KU, job.column, self._generator, calibrations) if self._keep_likely else None
+            likely = _likely(p_KU, job.column, _generator(job), calibrations) if self._keep_likely else None
             its[job.position] = Seen(np.stack(at_KT), np.stack(sum_KT), likely)
 
     def _special(self, job: Job, member: Member, logits_1V: Rows) -> tuple[Floats, Floats] | None:
@@ -139,6 +138,11 @@ def _calibrated(logp_CT: Floats, calibration: Calibration) -> Floats:
 def _log_sum(x_NT: Floats) -> Floats:
     """The logarithms of sums along the first axis."""
     return np.asarray(np.logaddexp.reduce(x_NT, axis=0, initial=-np.inf))
+
+
+def _generator(job: Job) -> np.random.Generator:
+    """A draw has its place, whichever texts are read together."""
+    return np.random.default_rng((SEED, job.cutting.text, job.position))
 
 
 def _likely(

@@ -80,7 +80,11 @@ class Pack:
                 for reader, line in way.lines.items():
                     self._prompts[reader, text] = line.ids[: line.ends[0]]
         distinct = {(reader, *ids) for (reader, _), ids in self._prompts.items()}
-        self._has_several_prompts = len(distinct) > len({reader for reader, _ in self._prompts})
+        several = len(distinct) > len({reader for reader, _ in self._prompts})
+        self._uneven = {
+            reader for reader, member in readers.items() if several and member.backend.facts.rewinds_anywhere
+        }
+        """The members whose passes are made even: some ids, and prompts of one text, are read with texts."""
         self._cursors: dict[tuple[Reader, int], Cursor] = {}
         self._seconds: defaultdict[tuple[Reader, int], float] = defaultdict(float)
 
@@ -106,6 +110,7 @@ class Pack:
 
         Of several prompts, that of one text is read in the same pass as the text, or there would be two of uneven
         lengths. A lone prompt and its texts are read in the passes of the oracle: so numbers are the same to the bit.
+        A running state is kept where a prompt ends, and so is always read up to there.
         """
         for reader, member in self._readers.items():
             texts = [text for each, text in self._prompts if each == reader]
@@ -120,7 +125,7 @@ class Pack:
                     if alone and shared - opened[ids].read >= LEAST_SHARED:
                         _read_to(member, [(opened[ids], shared)])
             several = Counter(tuple(self._prompts[reader, text]) for text in texts)
-            before = [ids for ids in opened if several[ids] > 1 or not self._has_several_prompts]
+            before = [ids for ids in opened if several[ids] > 1 or reader not in self._uneven]
             _read_to(member, [(opened[ids], len(ids) - 1) for ids in before])
             for text in texts:
                 if (reader, text) not in self._cursors:
@@ -137,7 +142,8 @@ class Pack:
                 cursor, place = self._cursors[reader, text], (reader, text)
                 reached[place], goals[place] = line.ends[start] - 1, line.ends[min(stop, start + size) - 1]
                 kept[place] = min(common(cursor.ids[: cursor.read], line.ids), reached[place])
-        for (reader, text), length in (levelled(kept, goals) if self._has_several_prompts else kept).items():
+        uneven = {place: length for place, length in kept.items() if place[0] in self._uneven}
+        for (reader, text), length in {**kept, **levelled(uneven, goals)}.items():
             cursor = self._cursors[reader, text]
             self._readers[reader].cut(cursor, length)
             cursor.ids = list(ways[text].lines[reader].ids)

@@ -40,6 +40,10 @@ class Reading:
         self._groups = [SettingGroup(group) for group in groups.values()]
         self._reader = TextReader(self._groups, min(setting.slots for setting in settings))
 
+    def check(self, asked: Sequence[tuple[Prompt, str]]) -> None:
+        """Raise what `score` raises before it reads; see `TextReader.check`."""
+        self._reader.check(asked)
+
     def score(self, asked: Sequence[tuple[Prompt, str]], done: Done = lambda texts: None) -> list[list[Score]]:
         """Score texts that follow prompts, by setting and text; see `TextReader.read`."""
         found: list[dict[int, Score]] = [{} for _ in self._settings]
@@ -68,6 +72,10 @@ class TextReader:
         }
         widest = max(member.backend.facts.rows for member in self._readers.values())
         self._most_rows = max(16, ROW_BYTES // (4 * widest))
+
+    def check(self, asked: Sequence[tuple[Prompt, str]]) -> None:
+        """Raise the `PromptError` or `SpecError` that `read` would raise before it reads."""
+        self._cut(asked)
 
     def read(
         self, asked: Sequence[tuple[Prompt, str]], done: Done = lambda texts: None

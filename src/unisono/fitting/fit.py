@@ -1,10 +1,10 @@
 """Fitting: the weights and temperatures of members that make right answers likely, or that tell them from wrong ones.
 
-Answers are read in two parts. From the part that is fitted on, what members say of each piece is kept, and the objective is
-maximised over that (`unisono.fusion.fitting`). The lead cuts the answers into the pieces that members are asked for; so
-where nothing says who leads, every member is tried as the lead, and the best fit is taken. The part that is held
-out is then scored exactly, by the ensemble as it was, as it is fitted, and by each member alone: what is promised is
-what that shows.
+Answers are read in two parts. From the part that is fitted on, what members say of each piece is kept, and the
+objective is maximised over that (`unisono.fusion.fitting`). The lead cuts the answers into the pieces that members are
+asked for; so where nothing says who leads, every member is tried as the lead, and the best fit is taken. The part that
+is held out is then scored exactly, by the ensemble as it was, as it is fitted, and by each member alone: what is
+promised is what that shows.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class Observations:
         reader = TextReader([*observers.values(), *self._alone.values()], self._slots)
         for some in _chunks(references):
             asked = [each for reference in some for each in answers_of(reference, self._objective)]
-            for cutting, seconds in _named(asked, lambda texts, done: list(reader.read(texts, done)), count):
+            for cutting, seconds in _named(asked, reader, lambda texts, done: list(reader.read(texts, done)), count):
                 for lead, observer in observers.items():
                     if cutting.listener is observer:
                         self._seen[lead][asked[cutting.text]] = observer.finish(cutting)
@@ -144,7 +144,7 @@ def read_scores(
     found: dict[str, list[list[float]]] = {name: [] for name in settings}
     for some in _chunks(references):
         asked = [each for reference in some for each in answers_of(reference, objective)]
-        for name, scores in zip(settings, _named(asked, reading.score, count), strict=True):
+        for name, scores in zip(settings, _named(asked, reading, reading.score, count), strict=True):
             its = iter(scores)
             found[name] += [[_logp(next(its).logp) for _ in answers_of(each, objective)] for each in some]
     return found
@@ -214,16 +214,18 @@ def _counted(asked: Sequence[Asked], count: Callable[[int], None]) -> Done:
 
 
 def _named(
-    asked: Sequence[Asked], read: Callable[[Sequence[tuple[Prompt, str]], Done], Any], count: Callable[[int], None]
+    asked: Sequence[Asked],
+    reader: Reading | TextReader,
+    read: Callable[[Sequence[tuple[Prompt, str]], Done], Any],
+    count: Callable[[int], None],
 ) -> Any:
     """Read answers, and count references; an error says at which of them."""
-    done = _counted(asked, count)
     try:
-        return read([(each.reference.prompt, each.answer) for each in asked], done)
+        return read([(each.reference.prompt, each.answer) for each in asked], _counted(asked, count))
     except PromptError as error:
         for each in asked:
             try:
-                read([(each.reference.prompt, each.answer)], done)
+                reader.check([(each.reference.prompt, each.answer)])
             except UnisonoError as own:
                 raise of_reference(each.reference, own) from error
         raise

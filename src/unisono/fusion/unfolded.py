@@ -1,7 +1,8 @@
-"""What a trace tells of a mean, from what members give their own ids: no distribution over the union is made.
+"""The likeliest piece of a mean, and what a trace tells of it, from what members give their own ids.
 
-Choices and masses are those of `fold` and `rules.mean`, bit for bit. Entropy and variation are theirs nearly: most
-columns have one id of one member, so sums over the members' own ids are put right only where a column has several.
+No distribution over the union is made. Choices and masses are those of `fold` and `rules.mean`, bit for bit. Entropy
+and variation are theirs nearly: most columns have one id of one member, so sums over the members' own ids are put right
+only where a column has several.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ MANY = 2000  # ids, from which on folding is as good
 FEW = 64  # ids of a voter among which the likeliest column is looked for, at most
 LEAST = 1e-12  # mass, below which the likeliest columns are not looked for
 WITHIN = 5e-3
-"""How far off variation is at most, as columns that one of two voters finds very unlikely are left out. With the demo
-pair it is 0.0003, and entropy as much."""
+"""How far off variation is at most, as columns that all voters but one find very unlikely are left out; entropy is by
+``WITHIN (1 + log(1 / WITHIN))``, 0.03, at most. With the demo pair both are by 0.0003."""
 _SLACK = 0.999  # what bounds are lowered by, against rounding
 Ranked = tuple[tuple[int, float], ...]
 """Columns and their probabilities, the likeliest first, and of two that are as likely the lower one."""

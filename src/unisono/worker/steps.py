@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
@@ -53,6 +54,8 @@ class Steps:
         """Take what has arrived. A client that says more than it may is not heard on."""
         if self._running is not None:
             if not self._running.told or len(self._arrived) + len(data) > CALL.size + self._most:
+                self._arrived.clear()
+                self._running.close()
                 self._stream.transport.abort()
             else:  # the client has its answer, and this thread does not know that yet
                 self._arrived += data
@@ -77,14 +80,18 @@ class Steps:
         self._task = asyncio.get_running_loop().create_task(self._run(self._running, body, refused))
 
     async def _run(self, telling: _Telling, body: bytes, refused: Refusal | None) -> None:
-        if refused is None:
-            await self._answer(body, self._send, telling.tell)
-        else:
-            await refuse(self._send, refused)
-        if telling.rest:
-            await self._stream.write(telling.rest)
-        telling.close()
+        try:
+            if refused is None:
+                await self._answer(body, self._send, telling.tell)
+            else:
+                await refuse(self._send, refused)
+            if telling.rest:
+                await self._stream.write(telling.rest)
+        finally:
+            telling.close()
         self._running = None
+        if self._stream.transport.is_closing():
+            return
         self._stream.phase(Phase.WAITING)
         if refused is not None:  # the rest of the call was not read
             self._stream.transport.close()
@@ -107,13 +114,15 @@ class _Telling:
     """The way of one answer past the event loop, whose waking takes longer than to send what is short.
 
     The socket is a second handle on the connection's: its number names no other connection, whatever the loop closes
-    meanwhile. It is open only while the call runs, as the connection is not closed before.
+    meanwhile. It is open only while the call runs, as the connection is not closed before. Once it is closed, nothing
+    is told.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self.told = False
         self.rest = b""
         """What the connection did not take at once of an answer that was told."""
+        self._lock = threading.Lock()
         self._own: socket.socket | None = None
         with contextlib.suppress(OSError):
             if not transport.get_write_buffer_size() and not transport.is_closing():
@@ -121,16 +130,18 @@ class _Telling:
 
     def tell(self, parts: Sequence[memoryview]) -> bool:
         length = sum(part.nbytes for part in parts)
-        if self._own is None or length > SHORT:
-            return False
-        self.told = True  # before the client can have it
-        answer, sent = b"".join([ANSWER.pack(200, 0, length), *parts]), 0
-        with contextlib.suppress(OSError):  # which the loop meets, too
-            sent = self._own.send(answer)
-        self.rest = answer[sent:]
+        with self._lock:
+            if self._own is None or length > SHORT:
+                return False
+            self.told = True  # before the client can have it
+            answer, sent = b"".join([ANSWER.pack(200, 0, length), *parts]), 0
+            with contextlib.suppress(OSError):  # which the loop meets, too
+                sent = self._own.send(answer)
+            self.rest = answer[sent:]
         return True
 
     def close(self) -> None:
-        """Close it, when no thread can tell an answer any more."""
-        if self._own is not None:
-            self._own.close()
+        with self._lock:
+            if self._own is not None:
+                self._own.close()
+            self._own = None

@@ -77,6 +77,14 @@ def test_an_ensemble_writes_the_text_of_its_members_at_home() -> None:
         check_writes_as_at_home(f"{url}/v1")
 
 
+@pytest.mark.parametrize("known", [{"root": ""}, {"owned_by": "a gateway"}])
+def test_models_of_which_little_is_told_are_several(known: dict[str, str]) -> None:
+    server = stand_in()
+    server.entries = [{**server.entries[0], **known, "id": name} for name in ("org/fake", "another")]
+    with server.serve() as url, pytest.raises(SpecError, match="serves several models"):
+        load(url)
+
+
 def test_one_of_several_models_has_to_be_named() -> None:
     server = stand_in()
     server.entries.append({**server.entries[0], "id": "lora", "root": "/loras/1", "parent": "org/fake"})

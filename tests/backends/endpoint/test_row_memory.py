@@ -98,7 +98,9 @@ def test_a_client_says_what_it_has_and_asks_no_more_where_it_can_open_none() -> 
 
 
 def test_only_a_client_on_the_same_machine_asks_for_one() -> None:
-    assert [is_here(each) for each in (HERE, "http://[::1]:80/x", "http://localhost")] == [True] * 3
+    assert [is_here(each) for each in (HERE, "http://[::1]:80/x", "http://localhost", "http://0.0.0.0:8000")] == [
+        True
+    ] * 4
     assert [is_here(each) for each in ("http://10.0.0.1:80", "http://localhost.evil.example", "http://x")] == [
         False
     ] * 3

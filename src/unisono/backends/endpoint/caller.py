@@ -32,7 +32,7 @@ _PAUSE = 0.1  # seconds before the first retry where the other side names none; 
 _AWAY, _SPARED, _LONGEST_AWAY = 1.0, 9.0, 60.0
 """Seconds for which one that was lost is believed to be away: times what that cost, within bounds."""
 _BUSY = (408, 425, 429, 502, 503, 504)
-_NOT_THERE = (*(status for status in range(200, 500) if status not in _BUSY), 501)
+_PROBED = (*(status for status in range(200, 500) if status not in _BUSY), 501)
 
 _deadline: ContextVar[float] = ContextVar("deadline")
 
@@ -152,8 +152,8 @@ class Caller(ABC):
 
         Gateways do not say 404 only of paths that they do not know: they redirect, or forbid them.
         """
-        posted = None if body is None else self._post(path, body, ANSWER_BYTES, _NOT_THERE)
-        answer = await (posted or self.request("GET", path, accepted=_NOT_THERE))
+        posted = None if body is None else self._post(path, body, ANSWER_BYTES, _PROBED)
+        answer = await (posted or self.request("GET", path, accepted=_PROBED))
         try:
             return json.loads(bytes(answer.content)) if answer.status == 200 else None
         except (ValueError, RecursionError):

@@ -74,7 +74,11 @@ class CompletionsAdapter:
             tokenizer=None,
             keeps_prefixes=True,
             notes=(
-                *([] if agreed else ["it has no /tokenize, so nothing shows whether the tokenizer is its model's"]),
+                *(
+                    []
+                    if agreed
+                    else ["/tokenize tells no tokens, so nothing shows whether the tokenizer is its model's"]
+                ),
                 *([] if context else ["it does not say how long a text may be: set context"]),
                 "one request a token: what its cache of prefixes lacks, up to a block of a text, is read each step",
             ),

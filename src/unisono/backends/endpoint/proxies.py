@@ -12,7 +12,8 @@ def is_here(address: str) -> bool:
     """Whether an address is this machine's, as far as it says so."""
     host = urlsplit(address).hostname or ""
     with contextlib.suppress(ValueError):
-        return ip_address(host).is_loopback
+        address_of_host = ip_address(host)
+        return address_of_host.is_loopback or address_of_host.is_unspecified
     return host == "localhost"
 
 

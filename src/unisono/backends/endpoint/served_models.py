@@ -47,4 +47,4 @@ def _is_same(entry: Entry, other: Entry) -> bool:
     if entry["id"] == other["id"]:
         return True
     told = [[each.get(key) for key in ("root", "parent", "max_model_len", "owned_by")] for each in (entry, other)]
-    return isinstance(told[0][0], str) and told[0] == told[1]
+    return bool(entry.get("root")) and entry.get("owned_by") == "vllm" and told[0] == told[1]

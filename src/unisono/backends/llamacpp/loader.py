@@ -214,6 +214,7 @@ class LlamaCppLoader:
             slots=request.slots,
             neighbours=True,
             warnings=warnings,
+            rewinds_anywhere=not _has_state(loaded.model),
         )
         kind = StateLlamaCppBackend if _has_state(loaded.model) else LlamaCppBackend
         if adapters:

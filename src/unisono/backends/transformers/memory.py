@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unisono.backends.base import BackendFacts
@@ -51,7 +51,8 @@ class BackendMaker:
 
         def make(abilities: Abilities, slots: int = 3, context: int = PROBED) -> StateBackend:
             forward, states = self._forward(slots, context)
-            return StateBackend(_facts(forward, slots, context), forward.pool, forward, states, abilities)
+            facts = replace(_facts(forward, slots, context), rewinds_anywhere=False)
+            return StateBackend(facts, forward.pool, forward, states, abilities)
 
         rows = min(output_rows(self._model), input_rows(self._model))
         return make(find_abilities(make, rows, dtype, self._who), slots, context)
