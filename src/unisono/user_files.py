@@ -104,13 +104,17 @@ def read_json(words: bytes | str) -> Any:
 class RepeatedKeyError(ValueError):
     """An object has a key twice."""
 
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {shown(key)} stands twice")
+        self.key = key
+
 
 def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """An object, as a hook of `json.loads` is given it. Raises a `RepeatedKeyError`."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise RepeatedKeyError(f"the key {shown(key)} stands twice")
+            raise RepeatedKeyError(key)
         found[key] = value
     return found
 

@@ -12,7 +12,7 @@ from typing import Any
 from unisono.backends.model_facts import check_tokenizer
 from unisono.backends.normalizers import MOST, grows, growth_of
 from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported
-from unisono.user_files import read_bytes, short_float, special
+from unisono.user_files import RepeatedKeyError, read_bytes, short_float, special, unique_keys
 
 LONGEST_HEADER = 100_000_000
 """Of a safetensors file, in bytes: the library's own limit."""
@@ -75,19 +75,13 @@ def parse_json(data: bytes, most: int, *, once: bool = False) -> Any:
     values = data.count(b",") + 1
     if values > most:
         raise ValueError(f"it has about {values:,} values, and at most {most:,} are read")
+    hook = unique_keys if once else None
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_once if once else None, parse_float=short_float)
+        return json.loads(data.decode("utf-8"), object_pairs_hook=hook, parse_float=short_float)
+    except RepeatedKeyError as error:
+        raise ValueError(f"it names {error.key} twice") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"it names {key} twice")
-        found[key] = value
-    return found
 
 
 def check_counts(tensors: int, keys: int) -> None:

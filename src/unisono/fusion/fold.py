@@ -160,9 +160,11 @@ class Softmax(NamedTuple):
         A top logit that is far from 0 is taken off before they are summed, as float32 would round the sum.
         """
         p_V, logits_V, temperature = self.p_BV[row], self.logits_BV[row], self.plan.temperature
-        top = float(logits_V[best])
-        total = float(np.vdot(p_V[:-1], logits_V if abs(top) < FAR else logits_V - logits_V[best]))
-        total -= top if abs(top) < FAR else 0.0
+        top = logits_V[best]
+        if abs(top) < FAR:
+            total = float(np.vdot(p_V[:-1], logits_V)) - float(top)
+        else:
+            total = float(np.vdot(p_V[:-1], logits_V - top))
         if not math.isfinite(total):  # ids that are dropped may have no logit
             return float(np.vdot(p_V, np.log(p_V + 1e-30)))
         return total / temperature + math.log(float(p_V[best]))

@@ -31,6 +31,7 @@ _READ_AGAIN = 16
 """Ids that a request for one position may read again, as cached prefixes end with a block. A block of positions is
 asked for at once, which reads all ids, where that is less."""
 _PREFIX, _DIGITS = "token_id:", 10
+_UNAGREED = "/tokenize tells no tokens, so nothing shows whether the tokenizer is its model's"
 _PLAIN_OF_VLLM: dict[str, object] = {"top_k": 0, "min_p": 0, "repetition_penalty": 1, "ignore_eos": True}
 """A model's own generation config has other values of these, which distributions show in some modes of the server."""
 
@@ -74,11 +75,7 @@ class CompletionsAdapter:
             tokenizer=None,
             keeps_prefixes=True,
             notes=(
-                *(
-                    []
-                    if agreed
-                    else ["/tokenize tells no tokens, so nothing shows whether the tokenizer is its model's"]
-                ),
+                *([] if agreed else [_UNAGREED]),
                 *([] if context else ["it does not say how long a text may be: set context"]),
                 "one request a token: what its cache of prefixes lacks, up to a block of a text, is read each step",
             ),
