@@ -5,8 +5,9 @@
 
 The first compares one member with the same one in this process. The model costs nothing: a fake whose rows are made
 beforehand. The worker is a process on this machine, so the figures are what the wire costs; "sent" is a worker that
-sends its rows, as to another machine, and does not leave them in memory. Ways take turns, step by step; the table shows
-the medians in milliseconds, and quartiles.
+sends its rows, as to another machine, and does not leave them in memory. A pass is what the backend is called for; a
+step is all that an ensemble of this member does for a piece, where a truncated member needs no softmax of the row at
+hand. Ways take turns, pass by pass and text by text; the tables show the medians in milliseconds, and quartiles.
 
 The second compares an ensemble of two members in two workers with each of them alone: fakes that sleep, and that
 compute, for the same time, and the demo models with a thread each. Ensembles take turns, text by text; the table shows
@@ -38,6 +39,8 @@ from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, 
 
 TEXTS = (1, 8)
 TOP = 20
+STEP_ROUNDS = 24
+STEP_PIECES = 48
 BUSY_SECONDS = 0.02
 PIECES = 32
 DEMO = {"smol": "demo:smollm2-135m-instruct", "gemma": "demo:gemma3-270m"}
@@ -46,12 +49,16 @@ PROMPT = "The keeper of the lighthouse wrote a long letter to his sister."
 
 def make_fakes(rows: int) -> None:
     """``still`` costs nothing; ``sleeps`` and ``computes`` take some time for each id."""
-    made = np.random.default_rng(0).standard_normal((16, rows), np.float32) * 3
-    tokenizer = LongestMatchTokenizer(byte_level_table())
+    random = np.random.default_rng(0)
+    made = random.standard_normal((16, rows), np.float32) * 2
+    tokenizer = LongestMatchTokenizer(byte_level_table(f" {number:x}" for number in range(rows - 512)))
+    for row_V in made:  # few ids are likely, as of a model
+        row_V[random.integers(512, rows - 512, TOP)] = np.linspace(20, 12, TOP)
     register_fake("still", FakeModel(tokenizer, lambda read: made[len(read) % 16], rows=rows))
-    rule = hashed_rule(len(tokenizer.table.texts))
+    small = LongestMatchTokenizer(byte_level_table())
+    rule = hashed_rule(len(small.table.texts))
     for name, spend in (("sleeps", lambda: time.sleep(BUSY_SECONDS)), ("computes", compute)):
-        register_fake(name, FakeModel(tokenizer, after(spend, rule)))
+        register_fake(name, FakeModel(small, after(spend, rule)))
 
 
 def after(spend: Callable[[], object], rule: Callable[[tuple[int, ...]], Any]) -> Callable[[tuple[int, ...]], Any]:
@@ -129,15 +136,42 @@ def compare_with_home(rows: int, steps: int) -> None:
         for texts in TEXTS:
             measure(backends, texts, 20)
             found = measure(backends, texts, steps)
-            own = statistics.median(found["in process"])
-            for name, seconds in found.items():
-                low, middle, high = (1e3 * each for each in statistics.quantiles(seconds, n=4))
-                print(
-                    f"{texts} texts  {name:16} {middle:7.2f} ms ({low:.2f} to {high:.2f})"
-                    f"  in process + {1e3 * (statistics.median(seconds) - own):.2f} ms"
-                )
+            tell("pass", texts, found)
         for backend in backends.values():
             backend.unload()
+        members = {"in process": {"model": "fake:still"}, "worker": {"url": url}}
+        members[f"worker, top {TOP}"] = {"url": url, "top": TOP}
+        with contextlib.ExitStack() as used:
+            specs = {name: {"members": [{"name": "still", **said}]} for name, said in members.items()}
+            ensembles = {
+                name: used.enter_context(Ensemble.load(spec, batch=max(TEXTS))) for name, spec in specs.items()
+            }
+            for texts in TEXTS:
+                tell("step", texts, step_seconds(ensembles, [f"{PROMPT} {place}" for place in range(texts)]))
+
+
+def step_seconds(ensembles: dict[str, Ensemble], prompts: list[str]) -> dict[str, list[float]]:
+    """Seconds of a step of texts that are written together, by ensemble; the ensembles take turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in ensembles}
+    for turn in range(STEP_ROUNDS + 1):
+        names = list(ensembles)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            began = time.perf_counter()
+            wrote = ensembles[name].generate(prompts, max_new_tokens=STEP_PIECES)
+            spent = (time.perf_counter() - began) / max(each.usage.pieces for each in wrote)
+            assert not any(each.usage.uncertain for each in wrote), "a choice was not proved"
+            seconds[name] += [spent] if turn else []
+    return seconds
+
+
+def tell(what: str, texts: int, found: dict[str, list[float]]) -> None:
+    own = statistics.median(found["in process"])
+    for name, seconds in found.items():
+        low, middle, high = (1e3 * each for each in statistics.quantiles(seconds, n=4))
+        print(
+            f"{what}, {texts} texts  {name:16} {middle:7.2f} ms ({low:.2f} to {high:.2f})"
+            f"  in process + {middle - 1e3 * own:.2f} ms"
+        )
 
 
 def compare_together(rows: int, rounds: int) -> None:

@@ -15,7 +15,8 @@ import time
 
 import httpx2
 
-from unisono.backends.base import Backend, Feed, TopLogprobs
+from unisono.backends.base import Backend, Feed
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.build import prepare
 from unisono.config.ensemble import load_spec
 

@@ -9,9 +9,10 @@ import argparse
 
 import numpy as np
 
-from unisono.backends.base import Array, TopLogprobs
+from unisono.backends.base import Array
 from unisono.backends.endpoint.adapter import Question
 from unisono.backends.endpoint.worker_frames import Call, call_frame, rows_frame
+from unisono.backends.top_logprobs import TopLogprobs
 
 TEXTS = (1, 16, 64, 256, 1024)
 TOPS = (20, 200, None)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unisono.backends.base import Feed, LoadRequest, ModelSource, TopLogprobs, Truncation
+from unisono.backends.base import Feed, LoadRequest, ModelSource, Truncation
 from unisono.backends.fake.backend import IMPOSSIBLE
 from unisono.backends.registry import make_loader
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.backends.truncated import top_logprobs
 from unisono.errors import ModelError, ModelNotFound, SpecError
 from unisono.testing import (

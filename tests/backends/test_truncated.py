@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unisono.backends.base import TopLogprobs
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.backends.truncated import _CLASSES, top_logprobs
 
 

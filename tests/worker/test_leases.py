@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unisono.backends.base import TopLogprobs
 from unisono.backends.endpoint.adapter import Question
 from unisono.backends.endpoint.worker_frames import Call
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.testing import FakeBackend, FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule
 from unisono.worker import checks
 from unisono.worker.checks import InvalidCall

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from unisono.backends.base import Array, Backend, Feed, Slot, TopLogprobs
+from unisono.backends.base import Array, Backend, Feed, Slot
 from unisono.backends.prefix_cache import PrefixCache
+from unisono.backends.top_logprobs import TopLogprobs
 
 
 class Adapting(Backend, Protocol):

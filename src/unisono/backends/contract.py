@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from unisono.backends.base import Backend, Feed, Slot, TopLogprobs
+from unisono.backends.base import Backend, Feed, Slot
+from unisono.backends.top_logprobs import TopLogprobs
 
 Rows = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from unisono.backends.base import Array, Backend, Feed, Slot, TopLogprobs, common
+from unisono.backends.base import Array, Backend, Feed, Slot, common
+from unisono.backends.top_logprobs import TopLogprobs
 
 
 class PrefixCache:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.backends.base import Array, Backend, Feed, Slot, TopLogprobs, Truncation, dense
+from unisono.backends.base import Array, Backend, Feed, Slot, Truncation, dense
 from unisono.backends.feed_checks import check_top
+from unisono.backends.top_logprobs import TopLogprobs
 
 _CLASSES = 2048
 """Ids that are alike modulo this are a class: one pass over contiguous numbers finds the largest logit of each."""
@@ -70,12 +71,11 @@ def _told(
     """The ids that are told of one row, the likeliest first, their log-probabilities, the unseen mass and the k-th."""
     near = _nearest(logits_V, top)
     near_logits = logits_V[near]
-    bound, most = np.partition(near_logits, len(near) - top)[len(near) - top], near_logits.max()
-    above, equal = near[near_logits > bound], near[near_logits == bound]
-    ids = np.concatenate([above, equal[: top - len(above)]])
+    first = np.argsort(-near_logits, kind="stable")[:top]
+    ids, most, bound = near[first], near_logits[first[0]], near_logits[first[-1]]
     if len(also):
         ids = np.concatenate([ids, np.setdiff1d(np.asarray(also, np.int64), ids)])
-    ids = ids[np.argsort(-logits_V[ids], kind="stable")]
+        ids = ids[np.argsort(-logits_V[ids], kind="stable")]
     shift = 0.0 if _PLAIN[0] <= most <= _PLAIN[1] else float(most)
     np.exp(logits_V if not shift else np.subtract(logits_V, most, out=mass_V), out=mass_V)
     told = mass_V[ids].sum(dtype=np.float64)

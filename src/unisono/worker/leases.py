@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.backends.base import Array, Backend, Feed, Slot, TopLogprobs
+from unisono.backends.base import Array, Backend, Feed, Slot
 from unisono.backends.endpoint.adapter import Question
 from unisono.backends.endpoint.worker_frames import Call
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.backends.truncated import top_logprobs
 from unisono.worker.checks import check_questions
 from unisono.worker.portions import joined, kept, portions_of

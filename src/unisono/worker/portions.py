@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unisono.backends.base import Array, TopLogprobs
+from unisono.backends.base import Array
 from unisono.backends.endpoint.adapter import Question
+from unisono.backends.top_logprobs import TopLogprobs
 
 
 def portions_of(questions: Sequence[Question], slots: int) -> list[Sequence[Question]]:

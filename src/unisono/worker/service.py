@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, TypeVar
 
-from unisono.backends.base import TopLogprobs
 from unisono.backends.endpoint.worker_frames import Call, left_frame, rows_frame
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.errors import UnisonoError
 from unisono.server.errors import FAULT, OVERLOADED, Refusal, not_ready, shutting_down
 from unisono.server.limits import ServerLimits

@@ -13,11 +13,12 @@ from support.completions_stand_in import CompletionsStandIn
 from support.fakes import make_fakes
 from support.far_member import check_writes_as_at_home
 from support.http_stand_in import Reply, Request, as_json
-from unisono.backends.base import Feed, LoadRequest, ModelSource, TopLogprobs, Truncation
+from unisono.backends.base import Feed, LoadRequest, ModelSource, Truncation
 from unisono.backends.endpoint.backend import EndpointBackend
 from unisono.backends.endpoint.loader import EndpointLoader
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.errors import MemberUnavailable, ModelUnsupported, SpecError
 from unisono.testing import ContractCase, check_backend_contract, fake_member
 

@@ -15,10 +15,11 @@ from support.completions_stand_in import CompletionsStandIn
 from support.http_stand_in import RESET, Reply, Request, StandIn
 from support.llama_server_stand_in import LlamaServerStandIn
 from support.sglang_stand_in import SGLangStandIn
-from unisono.backends.base import Feed, LoadRequest, ModelSource, TopLogprobs
+from unisono.backends.base import Feed, LoadRequest, ModelSource
 from unisono.backends.endpoint.backend import EndpointBackend
 from unisono.backends.endpoint.loader import EndpointLoader
 from unisono.backends.endpoint.settings import EndpointSource
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.errors import MemberUnavailable
 from unisono.testing import FakeModel, fake_member, hashed_rule
 

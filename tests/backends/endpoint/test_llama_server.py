@@ -13,13 +13,14 @@ from support.fakes import make_fakes
 from support.far_member import check_writes_as_at_home
 from support.http_stand_in import RESET, Reply, Request, as_json
 from support.llama_server_stand_in import LlamaServerStandIn
-from unisono.backends.base import Feed, LoadRequest, ModelSource, TopLogprobs
+from unisono.backends.base import Feed, LoadRequest, ModelSource
 from unisono.backends.endpoint.backend import EndpointBackend
 from unisono.backends.endpoint.llama_server import ROUNDING
 from unisono.backends.endpoint.loader import EndpointLoader
 from unisono.backends.endpoint.rows import Row, top_rows
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.errors import MemberUnavailable, ModelUnsupported, SpecError
 from unisono.fusion.bounds import Whole, certify, kinds_of
 from unisono.fusion.fold_top import fold_top, plan_top

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from unisono.backends.base import Array, ModelFacts, TopLogprobs, Truncation
+from unisono.backends.base import Array, ModelFacts, Truncation
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.vocab.tokenizer import Tokenizer
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unisono.backends.base import Array, BackendFacts, Feed, Slot, TopLogprobs
+from unisono.backends.base import Array, BackendFacts, Feed, Slot
 from unisono.backends.endpoint.adapter import Adapter, Description, Question
 from unisono.backends.endpoint.caller import Caller
 from unisono.backends.feed_checks import check_feeds, check_ids, check_rewind, check_top
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.errors import MemberUnavailable, ModelError
 
 _LEAVING_SECONDS = 2.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from unisono.backends.base import TopLogprobs, Truncation
+from unisono.backends.base import Truncation
 from unisono.backends.endpoint.adapter import Description, Question
 from unisono.backends.endpoint.agreement import PLAIN, check_agreement
 from unisono.backends.endpoint.caller import Caller, together
@@ -19,6 +19,7 @@ from unisono.backends.endpoint.served_models import find_served, fingerprint
 from unisono.backends.endpoint.settings import TOP, EndpointSource
 from unisono.backends.endpoint.weights_print import TOP as PRINTED
 from unisono.backends.endpoint.weights_print import WeightsPrint
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.errors import ModelError, ModelUnsupported, SpecError, shown
 from unisono.vocab.tokenizer import Tokenizer
 

@@ -14,7 +14,7 @@ from string import ascii_letters
 from typing import Any
 from urllib.parse import quote
 
-from unisono.backends.base import TopLogprobs, Truncation
+from unisono.backends.base import Truncation
 from unisono.backends.endpoint.adapter import Description, Question
 from unisono.backends.endpoint.agreement import TEXT, check_agreement
 from unisono.backends.endpoint.caller import Caller, together
@@ -22,6 +22,7 @@ from unisono.backends.endpoint.rows import Row, read_row, rows_of, top_rows
 from unisono.backends.endpoint.settings import TOP, EndpointSource
 from unisono.backends.endpoint.weights_print import TOP as PRINTED
 from unisono.backends.endpoint.weights_print import WeightsPrint
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.errors import ModelUnsupported
 from unisono.vocab.tokenizer import Tokenizer
 

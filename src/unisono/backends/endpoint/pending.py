@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from unisono.backends.base import Array, TopLogprobs, Truncation
+from unisono.backends.base import Array, Truncation
 from unisono.backends.endpoint.adapter import Adapter, Description, Question
 from unisono.backends.endpoint.caller import Caller
 from unisono.backends.endpoint.settings import TOP, EndpointSource
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.errors import MemberUnavailable, UnisonoError
 from unisono.vocab.tokenizer import Tokenizer
 

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from unisono.backends.base import TopLogprobs
 from unisono.backends.endpoint.adapter import Question
 from unisono.backends.endpoint.caller import together
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.errors import ModelError, shown
 
 SLACK = 2e-6

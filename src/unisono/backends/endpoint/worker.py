@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from unisono.backends.base import Array, TopLogprobs, Truncation
+from unisono.backends.base import Array, Truncation
 from unisono.backends.endpoint.adapter import Description, Question
 from unisono.backends.endpoint.caller import Answer, Caller
 from unisono.backends.endpoint.direct import Late, Refused, Steps, Unusual
 from unisono.backends.endpoint.row_memory import ClientMemory
 from unisono.backends.endpoint.worker_frames import TYPE, WORKER, Call, call_frame, read_rows_of, read_table
 from unisono.backends.endpoint.worker_tokenizer import WorkerTokenizer
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.backends.wire import Buffer, Frame, FrameError, read_frame
 from unisono.vocab.tokenizer import TokenTable
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from unisono.backends.base import Array, TopLogprobs
+from unisono.backends.base import Array
 from unisono.backends.endpoint.adapter import Question
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.backends.wire import Frame, FrameError, write_frame
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 

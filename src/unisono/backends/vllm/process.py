@@ -16,13 +16,14 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from unisono.backends.base import Array, Backend, Feed, LoadRequest, ModelFacts, Progress, Slot, TopLogprobs
+from unisono.backends.base import Array, Backend, Feed, LoadRequest, ModelFacts, Progress, Slot
 from unisono.backends.endpoint.backend import EndpointBackend
 from unisono.backends.endpoint.client import Client
 from unisono.backends.endpoint.direct import Direct
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.endpoint.worker import WorkerAdapter
 from unisono.backends.options import VllmOptions
+from unisono.backends.top_logprobs import TopLogprobs
 from unisono.errors import ModelError, SpecError, shown
 
 STEP_SECONDS = 600.0
