@@ -1,10 +1,13 @@
 """What a round trip to a member on another host costs, and what of it gates and drafts hide.
 
-    python benchmarks/distance.py [--delays 0 1 10] [--pieces 48] [--rounds 3] [--json]
+    python benchmarks/distance.py [--repeating] [--delays 0 1 10] [--pieces 48] [--rounds 3] [--json]
 
 SmolLM2 leads in this process; Gemma 3 is behind `unisono member serve`, and a relay between the two holds back each
 byte for half a delay in each direction (milliseconds; many kernels come without netem). Settings and delays take turns,
 text by text; the relay counts calls of the worker. Rows go through memory of this machine: bytes are in `moved.py`.
+
+The texts are free continuations, or, with `--repeating`, such as repeat what stands before them, as where a document is
+corrected, quoted or put into another form: drafts of n-grams, which cost no pass, are then often right.
 """
 
 from __future__ import annotations
@@ -30,8 +33,28 @@ SETTINGS: dict[str, dict[str, str]] = {
     "every step": {},
     "gate=confidence:0.5": {"gate": "confidence:0.5"},
     "speculate=smol": {"speculate": "smol"},
+    "speculate=ngram": {"speculate": "ngram"},
     "gate=confidence:0.5 speculate=smol": {"gate": "confidence:0.5", "speculate": "smol"},
 }
+
+_SHIPS = "Aurora, Bellerophon, Cassandra, Dauntless, Endymion, Firebrand, Galatea, Hermione, Illustrious, Juno"
+_LETTER = (
+    "the lamp has burned every night since the storm, the boat is dry again, and the bread that you sent us was eaten "
+    "before the snow came down from the northern hills"
+)
+_SUM = "(prices):\n    total = 0\n    for price in prices:\n        total = total + price\n    return total\n"
+_ROWS = "".join(
+    f"{name} | {town} | {year}\n"
+    for name, town, year in (("Anna", "Bergen", 1901), ("Peter", "Oslo", 1894), ("Maria", "Tromso", 1911))
+)
+REPEATING = (
+    f"The ships sailed in this order: {_SHIPS}. Once more, the ships sailed in this order: Aurora, Bellerophon,",
+    f'He wrote: "{_LETTER}." She read it aloud. It said: "the lamp has burned',
+    f"# before\ndef sum_of_prices{_SUM}\n# after: only the name has changed\ndef total_of_prices(prices):\n    total =",
+    f"Table:\n{_ROWS}\nThe same table again:\nAnna | Bergen",
+    f"Correct the spelling. Wrong: {_LETTER.replace('bread', 'bred')}. Right: the lamp has burned",
+)
+"""Texts that go on with what stands before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +98,14 @@ def worker(slots: int) -> Iterator[int]:
             yield port
 
 
-def compare(delays: Sequence[float], pieces: int, rounds: int) -> list[Row]:
+def compare(texts: Sequence[str], delays: Sequence[float], pieces: int, rounds: int) -> list[Row]:
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(worker(8 * len(delays)))
         relays = {delay: stack.enter_context(Relay(port, delay / 1000)) for delay in delays}
         pairs = {delay: stack.enter_context(_pair(relay.port)) for delay, relay in relays.items()}
         written: dict[tuple[float, str], list[Written]] = {}
         for number in range(rounds + 1):
-            for text in FREE:
+            for text in texts:
                 for delay in delays:
                     for setting, keys in SETTINGS.items():
                         its = _write(pairs[delay], relays[delay], text, pieces, keys)
@@ -132,8 +155,9 @@ def main() -> None:
     parser.add_argument("--pieces", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--repeating", action="store_true", help="texts that repeat what stands before them")
     given = parser.parse_args()
-    rows = compare(given.delays, given.pieces, given.rounds)
+    rows = compare(REPEATING if given.repeating else FREE, given.delays, given.pieces, given.rounds)
     if given.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return

@@ -1,7 +1,7 @@
 """What a step costs when members are behind `unisono member serve`.
 
     python benchmarks/elsewhere.py [--steps 200] [--rows 262144]
-    python benchmarks/elsewhere.py --parallel [--rounds 20]
+    python benchmarks/elsewhere.py --parallel [--rounds 20] [--spec two.yaml]
 
 The first compares one member with the same one in this process. The model costs nothing: a fake whose rows are made
 beforehand. The worker is a process on this machine, so the figures are what the wire costs; "sent" is a worker that
@@ -10,8 +10,9 @@ step is all that an ensemble of this member does for a piece, where a truncated 
 hand. Ways take turns, pass by pass and text by text; the tables show the medians in milliseconds, and quartiles.
 
 The second compares an ensemble of two members in two workers with each of them alone: fakes that sleep, and that
-compute, for the same time, and the demo models with a thread each. Ensembles take turns, text by text; the table shows
-the median of what both take, over what the slower one takes alone, and quartiles.
+compute, for the same time, and the demo models with a thread each; or the two members of an ensemble file, wherever
+these live. Ensembles take turns, text by text; the table shows the median of what both take, over what the slower one
+takes alone, and quartiles.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from unisono.backends.base import Backend, Feed, LoadRequest, ModelSource
 from unisono.backends.endpoint import row_memory
@@ -179,20 +181,24 @@ def compare_together(rows: int, rounds: int) -> None:
     for name, models in {**pairs, " + ".join(DEMO): tuple(DEMO.values())}.items():
         with contextlib.ExitStack() as used:
             urls = [used.enter_context(worker(model, rows)) for model in models]
-            members = [{"name": f"member-{place}", "url": url} for place, url in enumerate(urls)]
-            specs = {"first": members[:1], "second": members[1:], "both": members}
-            ensembles = {name: used.enter_context(Ensemble.load({"members": each})) for name, each in specs.items()}
-            seconds: dict[str, list[float]] = {name: [] for name in ensembles}
-            for turn in range(rounds + 1):
-                for which, ensemble in ensembles.items():
-                    began = time.perf_counter()
-                    wrote = ensemble.generate(PROMPT, max_new_tokens=PIECES)
-                    spent = (time.perf_counter() - began) / max(1, wrote.usage.pieces)
-                    seconds[which] += [spent] if turn else []
-        slower = max(statistics.median(seconds["first"]), statistics.median(seconds["second"]))
-        low, middle, high = (each / slower for each in statistics.quantiles(seconds["both"], n=4))
-        steps = "  ".join(f"{which} {1e3 * statistics.median(each):.1f} ms" for which, each in seconds.items())
-        print(f"{name:14} {steps}  ratio {middle:.3f} ({low:.3f} to {high:.3f})")
+            compare_pair(name, [{"name": f"member-{place}", "url": url} for place, url in enumerate(urls)], rounds)
+
+
+def compare_pair(name: str, members: list[Any], rounds: int) -> None:
+    specs = {"first": members[:1], "second": members[1:], "both": members}
+    with contextlib.ExitStack() as used:
+        ensembles = {name: used.enter_context(Ensemble.load({"members": each})) for name, each in specs.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in ensembles}
+        for turn in range(rounds + 1):
+            for which, ensemble in ensembles.items():
+                began = time.perf_counter()
+                wrote = ensemble.generate(PROMPT, max_new_tokens=PIECES)
+                spent = (time.perf_counter() - began) / max(1, wrote.usage.pieces)
+                seconds[which] += [spent] if turn else []
+    slower = max(statistics.median(seconds["first"]), statistics.median(seconds["second"]))
+    low, middle, high = (each / slower for each in statistics.quantiles(seconds["both"], n=4))
+    steps = "  ".join(f"{which} {1e3 * statistics.median(each):.1f} ms" for which, each in seconds.items())
+    print(f"{name:14} {steps}  ratio {middle:.3f} ({low:.3f} to {high:.3f})")
 
 
 def main() -> None:
@@ -201,6 +207,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=262_144)
     parser.add_argument("--parallel", action="store_true", help="two members in two workers, beside each alone")
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--spec", type=Path, help="an ensemble file whose two members are compared")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
@@ -209,6 +216,8 @@ def main() -> None:
         from unisono.cli.main import main as unisono
 
         unisono()
+    elif given.parallel and given.spec:
+        compare_pair(given.spec.stem, yaml.safe_load(given.spec.read_text())["members"], given.rounds)
     elif given.parallel:
         compare_together(given.rows, given.rounds)
     else:
