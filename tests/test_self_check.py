@@ -27,7 +27,7 @@ from unisono.cache import cache_root
 from unisono.config.demo import DEMO_MODELS, demo_path, installed
 from unisono.config.ensemble import load_spec
 from unisono.loaded_models import load_engine, load_models
-from unisono.testing import CHAT_TEMPLATE, LongestMatchTokenizer, byte_level_table, hashed_rule
+from unisono.testing import CHAT_TEMPLATE, LongestMatchTokenizer, byte_level_table, hashed_rule, sentencepiece_table
 from unisono.vocab.pieces import token_bytes
 from unisono.vocab.tokenizer import Kind, TokenTable
 
@@ -97,6 +97,12 @@ def test_noise_is_found() -> None:
     for rule in (hashed_rule(len(table.texts)), lambda read: np.zeros(len(table.texts), np.float32)):
         [first, *_] = found(table, rule)
         assert first.startswith("finds plain English hardly likelier than noise (")
+
+
+def test_a_vocabulary_that_spells_no_other_language_is_no_obstacle() -> None:
+    table = sentencepiece_table(WORDS, byte_fallback=False)
+    [first, *_] = found(table, hashed_rule(len(table.texts)))
+    assert first.startswith("finds plain English hardly likelier than noise (")
 
 
 def test_a_model_that_knows_no_english_but_another_language_passes() -> None:

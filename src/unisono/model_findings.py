@@ -84,7 +84,7 @@ def findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
         yield "gives logits that are not numbers: its weights are damaged, or its number format is too small for them"
         return
     nats = reading.nats_a_byte
-    if nats > NOISE and min(_nats_a_byte(member, backend, other) for other in OTHERS) > NOISE:
+    if nats > NOISE and all(each > NOISE for each in _of_others(member, backend)):
         yield (
             f"finds plain English hardly likelier than noise ({nats:.2f} nats a byte; language models have 0.3 to "
             "0.8), and seven other languages and Python likewise: its weights may be damaged, incomplete or of another "
@@ -106,7 +106,7 @@ def adapter_findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
     nats = _nats_a_byte(member, backend, PROSE)
     if not math.isfinite(nats):
         yield "gives logits that are not numbers with its adapter, which is damaged, or its scale is too large"
-    elif nats > NOISE and min(_nats_a_byte(member, backend, other) for other in OTHERS) > NOISE:
+    elif nats > NOISE and all(each > NOISE for each in _of_others(member, backend)):
         yield (
             f"finds plain English hardly likelier than noise with its adapter ({nats:.2f} nats a byte), and seven "
             "other languages and Python likewise: the adapter may be damaged, or made for another model"
@@ -204,6 +204,13 @@ def _nats_a_byte(member: PreparedMember, backend: Backend, text: str) -> float:
     with _slot(backend) as slot:
         nats = sum(loss for _, loss in read_losses(backend, slot, ids))
     return nats / max(1, len(member.vocabulary.join(ids[1:])))
+
+
+def _of_others(member: PreparedMember, backend: Backend) -> Iterator[float]:
+    """Nats a byte of each of `OTHERS` that a member's vocabulary spells."""
+    for other in OTHERS:
+        with contextlib.suppress(PromptError):
+            yield _nats_a_byte(member, backend, other)
 
 
 @contextlib.contextmanager

@@ -66,6 +66,7 @@ WRITING: dict[str, tuple[str, dict[str, Any]]] = {
             "moe_intermediate_size": 16,
         },
     ),
+    "layers that are run again": ("HrmTextConfig", BODY | {"num_hidden_layers": 2, "num_key_value_heads": 4}),
     "ALiBi": ("MptConfig", {"vocab_size": 264, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 128}),
 }
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {

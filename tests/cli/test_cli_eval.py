@@ -179,6 +179,22 @@ def test_baselines_need_somebody_to_choose_among(run: Run, duo: Path, data: Path
     assert shown.code == 0, shown.err
 
 
+@pytest.mark.parametrize("verb", ["eval", "tune"])
+def test_questions_that_are_examples_in_their_own_prompts_are_named(
+    run: Run, duo: Path, data: Path, here: Path, verb: str
+) -> None:
+    examples = data / "shots" / "arc_easy.train.jsonl"
+    examples.write_bytes((data / "arc_easy.jsonl").read_bytes())
+    words = ("--data", data, "--limit", 2, "-q", *(("--stages", "rule") if verb == "tune" else ()))
+    task = "--task" if verb == "tune" else "--tasks"
+    shown = run(verb, duo, task, "arc_easy", *words, "--shots", 12)
+    assert "arc_easy: 2 of 2 questions stand, with their answers, among the examples of their own prompts" in shown.err
+    assert "stand" not in run(verb, duo, task, "arc_easy", *words, "--shots", 0, "--out", here / "none.yaml").err
+    lines = examples.read_text("utf-8").splitlines(keepends=True)
+    examples.write_text("".join(line.replace("Which of these", "Which of those") for line in lines), "utf-8")
+    assert "stand" not in run(verb, duo, task, "arc_easy", *words, "--shots", 2, "--out", here / "other.yaml").err
+
+
 def test_nothing_is_left_out_of_another_file_and_that_is_said(run: Run, duo: Path, data: Path, here: Path) -> None:
     shown = run("tune", duo, "--task", "piqa", "--data", data, "--stages", "rule")
     assert "piqa: 6 questions, half of those that there are" in shown.err

@@ -102,6 +102,11 @@ def test_temperature_is_that_of_transformers(row: str, temperature: float) -> No
     np.testing.assert_allclose(temper(ROWS[row], temperature), expected, rtol=2e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("temperature", [1e-38, 1e-300, 5e-324])
+def test_the_smallest_temperatures_leave_the_likeliest_pieces(temperature: float) -> None:
+    np.testing.assert_array_equal(temper(by_hand([0.25, 0.375, 0, 0.375]), temperature), [0, 0.5, 0, 0.5])
+
+
 @every_row
 @pytest.mark.parametrize("k", [1, 2, 7, 40, 250, 100_000])
 def test_top_k_is_that_of_transformers(row: str, k: int) -> None:

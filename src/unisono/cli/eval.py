@@ -11,7 +11,7 @@ import typer
 
 from unisono.cli.console import say
 from unisono.cli.flags import optional, takes_flags, verb_app
-from unisono.cli.questions import ChatFlags, answer_questions, folder_flag, task_names
+from unisono.cli.questions import ChatFlags, answer_questions, folder_flag, say_told, task_names
 from unisono.cli.report import REPORT, show_results
 from unisono.cli.spec_flags import EnsembleOrMembers
 from unisono.errors import SpecError
@@ -96,7 +96,7 @@ app = verb_app(evaluate)
 def _load_tasks(
     names: Sequence[str], flags: EvalFlags, tuned_on: Sequence[TunedOn], fitted_on: Sequence[FittedOn]
 ) -> list[Task]:
-    """The tasks, with a warning where questions that were tuned or fitted on cannot be told from others."""
+    """The tasks, with warnings of questions that were seen before."""
     from unisono.evals.tasks import load_tasks, may_hold
 
     tasks = load_tasks(
@@ -108,6 +108,7 @@ def _load_tasks(
         tuned_on=tuned_on,
         fitted_on=fitted_on,
     )
+    say_told(tasks)
     for task in tasks:
         seen: list[TunedOn | FittedOn] = [*tuned_on, *fitted_on]
         for each in seen:

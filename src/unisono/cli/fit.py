@@ -14,7 +14,7 @@ import typer
 from unisono.cli.console import counting, loading_report, print_table, table_console
 from unisono.cli.ensemble_file import check_out, write_ensemble
 from unisono.cli.flags import optional, takes_flags, verb_app
-from unisono.cli.questions import QuestionFlags, task_names
+from unisono.cli.questions import QuestionFlags, say_told, task_names
 from unisono.cli.spec_flags import Given, SpecFlags
 from unisono.errors import SpecError
 
@@ -135,6 +135,7 @@ def _references(flags: FitFlags) -> tuple[list[Task], list[Reference], list[Fitt
     names = task_names(flags.tasks or "")
     limit = LIMIT if flags.limit is None else flags.limit
     tasks = load_tasks(names, data=flags.data, limit=limit, last=True, shots=flags.shots, chat=flags.chat)
+    say_told(tasks)
     flags.say_halves(tasks, limit)
     return tasks, references_of(tasks), fitted_on(tasks)
 

@@ -14,11 +14,25 @@ from unisono.cli.console import counting, loading_report, say
 from unisono.cli.flags import Json, Quiet, optional
 from unisono.errors import SpecError
 
+NAMED = 3
+"""Questions that are named, of several."""
+
 if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec
     from unisono.evals.baselines import Baseline
     from unisono.evals.model_pool import ModelPool
     from unisono.evals.records import System, Task
+
+
+def say_told(tasks: Sequence[Task]) -> None:
+    """Say which questions stand among the examples of their own prompts."""
+    for task in tasks:
+        if told := [question.id for question in task.questions if question.is_told]:
+            some = ", ".join(told[:NAMED]) + ", …" * (len(told) > NAMED)
+            say(
+                f"{task.name}: {len(told):,} of {len(task.questions):,} questions stand, with their answers, among the "
+                f"examples of their own prompts ({some}): take them out of the file of examples, or give --shots 0"
+            )
 
 
 def folder_flag(words: str) -> Any:

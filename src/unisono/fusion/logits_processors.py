@@ -185,7 +185,7 @@ def temper(q_U: Array, temperature: float) -> Array:
         return q_U
     xp = array_namespace(q_U)
     raised_U = q_U / xp.max(q_U)  # the largest stays 1: nothing overflows, nor do all vanish
-    raised_U **= 1 / temperature
+    raised_U **= min(1 / temperature, float(xp.finfo(q_U.dtype).max))
     raised_U /= xp.sum(raised_U)
     return raised_U
 

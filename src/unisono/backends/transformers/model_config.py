@@ -40,6 +40,8 @@ RESHAPING: Mapping[str, tuple[object, ...]] = {
 """Keys of `generation_config.json` that change greedy texts, and the values that do not."""
 PLAIN_ATTENTION = ("eager", "sdpa")
 """What computes attention wherever torch runs, with any mask."""
+LOOPED = "num_layers_per_stack"
+"""How many layers a model holds that runs them several times (HRM), and counts each time in `num_hidden_layers`."""
 LIBRARY = "transformers."
 DEFAULT_CONTEXT = 4096
 """For models without a limit (ALiBi and the like)."""
@@ -109,7 +111,8 @@ def check_made_of(config: Any, request: LoadRequest, who: str) -> None:
     if request.source.kind == "folder":
         files = sorted(request.source.path.glob("*.safetensors"))
         names = [name for file in files for name in weight_files.first_dimensions(file)]
-        check_layers_held(getattr(text, "num_hidden_layers", None), names, who)
+        held = getattr(text, LOOPED, None) or getattr(text, "num_hidden_layers", None)
+        check_layers_held(held, names, who)
 
 
 def check_weight_shapes(model: Any, folder: Path, who: str) -> None:

@@ -12,6 +12,7 @@ import re
 import string
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -70,6 +71,7 @@ class Definition:
         One generator draws the examples of one document after the other, as in lm-evaluation-harness, so that a
         question has the same examples whichever others are asked.
         """
+        examples: Sequence[Any] = ()
         for place in range(max(asked, default=-1) + 1):
             document = self.documents[place]
             if self._sampler is not None:
@@ -77,7 +79,7 @@ class Definition:
                 examples = self._sampler.sample(n=self.shots, eval_doc=excluded)
                 self._task.sampler = SimpleNamespace(sample=lambda examples=examples, **_: examples)
             if place in asked:
-                yield self._question(document, task, asked[place], interpret)
+                yield replace(self._question(document, task, asked[place], interpret), is_told=document in examples)
 
     def _question(self, document: Any, task: str, row: Row, interpret: Interpret | None) -> Question:
         context = self._task.fewshot_context(
