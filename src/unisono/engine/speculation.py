@@ -151,19 +151,18 @@ class Speculator:
 
     def _longer_blocks(self, members: Sequence[Member], states: Sequence[StepState], count: int) -> float:
         """What it costs the members if the blocks that they will have to read are this many pieces longer."""
-        extra, rows = 0.0, sum(state.rows_wanted for state in states)
+        now, longer, rows = list[_Pass](), list[_Pass](), sum(state.rows_wanted for state in states)
         for group in _passes(members, states):
-            readers, model = len(group), group[0].model
+            readers, model, share = len(group), group[0].model, _drawn_share(group, states)
             tokens = sum(state.unread(member) for state in states for member in group)
-            longer = Work(readers * len(states), tokens + readers * count, readers * (rows + count))
-            more = self.draft_length.seconds(model, longer)
-            more -= self.draft_length.seconds(model, Work(readers * len(states), tokens, readers * rows))
-            extra += more * _drawn_share(group, states)
-        return extra
+            for passes, more in ((now, 0), (longer, readers * count)):
+                work = Work(readers * len(states), tokens + more, readers * rows + more)
+                passes.append((group, share * self.draft_length.seconds(model, work)))
+        return _together(longer, states) - _together(now, states)
 
     def _plain_seconds(self, states: Sequence[StepState]) -> float:
         """What one piece for every text would take without drafts."""
-        texts, total = len(states), 0.0
+        texts, passes = len(states), list[_Pass]()
         gated = all(state.plan.is_gated for state in states)
         leads = {state.plan.lead for state in states}
         share = max(self._asked_share, 1 / 8) if gated else 1.0
@@ -172,14 +171,16 @@ class Speculator:
             asked = _drawn_share(group, states)
             if gated:
                 asked = asked * share if leads.isdisjoint(group) else 1.0
-            total += asked * self.draft_length.seconds(group[0].model, Work(rows, round(rows / asked), rows))
-        return total
+            work = Work(rows, round(rows / asked), rows)
+            passes.append((group, asked * self.draft_length.seconds(group[0].model, work)))
+        return _together(passes, states)
 
     def _drafter(self, state: StepState, states: Sequence[StepState]) -> str | None:
         """Who drafts for a text: as its plan says, or who promises the best rate.
 
         Nobody does where drafting takes a pass of its own, which the lead's gate could have spared, or that another
-        member is drawn, or which the drafter could have shared with its relatives, if what it promises is no better.
+        member is drawn, or which the drafter could have shared with its relatives, or run beside members on other
+        devices, if what it promises is no better.
         """
         drafter, texts = state.plan.drafter, len(states)
         if drafter == AUTO:
@@ -206,7 +207,9 @@ class Speculator:
             return drafter is not state.plan.lead
         if state.plan.draw.mixture:
             return True
-        return any(other.model == drafter.model for other in self._members.values() if other is not drafter)
+        others, device = [each for each in self._members.values() if each is not drafter], _device(drafter)
+        beside = not state.plan.asks_in_turn and any(_device(other) != device for other in others)
+        return beside or any(other.model == drafter.model for other in others)
 
     def _promise(self, drafter: str, state: StepState, texts: int, shortest: int = 0) -> float:
         """Pieces a second to expect of all texts, at the drafter's best length, if each guess holds as most did."""
@@ -224,7 +227,7 @@ class Speculator:
         for length in range(state.plan.max_pieces + 1):
             pieces += texts * hold
             hold *= share
-            seconds = 0.0
+            seconds, passes = 0.0, list[_Pass]()
             if drafter != NGRAM:
                 alone = Work(texts, texts, texts)
                 seconds += (length + 1) * self.draft_length.seconds(self._members[drafter].model, alone)
@@ -233,9 +236,34 @@ class Speculator:
                 skipped = 1 - share_asked * _drawn_share(group, [state])
                 needed = 1.0 if gated and lead in group else 1 - skipped ** (length + 1)
                 rows = texts * (length + 1) * len(group)
-                seconds += needed * self.draft_length.seconds(group[0].model, Work(rows, rows, rows))
+                passes.append((group, needed * self.draft_length.seconds(group[0].model, Work(rows, rows, rows))))
+            seconds += _together(passes, [state])
             rates.append(pieces / seconds if seconds else math.inf)
         return max(rates[shortest:])
+
+
+_Pass = tuple[Sequence[Member], float]
+"""Members that read in one pass, and the seconds it takes."""
+
+
+def _together(passes: Sequence[_Pass], states: Sequence[StepState]) -> float:
+    """What passes of a step take: those of one device one after the other, and devices side by side.
+
+    The lead of a gate is first, and where one member is drawn, or they are asked in turn, all are one after the other.
+    """
+    leads = {state.plan.lead for state in states if state.plan.is_gated}
+    in_turn = any(state.plan.draw.mixture or state.plan.asks_in_turn for state in states)
+    before, beside = 0.0, defaultdict[str, float](float)
+    for group, seconds in passes:
+        if in_turn or not leads.isdisjoint(group):
+            before += seconds
+        else:
+            beside[_device(group[0])] += seconds
+    return before + max(beside.values(), default=0.0)
+
+
+def _device(member: Member) -> str:
+    return member.backend.facts.device
 
 
 def _passes(members: Sequence[Member], gated: Sequence[StepState]) -> list[list[Member]]:
