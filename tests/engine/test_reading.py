@@ -172,7 +172,7 @@ def test_a_running_state_is_read_up_to_the_end_of_each_prompt_and_no_id_twice() 
     with pool_of() as pool:
         read_by(pool, LEADS[:1], asked)
         even = {name: (ids_before_texts(name), ids_read(name)) for name in FAKE_MODELS}
-        for member in pool._reading([make.variant(pool, "weights=a:1 lead=a")])._reader._readers.values():
+        for member in pool._reading([make.variant(pool, "weights=a:1 lead=a")])._reader._members.values():
             member.backend.facts = replace(member.backend.facts, rewinds_anywhere=False)
         read_by(pool, LEADS[:1], asked)
         for name, (before, total) in even.items():

@@ -22,10 +22,9 @@ from unisono.member_warnings import words_beyond
 from unisono.members import (
     Model,
     Report,
-    Wanted,
-    read_model,
     reporter,
 )
+from unisono.wanted_models import Wanted, read_model
 from unisono.worker.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
