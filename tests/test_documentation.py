@@ -120,7 +120,8 @@ def test_every_room_is_on_the_map() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "page"), [("engine", "engine.md"), ("chat", "chats.md"), ("backends", "backends.md")]
+    ("folder", "page"),
+    [("engine", "engine.md"), ("chat", "chats.md"), ("backends", "backends.md"), ("server", "server.md")],
 )
 def test_every_file_of_a_folder_has_its_line_and_every_line_its_file(folder: str, page: str) -> None:
     text = (ROOT / "docs" / page).read_text()

@@ -22,8 +22,9 @@ from unisono.cli.doctor import _show
 from unisono.config.ensemble import load_spec
 from unisono.diagnosis import PAIRED, diagnose
 from unisono.errors import SpecError
-from unisono.members import find_models, silent
+from unisono.members import silent
 from unisono.vocab.tokenizer import Tokenizer
+from unisono.wanted_models import find_models
 
 MANY = 1_000
 

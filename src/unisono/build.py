@@ -27,14 +27,12 @@ from unisono.members import (
     Model,
     PreparedMember,
     Report,
-    Wanted,
     check_reshaped,
-    find_models,
     join_member,
-    read_model,
     silent,
 )
 from unisono.vocab.union import UnionMember, UnionVocabulary, build_union
+from unisono.wanted_models import Wanted, find_models, read_model
 
 
 @dataclass(frozen=True, slots=True, eq=False)

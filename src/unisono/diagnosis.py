@@ -13,8 +13,9 @@ from unisono.build import Prepared
 from unisono.chat.template import DEFAULT
 from unisono.config.method import Method
 from unisono.member_diagnosis import MemberDiagnosis, diagnose_member
-from unisono.member_words import words_beyond, words_deaf, words_endless, words_taken_away, words_uncased
-from unisono.members import PreparedMember, Wanted
+from unisono.member_warnings import words_beyond, words_deaf, words_endless, words_taken_away, words_uncased
+from unisono.members import PreparedMember
+from unisono.wanted_models import Wanted
 
 LOW_SHARE = 0.6
 """Below this share of common pieces in ordinary text, members often have to spell each other's words."""

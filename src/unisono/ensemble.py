@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self, Unpack, cast, overload
+from typing import Any, Self, Unpack, overload
 
 from unisono.build import Prepared, prepare
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Message, Prompt
 from unisono.config.ensemble import Source, load_spec, source_of
-from unisono.config.method import Method, MethodOptions, check_options
-from unisono.config.speculation import check_off
+from unisono.config.method import Method, MethodOptions
 from unisono.engine.client import Client, Stream
 from unisono.engine.engine import Engine
-from unisono.engine.request import DEFAULT_LIMITS, GenerationOptions, Request
+from unisono.engine.request import GenerationOptions, Request
 from unisono.engine.service import Service
-from unisono.errors import ClosedError, SpecError, UnisonoError, deprecated, shown
+from unisono.errors import ClosedError, SpecError, UnisonoError, deprecated
 from unisono.fitting.checks import check, check_answers
 from unisono.fitting.fit import Fit, fit
 from unisono.fitting.readings import ObjectiveName
+from unisono.generate_arguments import method_of, prompts_of, request_of
 from unisono.loaded_models import LoadedModels, load_models
 from unisono.members import Report, silent
-from unisono.records import Generation, Limits, Score
+from unisono.records import Generation, Score
 from unisono.reference_answers import reference_of
-
-MOST_TEXTS = 10_000
 
 
 class Ensemble:
@@ -169,10 +167,7 @@ class Ensemble:
             MemberUnavailable: a member that lives elsewhere does not answer.
         """
         if isinstance(prompt, list) or (isinstance(messages, list) and messages and isinstance(messages[0], list)):
-            if n is not None:
-                raise SpecError(f"n is {shown(n)}, but there is a list of prompts", hint="give one prompt")
-            pairs = _several(prompt, messages)
-            requests = [self.request(*pair, options) for pair in pairs]
+            requests = [self.request(*pair, options) for pair in prompts_of(prompt, messages, n)]
             results: dict[int, Generation] = {}
             numbered = (replace(request, id=str(place)) for place, request in enumerate(requests))
             for request, result in self._client.generate_batch(numbered):
@@ -241,7 +236,7 @@ class Ensemble:
             CapacityError: other texts, such as open streams, occupy all slots.
         """
         self._check_open()
-        method = self._method(options)
+        method = method_of(options, self.method, self.members)
         asked = [(Prompt(prompt, messages), text) for text in ([texts] if isinstance(texts, str) else texts)]
         room = max(1, self._engine.free // method.vocabulary.slots)
         waves = [asked[start : start + room] for start in range(0, len(asked), room)]
@@ -297,45 +292,8 @@ class Ensemble:
         n: int | None = None,
     ) -> Request:
         self._check_open()
-        check_options(options, (*GenerationOptions.__annotations__,))
-        rest: dict[str, Any] = dict(options)
-        limits = Limits(rest.pop("max_new_tokens", DEFAULT_LIMITS.max_new_tokens), rest.pop("stop", ()))
-        tools, trace, constraint = rest.pop("tools", None), rest.pop("trace", False), rest.pop("constraint", None)
-        continued, begin = rest.pop("continue_final_message", False), rest.pop("begin", None)
-        method = self._method(cast(MethodOptions, rest))
-        if n is not None:
-            _check_n(n, method)
-        given = prompt if isinstance(prompt, Prompt) else Prompt(prompt, messages, tools)
-        if continued is not False:
-            given = replace(given, continue_final_message=continued)
-        return Request("", given, limits, trace, method, constraint, n or 1, begin=begin)
+        return request_of(prompt, messages, options, n, self.method, self.members)
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise ClosedError("the ensemble is closed", hint="load it again, or generate before its `with` block ends")
-
-    def _method(self, options: MethodOptions) -> Method:
-        check_off(options.get("speculate"), self.members)
-        return self.method.but(**options)
-
-
-def _several(prompts: object, conversations: object) -> list[tuple[Any, Any]]:
-    if isinstance(prompts, list) and conversations is None:
-        return [(each, None) for each in prompts]
-    if isinstance(conversations, list) and prompts is None:
-        return [(None, each) for each in conversations]
-    raise SpecError("a list of prompts or conversations is given, and another one beside it", hint="give one of them")
-
-
-def _check_n(n: object, method: Method) -> None:
-    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MOST_TEXTS:
-        raise SpecError(
-            f"n is {shown(n)}: it must be a whole number from 1 to {MOST_TEXTS:,}", hint="it counts the texts to draw"
-        )
-    if n > 1 and method.sampling.is_greedy:
-        raise SpecError(
-            f"n is {n}, but nothing is drawn: all {n} texts would be the same",
-            hint="a beam finds one text: leave n out"
-            if method.sampling.beam_width > 1
-            else "give a temperature above 0, such as 0.7",
-        )

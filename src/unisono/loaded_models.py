@@ -16,7 +16,7 @@ from unisono.engine.engine import Engine, close_engines
 from unisono.engine.member import Member
 from unisono.engine.service import Service
 from unisono.loading import load_weights, seen_by
-from unisono.member_words import words_deaf, words_endless, words_taken_away, words_uncased
+from unisono.member_warnings import words_deaf, words_endless, words_taken_away, words_uncased
 from unisono.members import (
     PreparedMember,
     Report,

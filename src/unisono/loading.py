@@ -10,7 +10,7 @@ from typing import Any
 from unisono.backends.adapted import Adapted
 from unisono.backends.base import Backend, Loader
 from unisono.backends.prefix_cache import PrefixCache
-from unisono.member_words import words_beyond
+from unisono.member_warnings import words_beyond
 from unisono.members import PreparedMember, Report, reporter
 from unisono.self_check import adapter_check, kept, self_check
 

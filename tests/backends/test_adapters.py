@@ -153,7 +153,7 @@ def test_an_adapter_of_nothing_is_the_base(tiny: Path, tmp_path: Path) -> None:
 def test_an_adapters_files_are_looked_at_before_its_model_is_read(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unisono.members.make_loader", lambda *_: pytest.fail("the model is read"))
+    monkeypatch.setattr("unisono.wanted_models.make_loader", lambda *_: pytest.fail("the model is read"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelNotFound, match=r"member 'm': the adapter '.*empty' lacks adapter_config\.json"):
         prepare(load_spec(spec(tiny, {"name": "m", "adapter": str(tmp_path / "empty")})))

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from unisono import members
+from unisono import wanted_models
 from unisono.backends import registry
 from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.fake.backend import FAKE_MODELS
@@ -91,7 +91,7 @@ def test_a_folder_without_a_model_is_refused_before_any_library_is_imported(
     def refuse(*_: object) -> NoReturn:
         raise AssertionError("a library is imported")
 
-    monkeypatch.setattr(members, "make_loader", refuse)
+    monkeypatch.setattr(wanted_models, "make_loader", refuse)
     spec = EnsembleSpec.model_validate({"members": [{"name": "m", "model": "."}], "folder": tmp_path})
     with pytest.raises(ModelNotFound, match=r"member 'm': .* holds no config\.json"):
         prepare(spec)

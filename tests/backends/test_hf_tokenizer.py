@@ -17,8 +17,9 @@ from support.adversarial import ADVERSARIAL
 from support.tiny_models import byte_tokenizer, save_tiny
 from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.registry import BACKENDS, installed, make_loader
+from unisono.backends.transformers.json_content import read_json_table
 from unisono.backends.transformers.json_scheme import json_scheme
-from unisono.backends.transformers.tokenizer import default_template, opening_of, read_json_table, read_tokenizer
+from unisono.backends.transformers.tokenizer import default_template, opening_of, read_tokenizer
 from unisono.config.demo import demo_path
 from unisono.errors import ModelUnsupported
 from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET, end_ids, read_vocabulary

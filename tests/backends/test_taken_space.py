@@ -16,7 +16,8 @@ tokenizers = pytest.importorskip("tokenizers")
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers  # noqa: E402
 
 from support.encoders import encoder_of  # noqa: E402
-from unisono.backends.transformers.tokenizer import JsonTokenizer, read_json_table, read_tokenizer  # noqa: E402
+from unisono.backends.transformers.json_content import read_json_table  # noqa: E402
+from unisono.backends.transformers.tokenizer import JsonTokenizer, read_tokenizer  # noqa: E402
 from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.chat.prompt_encoder import PromptEncoder  # noqa: E402
 from unisono.errors import ModelUnsupported  # noqa: E402

@@ -12,7 +12,8 @@ tokenizers = pytest.importorskip("tokenizers")
 from tokenizers import decoders, models, normalizers, pre_tokenizers  # noqa: E402
 
 from support.encoders import encoder_of  # noqa: E402
-from unisono.backends.transformers.tokenizer import JsonTokenizer, read_json_table  # noqa: E402
+from unisono.backends.transformers.json_content import read_json_table  # noqa: E402
+from unisono.backends.transformers.tokenizer import JsonTokenizer  # noqa: E402
 from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.chat.prompt_encoder import PromptEncoder  # noqa: E402
 from unisono.errors import VocabularyError  # noqa: E402

@@ -13,7 +13,7 @@ from support.command_line import Run
 from unisono.async_ensemble import AsyncEnsemble
 from unisono.cli.spec_flags import content_of, text_beside
 from unisono.config.ensemble import load_spec
-from unisono.config.member_words import read_member
+from unisono.config.member_line import read_member
 from unisono.config.method import Method
 from unisono.ensemble import Ensemble
 from unisono.server.ensembles import named_files

@@ -19,7 +19,7 @@ from unisono.build import prepare, prepare_several
 from unisono.chat.messages import Prompt
 from unisono.config.ensemble import load_spec
 from unisono.config.member import MemberSpec
-from unisono.config.member_words import read_member
+from unisono.config.member_line import read_member
 from unisono.config.method import Method
 from unisono.config.model_source import find_adapter
 from unisono.diagnosis import diagnose

@@ -17,7 +17,7 @@ from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.config.ensemble import load_spec
 from unisono.engine import pack, reading
-from unisono.engine.cutting import Reader
+from unisono.engine.cutting import MemberKey
 from unisono.errors import PromptError
 from unisono.evals import systems as make
 from unisono.evals.model_pool import ModelPool
@@ -172,7 +172,7 @@ def test_a_running_state_is_read_up_to_the_end_of_each_prompt_and_no_id_twice() 
     with pool_of() as pool:
         read_by(pool, LEADS[:1], asked)
         even = {name: (ids_before_texts(name), ids_read(name)) for name in FAKE_MODELS}
-        for member in pool._reading([make.variant(pool, "weights=a:1 lead=a")])._reader._readers.values():
+        for member in pool._reading([make.variant(pool, "weights=a:1 lead=a")])._reader._members.values():
             member.backend.facts = replace(member.backend.facts, rewinds_anywhere=False)
         read_by(pool, LEADS[:1], asked)
         for name, (before, total) in even.items():
@@ -187,7 +187,7 @@ def ids_before_texts(name: str) -> int:
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 40), st.integers(1, 40)), min_size=1, max_size=9))
 def test_texts_are_levelled_where_that_is_cheaper_than_parts_of_a_pass(texts: list[tuple[int, int, int]]) -> None:
-    def cost(kept: Mapping[tuple[Reader, int], int], model: int) -> int:
+    def cost(kept: Mapping[tuple[MemberKey, int], int], model: int) -> int:
         lengths = [goals[each] - kept[each] for each in kept if each[0][1] == model]
         return sum(lengths) + pack.PART * len(set(lengths))
 

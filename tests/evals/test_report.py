@@ -24,8 +24,9 @@ from unisono.evals.records import Answer, Disagreement, Results, Times
 from unisono.evals.report import check_plots, check_report, figures, write_report
 from unisono.evals.report.escaping import cut, one_line, visible
 from unisono.evals.report.page import HTML, MARKDOWN, environment, render_content
-from unisono.evals.report.phrases import chance, claim, confidence, points
+from unisono.evals.report.phrases import chance, confidence, points
 from unisono.evals.report.plots import spread
+from unisono.evals.report.sentences import claim
 
 needs_plots = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
 HOSTILE = "<script>alert(1)</script> | `x` \x1b[31m \u202eevil\u202c ![x](http://a.b) $x$ ]]> <!-- \n# no heading"

@@ -17,10 +17,10 @@ transformers = pytest.importorskip("transformers")
 
 from support.tiny_models import CONFIGS, ROWS, save_tiny  # noqa: E402
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
-from unisono.backends.transformers import torch_runtime  # noqa: E402
+from unisono.backends.transformers import onednn  # noqa: E402
 from unisono.backends.transformers.backend import RowBackend  # noqa: E402
 from unisono.backends.transformers.loader import TransformersLoader  # noqa: E402
-from unisono.backends.transformers.torch_runtime import OneDnnLinear, pack_linear_layers  # noqa: E402
+from unisono.backends.transformers.onednn import OneDnnLinear, pack_linear_layers  # noqa: E402
 from unisono.config.demo import demo_path  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
@@ -106,7 +106,7 @@ def fail_from_the_fifth(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 BROKEN: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
-    "another processor": lambda patch: patch.setattr(torch_runtime.platform, "machine", lambda: "arm64"),  # type: ignore[attr-defined]
+    "another processor": lambda patch: patch.setattr(onednn.platform, "machine", lambda: "arm64"),  # type: ignore[attr-defined]
     "no oneDNN": lambda patch: patch.setattr(torch.backends.mkldnn, "is_available", lambda: False),
     "no such operations": lambda patch: patch.setattr(torch.ops, "mkldnn", object()),
     "one layer fails": fail_from_the_fifth,

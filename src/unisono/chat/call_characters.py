@@ -9,7 +9,7 @@ from typing import TypeVar
 _WHITE = " \t\n\r"
 
 Value = TypeVar("Value")
-Reader = Generator[None, str, Value]
+Scan = Generator[None, str, Value]
 """Receives one character at a time; raises `Broken` at one that no call can contain there."""
 
 
@@ -27,26 +27,26 @@ class Characters:
         """Let what was read be read again."""
         self._pushed = text + self._pushed
 
-    def char(self) -> Reader[str]:
+    def char(self) -> Scan[str]:
         if not self._pushed:
             return (yield)
         char, self._pushed = self._pushed[0], self._pushed[1:]
         return char
 
-    def solid(self) -> Reader[str]:
+    def solid(self) -> Scan[str]:
         """The next character that is no white space."""
         while True:
             char = yield from self.char()
             if char not in _WHITE:
                 return char
 
-    def expect(self, wanted: str) -> Reader[None]:
+    def expect(self, wanted: str) -> Scan[None]:
         """A text, whose white space does not matter."""
         for each in "".join(wanted.split()):
             if (yield from self.solid()) != each:
                 raise Broken
 
-    def either(self, one: str, other: str) -> Reader[bool]:
+    def either(self, one: str, other: str) -> Scan[bool]:
         """Whether the first of two texts comes, of which none begins as the other is; white space does not matter."""
         wanted, read = ["".join(text.split()) for text in (one, other)], ""
         while read not in wanted:
@@ -55,7 +55,7 @@ class Characters:
                 raise Broken
         return read == wanted[0]
 
-    def up_to(self, mark: str) -> Reader[str]:
+    def up_to(self, mark: str) -> Scan[str]:
         """The text before a mark."""
         parts, text = list[str](), ""
         while not text.endswith(mark):
@@ -63,14 +63,14 @@ class Characters:
             text = (text + parts[-1])[-len(mark) :]
         return "".join(parts)[: -len(mark)]
 
-    def until(self, mark: str) -> Reader[str]:
+    def until(self, mark: str) -> Scan[str]:
         """The text before a mark; white space around the mark's tags does not matter."""
         tag, closed, rest = mark.strip().partition(">")
         text = yield from self.up_to(tag + closed)
         yield from self.expect(rest)
         return text
 
-    def parts(self, parts: Sequence[str]) -> Reader[None]:
+    def parts(self, parts: Sequence[str]) -> Scan[None]:
         """Texts, between which a number or an id stands; white space does not matter."""
         for place, part in enumerate(parts):
             if place:
@@ -80,7 +80,7 @@ class Characters:
                 self.back(char)
             yield from self.expect(part)
 
-    def string(self) -> Reader[str]:
+    def string(self) -> Scan[str]:
         """A string of JSON, behind its first quote."""
         kept: list[str] = []
         yield from self.rest('"', kept)
@@ -89,7 +89,7 @@ class Characters:
         except ValueError as error:
             raise Broken from error
 
-    def rest(self, first: str, kept: list[str]) -> Reader[None]:
+    def rest(self, first: str, kept: list[str]) -> Scan[None]:
         """The rest of a value of JSON that begins with a bracket or a quote.
 
         A line break, or another control character that stands in a string as it is, is kept as JSON writes it.
@@ -107,7 +107,7 @@ class Characters:
             escaped = char == "\\" and not escaped
             kept.append(json.dumps(char)[1:-1] if quoted and char < " " else char)
 
-    def scalar(self, text: str, ends: str) -> Reader[str]:
+    def scalar(self, text: str, ends: str) -> Scan[str]:
         """A value without quotes and brackets, up to one of its ends or white space."""
         while (char := (yield from self.char())) not in ends + _WHITE:
             text += char

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from unisono.chat.call_characters import Broken, Characters, Reader
+from unisono.chat.call_characters import Broken, Characters, Scan
 from unisono.chat.call_segments import FormUnknown
 from unisono.chat.json_values import refuse_constant
 
@@ -109,7 +109,7 @@ def _is_json(text: str) -> bool:
         return False
 
 
-def read_literal(chars: Characters, form: Literals, depth: int = 0) -> Reader[tuple[Any, bool]]:
+def read_literal(chars: Characters, form: Literals, depth: int = 0) -> Scan[tuple[Any, bool]]:
     """The next value, and whether it is told what it is; a word, or a number, is told by its text alone."""
     if depth > _DEEPEST:
         raise Broken
@@ -149,7 +149,7 @@ def whole_literal(text: str) -> Any:
     return value
 
 
-def _inner(chars: Characters, form: Literals, depth: int) -> Reader[Any]:
+def _inner(chars: Characters, form: Literals, depth: int) -> Scan[Any]:
     """A value within another."""
     value, is_told = yield from read_literal(chars, form, depth + 1)
     return value if is_told else plain_word(value)
@@ -166,7 +166,7 @@ def plain_word(text: str) -> Any:
     return text if value in (float("inf"), float("-inf")) else value
 
 
-def _listed(chars: Characters, form: Literals, depth: int) -> Reader[list[Any]]:
+def _listed(chars: Characters, form: Literals, depth: int) -> Scan[list[Any]]:
     values = list[Any]()
     separator = yield from chars.solid()
     if separator != "]":
@@ -177,7 +177,7 @@ def _listed(chars: Characters, form: Literals, depth: int) -> Reader[list[Any]]:
     return values
 
 
-def _mapped(chars: Characters, form: Literals, depth: int) -> Reader[dict[str, Any]]:
+def _mapped(chars: Characters, form: Literals, depth: int) -> Scan[dict[str, Any]]:
     values = dict[str, Any]()
     separator = yield from chars.solid()
     if separator != "}":
@@ -191,7 +191,7 @@ def _mapped(chars: Characters, form: Literals, depth: int) -> Reader[dict[str, A
     return values
 
 
-def _key(chars: Characters, form: Literals) -> Reader[str]:
+def _key(chars: Characters, form: Literals) -> Scan[str]:
     """A key of a mapping, up to its value."""
     char = yield from chars.solid()
     if char not in _QUOTES and not form.text[0].startswith(char):
@@ -202,14 +202,14 @@ def _key(chars: Characters, form: Literals) -> Reader[str]:
     return str(key)
 
 
-def _separator(chars: Characters, end: str) -> Reader[str]:
+def _separator(chars: Characters, end: str) -> Scan[str]:
     char = yield from chars.solid()
     if char not in (",", end):
         raise Broken
     return char
 
 
-def _quoted(chars: Characters, quote: str) -> Reader[str]:
+def _quoted(chars: Characters, quote: str) -> Scan[str]:
     """A text up to the quote behind which a value can end; some templates write those of the text as they are."""
     parts = list[str]()
     while True:
@@ -228,7 +228,7 @@ def _quoted(chars: Characters, quote: str) -> Reader[str]:
             parts.append(quote)
 
 
-def _escaped(chars: Characters) -> Reader[str]:
+def _escaped(chars: Characters) -> Scan[str]:
     char = yield from chars.char()
     if char != "u":
         return _ESCAPES.get(char, char if char in "\\'\"/" else "\\" + char)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from unisono.chat.call_characters import Broken, Characters, Reader
+from unisono.chat.call_characters import Broken, Characters, Scan
 from unisono.chat.call_form import CallForm
 from unisono.chat.call_literals import read_literal
 from unisono.chat.call_parameters import ParameterSegments, ends_of
@@ -82,7 +82,7 @@ class CallObject(Characters):
         self._taken = len(self._arguments)
         return new
 
-    def _read_object(self) -> Reader[None]:
+    def _read_object(self) -> Scan[None]:
         yield from self.expect("{")
         separator = ","
         while separator == ",":
@@ -112,7 +112,7 @@ class CallObject(Characters):
         self._translated = True
         return self._form.arguments_key
 
-    def _read_named(self, segments: CallSegments) -> Reader[None]:
+    def _read_named(self, segments: CallSegments) -> Scan[None]:
         """A name with its arguments behind it; before it, what follows an id that stands there."""
         _, *ahead = cut_open(segments.before)
         if ahead:
@@ -143,7 +143,7 @@ class CallObject(Characters):
         yield from self.expect("{")
         yield from self._arguments_from("{")
 
-    def _read_parameters(self, form: ParameterSegments, schema: Mapping[str, Any]) -> Reader[None]:
+    def _read_parameters(self, form: ParameterSegments, schema: Mapping[str, Any]) -> Scan[None]:
         """Arguments one by one, up to what ends them; each is told when it is whole."""
         known, properties = set[str](), schema.get("properties")
         properties = properties if isinstance(properties, Mapping) else {}
@@ -158,7 +158,7 @@ class CallObject(Characters):
             known.add(key)
         self._arguments.append("}")
 
-    def _begins(self, form: ParameterSegments) -> Reader[bool]:
+    def _begins(self, form: ParameterSegments) -> Scan[bool]:
         """Whether an argument follows a function's name."""
         if form.literals is None and form.tags is None:
             return (yield from self.either(form.first, form.none))
@@ -166,7 +166,7 @@ class CallObject(Characters):
         end = form.close.strip() if form.tags is None else form.close.strip().removeprefix(form.tags.open)
         return (yield from self._goes_on(end))
 
-    def _goes_on(self, end: str) -> Reader[bool]:
+    def _goes_on(self, end: str) -> Scan[bool]:
         """Whether something else follows than an end, which is read, and which nothing else begins as."""
         char = yield from self.solid()
         self.back(char)
@@ -176,7 +176,7 @@ class CallObject(Characters):
 
     def _parameter(
         self, form: ParameterSegments, properties: Mapping[str, Any], schema: Mapping[str, Any]
-    ) -> Reader[tuple[str, Any, bool]]:
+    ) -> Scan[tuple[str, Any, bool]]:
         """The name of an argument, its value, and whether a further one follows."""
         if form.literals is not None:
             key = (yield from self.until(form.middle)).strip()
@@ -200,7 +200,7 @@ class CallObject(Characters):
         as_text = is_text and (kinds is None or "string" in kinds)
         return key, text if as_text else form.value(text, properties.get(key), schema), more
 
-    def _value(self, form: ParameterSegments) -> Reader[tuple[str, bool]]:
+    def _value(self, form: ParameterSegments) -> Scan[tuple[str, bool]]:
         """The text of a value, and whether a further argument follows."""
         ends, longest = ends_of(form), len(form.stop + form.again + form.close) + _LONGEST_SPACE
         last, parts = (form.again.rstrip()[-1], form.close.rstrip()[-1]), list[str]()
@@ -212,7 +212,7 @@ class CallObject(Characters):
         text = "".join(parts)
         return text[: len(text) - len(found.group())], found[1] is not None
 
-    def _value_of(self, key: str) -> Reader[None]:
+    def _value_of(self, key: str) -> Scan[None]:
         if key == self._form.name_key and self._name is None:
             yield from self.expect('"')
             self._name = yield from self.string()
@@ -232,7 +232,7 @@ class CallObject(Characters):
         else:
             raise Broken
 
-    def _ignored(self) -> Reader[None]:
+    def _ignored(self) -> Scan[None]:
         """A value of a key that says nothing here."""
         first = yield from self.solid()
         if first in "{[":
@@ -245,7 +245,7 @@ class CallObject(Characters):
             except ValueError as error:
                 raise Broken from error
 
-    def _read_arguments(self) -> Reader[None]:
+    def _read_arguments(self) -> Scan[None]:
         """An object; of a call that is marked, also one within a string, or null or an empty string for none."""
         first = yield from self.solid()
         if first == "{":
@@ -263,7 +263,7 @@ class CallObject(Characters):
             raise Broken from error
         self._arguments.append(told if told.isprintable() else encodable(value))
 
-    def _arguments_from(self, first: str) -> Reader[None]:
+    def _arguments_from(self, first: str) -> Scan[None]:
         yield from self.rest(first, self._arguments)
         try:
             value = read_arguments("".join(self._arguments))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unisono.chat.call_characters import Broken, Characters, Reader
+from unisono.chat.call_characters import Broken, Characters, Scan
 from unisono.chat.call_literals import NESTED
 from unisono.chat.call_segments import FormUnknown
 from unisono.chat.call_values import kinds_of, part_of, read_value
@@ -57,7 +57,7 @@ def find_tags(opened: str, closed: str, end: str, listed: str, mapped: str) -> T
     return tags
 
 
-def read_tagged(chars: Characters, tags: Tags, name: str, schema: object, whole: object, depth: int = 0) -> Reader[Any]:
+def read_tagged(chars: Characters, tags: Tags, name: str, schema: object, whole: object, depth: int = 0) -> Scan[Any]:
     """The value of a tag with this name, which has been opened, up to behind its end."""
     kinds = kinds_of(schema, whole)
     nests = tags.open.strip() != "<" if kinds is None else bool(kinds & {"array", "object"})

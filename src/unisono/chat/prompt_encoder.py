@@ -26,6 +26,7 @@ from unisono.chat.rendering import Rendered, Rendering
 from unisono.chat.seams import Seams
 from unisono.chat.template import ChatTemplate
 from unisono.chat.template_probe import CallStyle, ToolUse, as_given, probe_opening, probe_tool_use
+from unisono.chat.text_encoder import TextEncoder, check_encodable
 from unisono.chat.thinking import thinking_words
 from unisono.chat.tools import Tool
 from unisono.errors import PromptError
@@ -35,7 +36,7 @@ from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import Tokenizer
 
 
-class PromptEncoder:
+class PromptEncoder(TextEncoder):
     def __init__(
         self,
         name: str,
@@ -52,9 +53,7 @@ class PromptEncoder:
         Without a ``template``, the member is a base model. A ``given_template`` comes from the spec and may not write
         the model's BOS. For ``system`` and ``prefix`` see `own_messages`; the prefix precedes raw text too.
         """
-        self.name = name
-        self.tokenizer = tokenizer
-        self.speller = speller
+        super().__init__(name, tokenizer, speller)
         self.template = template
         self.given_template = given_template
         self.system = system
@@ -111,20 +110,6 @@ class PromptEncoder:
             )
         return list(ids)
 
-    def encode_text(self, text: str) -> list[int]:
-        """Encode plain text in the tokenizer's own form, without the member's system text or prefix. See `encode`."""
-        _check_encodable(text)
-        ids = self.tokenizer.encode_prompt(text)
-        if is_own_form(self.speller.vocabulary.join(ids), text):
-            return ids
-        opening = ids[:1] if ids and ids[0] == self.tokenizer.table.bos_id else []
-        return [*opening, *self.spell_text(text)]
-
-    def opened(self, ids: list[int]) -> list[int]:
-        """The ids of a text behind the member's BOS or, where it has none, behind an END, as evaluations read them."""
-        bos, vocabulary = self.tokenizer.table.bos_id, self.speller.vocabulary
-        return ids if ids[:1] == [bos] else [*sorted(vocabulary.end_ids)[:1], *ids]
-
     def encode_messages(
         self,
         messages: Sequence[Message],
@@ -169,7 +154,7 @@ class PromptEncoder:
         variables = {name: each for name, each in (variables or {}).items() if name not in words}
         texts = texts_of(given, tools, variables)
         for text in texts:
-            _check_encodable(text)
+            check_encodable(text)
         given, end = with_end_marked(given, texts) if continued else (given, None)
 
         def escape(apart: Callable[[str], bool] | None) -> Escaped:
@@ -279,19 +264,6 @@ class PromptEncoder:
             )
         return self.template
 
-    def spell_text(self, text: str) -> list[int]:
-        """The ids of text within a prompt, exact byte for byte."""
-        data = text.encode()
-        ids = self.speller.own_encoding(data) or self.speller.longest_match(data)
-        if ids is None:
-            missing = sorted(set(data) & self.speller.vocabulary.missing_bytes)
-            raise PromptError(
-                f"member {self.name!r} cannot represent the prompt: its vocabulary has no token for the bytes "
-                + ", ".join(f"{byte:02X}" for byte in missing),
-                hint="remove those characters from the prompt, or use another model",
-            )
-        return list(ids)
-
     def _encode_parts(self, rendered: Rendered) -> list[int]:
         ids: list[int] = []
         for part, control in rendered.parts:
@@ -301,13 +273,3 @@ class PromptEncoder:
                 own = self.tokenizer.encode(plain)
                 ids += own if is_own_form(self.speller.vocabulary.join(own), plain) else self.spell_text(plain)
         return ids
-
-
-def _check_encodable(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise PromptError(
-            f"the prompt has a lone surrogate, U+{ord(text[error.start]):04X}, at character {error.start + 1}",
-            hint="such text is not Unicode and no tokenizer can read it; repair its encoding",
-        ) from error

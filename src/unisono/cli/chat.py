@@ -18,7 +18,7 @@ from unisono.cli.spec_flags import SpecFlags, names_file, read_given
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
-    from unisono.cli.talk.loop import Reader
+    from unisono.cli.talk.loop import LineReader
     from unisono.cli.talk.session import Session
     from unisono.cli.talk.transcript import Transcript
     from unisono.config.ensemble import EnsembleSpec
@@ -136,7 +136,7 @@ def _changed(spec: EnsembleSpec, begun: Transcript, flags: ConversationFlags) ->
         raise
 
 
-def _reader(is_terminal: bool, flags: ConversationFlags) -> Reader:
+def _reader(is_terminal: bool, flags: ConversationFlags) -> LineReader:
     from unisono.cli.talk.commands import COMMANDS
     from unisono.cli.talk.piped_lines import PipedLines
 

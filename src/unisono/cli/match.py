@@ -52,7 +52,7 @@ class MatchFlags(QuestionFlags):
 @takes_flags
 def match(flags: MatchFlags) -> None:
     """Ask each model alone and compare each pair: how far apart they are, and whether they fail together."""
-    from unisono.config.member_words import members_of
+    from unisono.config.member_line import members_of
 
     words = [*(flags.models or []), *(flags.members or [])]
     members = members_of(words) if words else []

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from unisono.config.combine import Combine
 from unisono.config.gate import Gate
 from unisono.config.member import MemberSpec, Misplaced, check_owner
-from unisono.config.member_words import member_alone, members_of, named_members
+from unisono.config.member_line import member_alone, members_of, named_members
 from unisono.config.method import Method, check_spelling
 from unisono.config.reasoning import Reasoning
 from unisono.config.sampling import Sampling

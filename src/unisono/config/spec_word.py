@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unisono.backends.file_kinds import begins_as_gguf
 from unisono.config.demo import PREFIX
-from unisono.config.member_words import ADDRESSES
+from unisono.config.member_line import ADDRESSES
 from unisono.errors import SpecError, closest
 
 FILES = (".yaml", ".yml")

@@ -52,7 +52,7 @@ class Cursor:
         return self.held
 
 
-class Reader:
+class SlotHolder:
     """A member as it reads: the slots of its model, which may be lost for a while."""
 
     def __init__(

@@ -13,7 +13,7 @@ from unisono.engine.plan import Plan
 from unisono.engine.request import PreparedRequest
 from unisono.vocab.union import UnionVocabulary
 
-Reader = tuple[str, int, str | None]
+MemberKey = tuple[str, int, str | None]
 """A member as it reads, whatever its weight and temperature: its name and its model."""
 
 
@@ -40,7 +40,7 @@ class Listener(Protocol):
         """Look at positions; ``logits_K`` has the rows of a pass of each member's model, until this returns."""
 
 
-def reader_of(member: Member) -> Reader:
+def key_of(member: Member) -> MemberKey:
     return member.name, member.model, member.adapter
 
 
@@ -61,7 +61,7 @@ class Cutting:
     """Which of the texts that are scored."""
     listener: Listener
     columns: list[int]
-    lines: dict[Reader, Line]
+    lines: dict[MemberKey, Line]
     openings: frozenset[str]
     """The members for which an answer begins at the first piece, and which open one in their own way."""
     losses: Mapping[str, float]

@@ -15,7 +15,7 @@ from unisono.chat.messages import Prompt, content_of
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.engine.calls import Calls
 from unisono.engine.circuit_breaker import CircuitBreaker
-from unisono.engine.cursor import Cursor, Reader
+from unisono.engine.cursor import Cursor, SlotHolder
 from unisono.fusion.calibration import Calibration
 from unisono.fusion.fold import FoldPlan, Scratch, Softmax, fold, plan_fold, softmax
 from unisono.fusion.fold_top import FoldedTop, TopPlan, plan_top
@@ -40,7 +40,7 @@ class Certificates:
     """How often it was asked for more."""
 
 
-class Member(Reader):
+class Member(SlotHolder):
     """One voter. Not thread-safe by itself: the engine asks it from one thread at a time."""
 
     def __init__(

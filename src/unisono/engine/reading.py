@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from unisono.chat.messages import Prompt
-from unisono.engine.cutting import Cutting, Line, Listener, Reader, reader_of
+from unisono.engine.cutting import Cutting, Line, Listener, MemberKey, key_of
 from unisono.engine.given_text import cut
 from unisono.engine.member import Member
 from unisono.engine.pack import Pack, Way, ways_of
@@ -67,10 +67,10 @@ class TextReader:
             raise ValueError("a truncated member has no probability for pieces that it does not tell")
         self._listeners = sorted(listeners, key=lambda each: -len(each.members))  # their ways serve members alone
         self._slots = slots
-        self._readers: dict[Reader, Member] = {
-            reader_of(member): member for listener in listeners for member in listener.members
+        self._members: dict[MemberKey, Member] = {
+            key_of(member): member for listener in listeners for member in listener.members
         }
-        widest = max(member.backend.facts.rows for member in self._readers.values())
+        widest = max(member.backend.facts.rows for member in self._members.values())
         self._most_rows = max(16, ROW_BYTES // (4 * widest))
 
     def check(self, asked: Sequence[tuple[Prompt, str]]) -> None:
@@ -88,9 +88,9 @@ class TextReader:
         cuttings = self._cut(asked)
         ways = [ways_of(its) for its in cuttings]
         for pack in self._packs(asked, ways):
-            seconds = Pack(self._readers, self._most_rows, {text: ways[text] for text in pack}).read()
+            seconds = Pack(self._members, self._most_rows, {text: ways[text] for text in pack}).read()
             for cutting in (cutting for text in pack for cutting in cuttings[text]):
-                yield cutting, sum(seconds[reader, cutting.text] for reader in cutting.lines)
+                yield cutting, sum(seconds[key, cutting.text] for key in cutting.lines)
             done(pack)
 
     def _cut(self, asked: Sequence[tuple[Prompt, str]]) -> list[list[Cutting]]:
@@ -163,6 +163,6 @@ def _cutting(
             ids += member.spell(column, piece, first=not position and member.name in openings)
             ends.append(len(ids))
         check_room(member, len(ids))
-        lines[reader_of(member)] = Line(ids, ends)
+        lines[key_of(member)] = Line(ids, ends)
     tokens = {name: len(ids) for name, ids in prepared.ids.items()}
     return Cutting(text, listener, columns, lines, openings, losses, tokens)

@@ -15,7 +15,7 @@ import numpy as np
 from unisono.backends.base import Array
 from unisono.chat.messages import Prompt
 from unisono.config.sampling import Sampling
-from unisono.engine.cutting import Cutting, Job, reader_of
+from unisono.engine.cutting import Cutting, Job, key_of
 from unisono.engine.forward_output import select
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan
@@ -50,7 +50,7 @@ class Setting:
     @property
     def group_key(self) -> tuple[object, ...]:
         """Equal for settings that can be served by one `SettingGroup`."""
-        members = [(reader_of(each), each.temperature, each.calibration) for each in self.members]
+        members = [(key_of(each), each.temperature, each.calibration) for each in self.members]
         return (*members, id(self.union), self.plan.lead.name)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unisono.build import prepare_several
 from unisono.config.ensemble import EnsembleSpec
-from unisono.config.member_words import default_name
+from unisono.config.member_line import default_name
 from unisono.config.spec_word import model_alone
 from unisono.engine.service import Service
 from unisono.errors import SpecError, shown

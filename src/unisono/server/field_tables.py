@@ -6,7 +6,20 @@ Each is accepted without effect, or refused, as `unisono.server.fields` reads th
 
 from __future__ import annotations
 
+from typing import TypedDict, Unpack
+
 from unisono.server.fields import Field
+
+
+class _Conditions(TypedDict, total=False):
+    """When a field that is refused asks for nothing, as `Field` has it."""
+
+    at_most: float | None
+    only_with: tuple[str, ...]
+    of_penalties: bool
+    of_beams: bool
+    unmarked: tuple[object, ...]
+    empty_asks: bool
 
 
 def _harmless(names: str, why: str, *neutral: object) -> dict[str, Field]:
@@ -14,29 +27,9 @@ def _harmless(names: str, why: str, *neutral: object) -> dict[str, Field]:
     return dict.fromkeys(names.split(), Field(why, neutral, matters=False))
 
 
-def _refused(
-    names: str,
-    why: str,
-    *neutral: object,
-    at_most: float | None = None,
-    only_with: tuple[str, ...] = (),
-    of_penalties: bool = False,
-    of_beams: bool = False,
-    unmarked: tuple[object, ...] = (),
-    empty_asks: bool = False,
-) -> dict[str, Field]:
+def _refused(names: str, why: str, *neutral: object, **conditions: Unpack[_Conditions]) -> dict[str, Field]:
     """Fields that are refused, but with the neutral values, which ask for nothing."""
-    field = Field(
-        why,
-        neutral,
-        at_most=at_most,
-        only_with=only_with,
-        of_penalties=of_penalties,
-        of_beams=of_beams,
-        unmarked=unmarked,
-        empty_asks=empty_asks,
-    )
-    return dict.fromkeys(names.split(), field)
+    return dict.fromkeys(names.split(), Field(why, neutral, **conditions))
 
 
 _CACHED = "prompts that begin alike are read once without being asked to, and kept as long as slots are free"
@@ -62,12 +55,9 @@ _CLIENT = "it is a client's own option, or names a conversation"
 _TOLD = "for more about an answer, use logprobs, or unisono.trace"
 _IDS = "members have different ids; /v1/pieces lists those of a text"
 _TALK = "for conversations, use /v1/chat/completions"
-_TEXT = "messages and answers are text"
 _PICTURES = "it says how pictures are read, and there are none: messages are text"
 _DRAFTS = "drafts change no text: unisono.speculate says how they are made"
 _SEARCH = "nothing is searched for"
-_ADAPTERS = "adapters are part of a member, in the file"
-_BANNED = "use logit_bias, or unisono.sampling with a bias"
 _PARTS = "answers have all their fields"
 _LOADED = "models are loaded as the file says"
 
@@ -198,16 +188,16 @@ SHARED: dict[str, Field] = {
     **_refused("t_max_predict_ms t_max_prompt_ms", "use max_tokens, or leave: the request is cancelled", at_most=0),
     **_refused("n_indent", "restrict the answer with unisono.constraint", at_most=0),
     **_refused("allowed_token_ids", _GRAMMAR),
-    **_refused("bad_words", _BANNED),
+    **_refused("bad_words", "use logit_bias, or unisono.sampling with a bias"),
     **_refused("logits_processors custom_logit_processor", "use logit_bias, or unisono.sampling"),
     **_refused("grammar grammar_string ebnf", WRITE_LARK),
     **_refused("structural_tag guideline", _GRAMMAR),
     **_refused("return_token_ids return_tokens_as_token_ids return_tokens return_prompt_token_ids", _IDS, False),
     **_refused("input_ids", "use prompt of /v1/completions, which takes the ids of a member alone"),
-    **_refused("prompt_embeds image_data", _TEXT),
+    **_refused("prompt_embeds image_data", "messages and answers are text"),
     **_refused("return_hidden_states", "members have nothing in common but pieces", False),
     **_refused("post_sampling_probs", "logprobs are those before sampling options", False),
-    **_refused("lora lora_path adapter_id adapters", _ADAPTERS),
+    **_refused("lora lora_path adapter_id adapters", "adapters are part of a member, in the file"),
     **_refused("kv_transfer_params ec_transfer_params", "caches stay in this server"),
     **_refused("session_params", "requests stand alone"),
     **_refused("system_prompt", "write a message with the role system"),
@@ -233,9 +223,8 @@ OF_CHATS: dict[str, Field] = {
     **_refused("echo_last", "for a prompt and its text, use /v1/completions", at_most=0),
     **_refused("suffix", "messages are answered, not filled in"),
     **_refused("raw_output", "conversations are written by templates: for a prompt, use /v1/completions", False),
-    **_refused(
-        "prompt_mode", "conversations are written by each member's own template: use reasoning_effort"
-    ),  # Mistral
+    # Mistral's
+    **_refused("prompt_mode", "conversations are written by each member's own template: use reasoning_effort"),
     **_refused("reasoning_history", "each template says what it writes of past reasoning, by chat_template_kwargs"),
     **_refused(
         "prompt_logprobs top_prompt_logprobs",

@@ -18,14 +18,13 @@ from unisono.config.member import MemberSpec
 from unisono.config.model_source import choose_backend, find_model
 from unisono.errors import SpecError, nearest
 from unisono.member_template import is_given, template_of, template_text
-from unisono.member_words import words_beyond
+from unisono.member_warnings import words_beyond
 from unisono.members import (
     Model,
     Report,
-    Wanted,
-    read_model,
     reporter,
 )
+from unisono.wanted_models import Wanted, read_model
 from unisono.worker.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)

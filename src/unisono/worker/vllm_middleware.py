@@ -19,9 +19,10 @@ from unisono.backends.vllm.versions import check_version
 from unisono.config.member import MemberSpec
 from unisono.config.model_source import find_model
 from unisono.errors import SpecError
-from unisono.members import Wanted, read_model, silent
+from unisono.members import silent
 from unisono.server.limits import ServerLimits
 from unisono.server.middleware import App, Receive, Scope, Send
+from unisono.wanted_models import Wanted, read_model
 from unisono.worker.app import WorkerApp
 from unisono.worker.metrics import WorkerMetrics
 from unisono.worker.served_member import ServedMember

@@ -15,7 +15,7 @@ from unisono.backends.base import LoadRequest, ModelFacts, Progress
 from unisono.backends.notices import TRANSFORMERS_NOISE, Notices, gguf_warnings
 from unisono.backends.options import TransformersOptions
 from unisono.backends.threads import told
-from unisono.backends.transformers import model_config, model_shape, torch_runtime
+from unisono.backends.transformers import model_config, model_shape, onednn, torch_runtime
 from unisono.backends.transformers.adapter_files import AdapterFiles, check_bases, check_made_for, read_adapter
 from unisono.backends.transformers.adapters import Adapters
 from unisono.backends.transformers.backend import RowBackend
@@ -108,7 +108,7 @@ class TransformersLoader:
                 check_bases(model, files, torch_runtime.read_tensors)
             if self.options.pack_weights and self.device.type == "cpu" and self.options.device_map is None:
                 progress(0.9, "packing the weights")
-                torch_runtime.pack_linear_layers(model)
+                onednn.pack_linear_layers(model)
             backend = self._make_backend(model, progress)
             if adapters:
                 progress(0.97, "adding the adapters")

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
 import tokenizers
 
-from unisono.backends.model_facts import check_ids
-from unisono.backends.transformers.json_scheme import has_byte_tokens, json_scheme
+from unisono.backends.transformers.json_content import (
+    lossless,
+    read_json_table,
+    unknown_ids,
+    with_settled_controls,
+    without_dropout,
+)
 from unisono.backends.transformers.native_tokenizer import read_native
 from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported, PromptError, shown
-from unisono.vocab.pieces import BYTE_TOKEN
 from unisono.vocab.spelling import encode_plain
-from unisono.vocab.tokenizer import Kind, Tokenizer, TokenTable
+from unisono.vocab.tokenizer import Tokenizer, TokenTable
 
 PANIC = "PanicException"
 """What the library raises where it breaks off in its own code: no `Exception`."""
-EXACT_NORMALIZERS = frozenset({"ByteLevel"})
-"""Lossless normalizers. Replacing a space by ``▁`` is also allowed."""
 _SOME = 100
 """Control tokens that are tried: of more, the rest is as they are."""
 WORDS = 200
 """Characters of the library's words that are told."""
 _AGAIN = "download its files again"
-LOSSY_PRETOKENIZERS = frozenset({"Whitespace", "WhitespaceSplit", "BertPreTokenizer", "CharDelimiterSplit"})
-"""Pre-tokenizers that drop characters."""
 
 
 class JsonTokenizer:
@@ -38,7 +38,7 @@ class JsonTokenizer:
         """``content`` is the parsed `tokenizer.json`. Its post-processor is ignored: ``opening`` begins a prompt."""
         self.table = table
         self._opening = list(opening)
-        self._content = _with_settled_controls(table, content)
+        self._content = with_settled_controls(table, content)
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -71,7 +71,7 @@ class JsonTokenizer:
 
     @cached_property
     def _controls(self) -> dict[int, str]:
-        unknown = _unknown_ids(self._content["model"])
+        unknown = unknown_ids(self._content["model"])
         kinds = zip(self.table.texts, self.table.kinds, strict=True)
         return {i: text for i, (text, kind) in enumerate(kinds) if kind == "control" and i not in unknown}
 
@@ -81,7 +81,7 @@ class JsonTokenizer:
 
     @cached_property
     def _middle(self) -> tokenizers.Tokenizer:
-        exact = _exact(self._content)
+        exact = lossless(self._content)
         return self._whole if exact == self._content else _build(exact)
 
 
@@ -143,8 +143,8 @@ def _check_found(tokenizer: JsonTokenizer, content: Mapping[str, Any], who: str)
 
 def encode_exactly(content: Mapping[str, Any], text: str) -> list[int]:
     """Encode by a parsed `tokenizer.json`, without what it adds to a text or loses of it."""
-    bare = {"truncation": None, "padding": None, "post_processor": None, "model": _always_alike(content["model"])}
-    return _encode(_build(_exact({"added_tokens": [], **content, **bare})), text, controls=False)
+    bare = {"truncation": None, "padding": None, "post_processor": None, "model": without_dropout(content["model"])}
+    return _encode(_build(lossless({"added_tokens": [], **content, **bare})), text, controls=False)
 
 
 def shaped(normalizer: object, pre_tokenizer: object, text: str) -> str:
@@ -154,40 +154,6 @@ def shaped(normalizer: object, pre_tokenizer: object, text: str) -> str:
     normal = text if made.normalizer is None else made.normalizer.normalize_str(text)
     split = [(normal, None)] if made.pre_tokenizer is None else made.pre_tokenizer.pre_tokenize_str(normal)
     return "".join(part for part, _ in split)
-
-
-def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], **facts: Any) -> TokenTable:
-    """Read the token table of a parsed `tokenizer.json`.
-
-    ``special_ids`` are control tokens by the configuration; ``facts`` are further `TokenTable` fields. Raises
-    `ModelUnsupported` or `ModelCorrupt` when tokens are missing or do not spell bytes.
-    """
-    model = content.get("model") or {}
-    scheme, family = json_scheme(content)
-    vocab = model.get("vocab")
-    if not vocab:
-        raise ModelCorrupt("the tokenizer has no vocabulary", hint="download its files again")
-    ids = vocab if isinstance(vocab, dict) else {text: i for i, (text, _) in enumerate(vocab)}
-    added = {int(token["id"]): token for token in content.get("added_tokens") or ()}
-    check_ids((*ids.values(), *added), len(ids) + len(added), "the tokenizer")
-    length = max([*ids.values(), *added]) + 1
-    texts = [""] * length
-    kinds: list[Kind] = ["unused"] * length
-    fallback = scheme == "sentencepiece" and has_byte_tokens(content)
-    for text, i in ids.items():
-        texts[i], kinds[i] = text, "byte" if fallback and BYTE_TOKEN.fullmatch(text) else "normal"
-    if not isinstance(vocab, dict):  # a Unigram list may name one text twice: each row keeps its own
-        texts[: len(vocab)] = [text for text, _ in vocab]
-    for i, token in added.items():
-        texts[i], kinds[i] = token["content"], "control" if token["special"] else "added"
-    for i in (*special_ids, *_unknown_ids(model)):
-        if 0 <= i < length:
-            kinds[i] = "control"
-    facts["strips"] = {
-        i: sides for i, token in added.items() if any(sides := (bool(token.get("lstrip")), bool(token.get("rstrip"))))
-    }
-    facts["words"] = frozenset(i for i, token in added.items() if token.get("single_word"))
-    return TokenTable(scheme=scheme, family=family, texts=tuple(texts), kinds=tuple(kinds), **facts)
 
 
 def opening_of(whole: list[int], body: list[int]) -> list[int]:
@@ -221,61 +187,6 @@ def is_panic(error: BaseException) -> bool:
 
 def _said(error: BaseException) -> str:
     return " ".join(str(error).split())[:WORDS]
-
-
-def _unknown_ids(model: Mapping[str, Any]) -> list[int]:
-    if model.get("unk_id") is not None:
-        return [int(model["unk_id"])]
-    vocab = model["vocab"]
-    unknown = vocab.get(model.get("unk_token") or "") if isinstance(vocab, dict) else None
-    return [] if unknown is None else [int(unknown)]
-
-
-def _with_settled_controls(table: TokenTable, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Mark every added control token as special, so plain text never becomes one."""
-    added = [
-        token | {"special": token["special"] or table.kinds[token["id"]] == "control"}
-        for token in content.get("added_tokens") or ()
-    ]
-    own = {"truncation": None, "padding": None, "post_processor": None}
-    return {**content, **own, "model": _always_alike(content["model"]), "added_tokens": added}
-
-
-def _always_alike(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A tokenizer's model without dropout, which is for training: it merges otherwise each time."""
-    return {**model, "dropout": None} if model.get("dropout") else dict(model)
-
-
-def _exact(content: dict[str, Any]) -> dict[str, Any]:
-    """The same tokenizer without additions to the text or losses."""
-    added = [token | {"lstrip": False, "rstrip": False} for token in content["added_tokens"]]
-    return content | {
-        "added_tokens": added,
-        "normalizer": _kept(content.get("normalizer"), "normalizers", _exact_normalizer),
-        "pre_tokenizer": _kept(content.get("pre_tokenizer"), "pretokenizers", _exact_pretokenizer),
-    }
-
-
-def _exact_normalizer(part: dict[str, Any]) -> dict[str, Any] | None:
-    spaces = part["type"] == "Replace" and part["pattern"] == {"String": " "}
-    return part if spaces or part["type"] in EXACT_NORMALIZERS else None
-
-
-def _exact_pretokenizer(part: dict[str, Any]) -> dict[str, Any] | None:
-    if part["type"] in LOSSY_PRETOKENIZERS:
-        return None
-    if part["type"] == "Metaspace":
-        kept = {"replacement": part.get("replacement", "▁"), "split": part.get("split", True)}
-        return {"type": "Metaspace", "prepend_scheme": "never", **kept}
-    return part | {"add_prefix_space": False} if part["type"] == "ByteLevel" else part
-
-
-def _kept(part: dict[str, Any] | None, key: str, exact: Callable[[dict[str, Any]], Any]) -> dict[str, Any] | None:
-    """The part, or the members of a sequence, that ``exact`` keeps."""
-    if part is None or part["type"] != "Sequence":
-        return part and exact(part)
-    kept = [each for each in (_kept(inner, key, exact) for inner in part[key]) if each]
-    return part | {key: kept} if kept else None
 
 
 def _build(content: Mapping[str, Any]) -> tokenizers.Tokenizer:

@@ -16,7 +16,7 @@ from unisono.cli.talk.session import Session
 from unisono.errors import UnisonoError, shown
 
 
-class Reader(Protocol):
+class LineReader(Protocol):
     """Where lines come from."""
 
     def read(self, offered: str = "") -> str:
@@ -29,7 +29,7 @@ class Reader(Protocol):
 class Loop:
     """Answers lines until there are no more."""
 
-    def __init__(self, session: Session, commands: Commands, reader: Reader, screen: Screen) -> None:
+    def __init__(self, session: Session, commands: Commands, reader: LineReader, screen: Screen) -> None:
         self._session = session
         self._commands = commands
         self._reader = reader

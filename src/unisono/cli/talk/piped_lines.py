@@ -13,7 +13,7 @@ from unisono.user_files import DOCUMENT
 
 
 class PipedLines:
-    """Reads lines from stdin, as `loop.Reader`. Ctrl-C ends the program, as everywhere without a terminal."""
+    """Reads lines from stdin, as `loop.LineReader`. Ctrl-C ends the program, as everywhere without a terminal."""
 
     def __init__(self) -> None:
         self._number = 0

@@ -12,8 +12,8 @@ from unisono.evals.records import ENSEMBLE, Answer, Kind, Results
 from unisono.evals.report.cells import TaskTable, Values, best_of, cell_of, compare, corrected, read_table
 from unisono.evals.report.gates import claims_of, sweeps_of
 from unisono.evals.report.overall import overall
-from unisono.evals.report.phrases import headline
 from unisono.evals.report.records import RIGHT, Cell, Comparison, Example, Report, SystemFacts, TaskFacts, TaskFigures
+from unisono.evals.report.sentences import headline
 
 EXAMPLES = "examples"
 """The key of `Results.about` for the questions' words; reports keep only those that they show."""

@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from unisono.evals.records import Kind
-from unisono.evals.report import overall_words, phrases
+from unisono.evals.report import overall_words, phrases, sentences
 from unisono.evals.report.escaping import cut, markdown, one_line, visible
 from unisono.evals.report.plots import Picture, Pictures
 from unisono.evals.report.records import Report
@@ -30,8 +30,8 @@ def render(form: str, report: Report, pictures: Pictures) -> str:
         report.headline,
         report=report,
         plots=pictures,
-        by_task=[line for each in report.of_kind(Kind.ENSEMBLE) for line in phrases.by_task(each.name, report.tasks)],
-        claims=[phrases.claim(each) for each in sorted(report.gate_claims, key=lambda each: each.task is not None)],
+        by_task=[line for each in report.of_kind(Kind.ENSEMBLE) for line in sentences.by_task(each.name, report.tasks)],
+        claims=[sentences.claim(each) for each in sorted(report.gate_claims, key=lambda each: each.task is not None)],
         sources=[f"{each.name}: {each.source}" for each in report.of_kind(Kind.BASELINE) if each.source],
         failures=[(task.facts.name, *failure) for task in report.tasks for failure in task.failures.items()],
         further={key: value for key, value in report.about.items() if key not in _IN_SECTION},
@@ -58,7 +58,7 @@ def environment(form: str) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     found.globals |= {"phrases": phrases, "words": phrases.words, "numbers": phrases.numbers}
-    found.globals["overall_words"] = overall_words
+    found.globals |= {"sentences": sentences, "overall_words": overall_words}
     found.filters |= {name: getattr(phrases, name) for name in ("in_line", "measure", "percent", "plain", "span")}
     found.filters |= {
         "anchor": lambda text: "-".join(re.findall(r"[a-z0-9]+", text.lower())),

@@ -1,4 +1,4 @@
-"""What is said of members both by `doctor` and when their models are loaded, in the same words."""
+"""Warnings of members, given both by `doctor` and when their models are loaded, in the same words."""
 
 from __future__ import annotations
 

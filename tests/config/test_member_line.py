@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from unisono.config.ensemble import load_spec, source_of
-from unisono.config.member_words import default_name, members_of, named_members, read_member
+from unisono.config.member_line import default_name, members_of, named_members, read_member
 from unisono.config.spec_word import model_alone
 from unisono.errors import SpecError
 
