@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import torch
+from unisono.backends.transformers.torch_runtime import torch
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Devices, dtypes and the forward pass: what this package does with torch, but for `onednn`."""
+"""Devices, dtypes and the forward pass: what this package does with torch. `onednn` takes torch from here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
+import torch as torch
 
 from unisono.backends.base import Array, LoadRequest
 from unisono.backends.threads import within_quota
