@@ -84,11 +84,11 @@ def findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
         yield "gives logits that are not numbers: its weights are damaged, or its number format is too small for them"
         return
     nats = reading.nats_a_byte
-    if nats > NOISE and all(each > NOISE for each in _of_others(member, backend)):
+    if _is_noise(member, backend, nats):
         yield (
             f"finds plain English hardly likelier than noise ({nats:.2f} nats a byte; language models have 0.3 to "
-            "0.8), and seven other languages and Python likewise: its weights may be damaged, incomplete or of another "
-            "revision than its tokenizer"
+            "0.8), and likewise what its vocabulary spells of seven other languages and Python: its weights may be "
+            "damaged, incomplete or of another revision than its tokenizer"
         )
     elif nats <= NOISE and len(reading.odd) >= ODD_PLACES:
         wanted, made = reading.odd[0]
@@ -106,10 +106,11 @@ def adapter_findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
     nats = _nats_a_byte(member, backend, PROSE)
     if not math.isfinite(nats):
         yield "gives logits that are not numbers with its adapter, which is damaged, or its scale is too large"
-    elif nats > NOISE and all(each > NOISE for each in _of_others(member, backend)):
+    elif _is_noise(member, backend, nats):
         yield (
-            f"finds plain English hardly likelier than noise with its adapter ({nats:.2f} nats a byte), and seven "
-            "other languages and Python likewise: the adapter may be damaged, or made for another model"
+            f"finds plain English hardly likelier than noise with its adapter ({nats:.2f} nats a byte), and "
+            "likewise what its vocabulary spells of seven other languages and Python: the adapter may be damaged, or "
+            "made for another model"
         )
 
 
@@ -206,11 +207,15 @@ def _nats_a_byte(member: PreparedMember, backend: Backend, text: str) -> float:
     return nats / max(1, len(member.vocabulary.join(ids[1:])))
 
 
-def _of_others(member: PreparedMember, backend: Backend) -> Iterator[float]:
-    """Nats a byte of each of `OTHERS` that a member's vocabulary spells."""
+def _is_noise(member: PreparedMember, backend: Backend, nats: float) -> bool:
+    """Whether a member finds plain English (``nats`` a byte) no likelier than noise, nor any of `OTHERS` it spells."""
+    if nats <= NOISE:
+        return False
     for other in OTHERS:
         with contextlib.suppress(PromptError):
-            yield _nats_a_byte(member, backend, other)
+            if _nats_a_byte(member, backend, other) <= NOISE:
+                return False
+    return True
 
 
 @contextlib.contextmanager

@@ -14,14 +14,14 @@ from unisono.cli.console import counting, loading_report, say
 from unisono.cli.flags import Json, Quiet, optional
 from unisono.errors import SpecError
 
-NAMED = 3
-"""Questions that are named, of several."""
-
 if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec
     from unisono.evals.baselines import Baseline
     from unisono.evals.model_pool import ModelPool
     from unisono.evals.records import System, Task
+
+NAMED = 3
+"""Questions that are named, of several."""
 
 
 def say_told(tasks: Sequence[Task]) -> None:

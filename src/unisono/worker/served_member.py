@@ -19,11 +19,7 @@ from unisono.config.model_source import choose_backend, find_model
 from unisono.errors import SpecError, nearest
 from unisono.member_template import is_given, template_of, template_text
 from unisono.member_warnings import words_beyond
-from unisono.members import (
-    Model,
-    Report,
-    reporter,
-)
+from unisono.members import Model, Report, reporter
 from unisono.wanted_models import Wanted, read_model
 from unisono.worker.fingerprint import fingerprint
 
