@@ -11,7 +11,7 @@ import typer
 
 from unisono.cli.console import say
 from unisono.cli.flags import optional, takes_flags, verb_app
-from unisono.cli.questions import ChatFlags, answer_questions, folder_flag, say_told, task_names
+from unisono.cli.questions import ChatFlags, answer_questions, folder_flag, task_names
 from unisono.cli.report import REPORT, show_results
 from unisono.cli.spec_flags import EnsembleOrMembers
 from unisono.errors import SpecError
@@ -97,18 +97,9 @@ def _load_tasks(
     names: Sequence[str], flags: EvalFlags, tuned_on: Sequence[TunedOn], fitted_on: Sequence[FittedOn]
 ) -> list[Task]:
     """The tasks, with warnings of questions that were seen before."""
-    from unisono.evals.tasks import load_tasks, may_hold
+    from unisono.evals.tasks import may_hold
 
-    tasks = load_tasks(
-        names,
-        data=flags.data,
-        limit=flags.limit,
-        shots=flags.shots,
-        chat=flags.chat,
-        tuned_on=tuned_on,
-        fitted_on=fitted_on,
-    )
-    say_told(tasks)
+    tasks = flags.load_tasks(names, limit=flags.limit, chat=flags.chat, tuned_on=tuned_on, fitted_on=fitted_on)
     for task in tasks:
         seen: list[TunedOn | FittedOn] = [*tuned_on, *fitted_on]
         for each in seen:

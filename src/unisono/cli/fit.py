@@ -14,7 +14,7 @@ import typer
 from unisono.cli.console import counting, loading_report, print_table, table_console
 from unisono.cli.ensemble_file import check_out, write_ensemble
 from unisono.cli.flags import optional, takes_flags, verb_app
-from unisono.cli.questions import QuestionFlags, say_told, task_names
+from unisono.cli.questions import QuestionFlags, task_names
 from unisono.cli.spec_flags import Given, SpecFlags
 from unisono.errors import SpecError
 
@@ -129,13 +129,10 @@ def _references(flags: FitFlags) -> tuple[list[Task], list[Reference], list[Fitt
         _check_prompts_alone(flags)
         references, source = read_answers(flags.prompts)
         return [], references, [source]
-    from unisono.evals.tasks import load_tasks
-
     flags.say("reading the tasks")
     names = task_names(flags.tasks or "")
     limit = LIMIT if flags.limit is None else flags.limit
-    tasks = load_tasks(names, data=flags.data, limit=limit, last=True, shots=flags.shots, chat=flags.chat)
-    say_told(tasks)
+    tasks = flags.load_tasks(names, limit=limit, last=True, chat=flags.chat)
     flags.say_halves(tasks, limit)
     return tasks, references_of(tasks), fitted_on(tasks)
 

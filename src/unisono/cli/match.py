@@ -12,7 +12,7 @@ import typer
 
 from unisono.cli.console import print_table, table_console
 from unisono.cli.flags import optional, takes_flags, verb_app
-from unisono.cli.questions import QuestionFlags, answer_questions, folder_flag, say_told, task_names
+from unisono.cli.questions import QuestionFlags, answer_questions, folder_flag, task_names
 from unisono.cli.spec_flags import MemberWords
 from unisono.errors import SpecError
 
@@ -77,12 +77,10 @@ def _ask_and_compare(members: Sequence[dict[str, Any]], flags: MatchFlags) -> Ma
     from unisono.evals.analysis.match import match as compare
     from unisono.evals.manifest import make_manifest
     from unisono.evals.results import read_results
-    from unisono.evals.tasks import load_tasks
 
     spec, limit = load_spec({"members": list(members)}), flags.limit
     names = task_names(flags.tasks)
-    tasks = load_tasks(names, data=flags.data, limit=limit or USUAL, fewer=limit is None, shots=flags.shots)
-    say_told(tasks)
+    tasks = flags.load_tasks(names, limit=limit or USUAL, fewer=limit is None)
     pool = flags.prepare(spec)
     systems = make.members(pool)
     about = make_manifest(pool, tasks, systems, [], spec=json.dumps(members), chat=False)

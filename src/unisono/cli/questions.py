@@ -1,4 +1,4 @@
-"""Flags and steps that `unisono eval`, `tune` and `match` share."""
+"""Flags and steps that `unisono eval`, `tune`, `fit` and `match` share."""
 
 from __future__ import annotations
 
@@ -24,17 +24,6 @@ NAMED = 3
 """Questions that are named, of several."""
 
 
-def say_told(tasks: Sequence[Task]) -> None:
-    """Say which questions stand among the examples of their own prompts."""
-    for task in tasks:
-        if told := [question.id for question in task.questions if question.is_told]:
-            some = ", ".join(told[:NAMED]) + ", …" * (len(told) > NAMED)
-            say(
-                f"{task.name}: {len(told):,} of {len(task.questions):,} questions stand, with their answers, among the "
-                f"examples of their own prompts ({some}): take them out of the file of examples, or give --shots 0"
-            )
-
-
 def folder_flag(words: str) -> Any:
     return optional(metavar="DIR", help=words)
 
@@ -53,6 +42,14 @@ class QuestionFlags:
     def say(self, words: str) -> None:
         if not self.quiet:
             say(words)
+
+    def load_tasks(self, names: Sequence[str], **chosen: Any) -> list[Task]:
+        """Tasks from these flags' data and with their examples; ``chosen`` is the rest that `load_tasks` takes."""
+        from unisono.evals.tasks import load_tasks
+
+        tasks = load_tasks(names, data=self.data, shots=self.shots, **chosen)
+        _say_told(tasks)
+        return tasks
 
     def say_halves(self, tasks: Sequence[Task], limit: int) -> None:
         """Say which tasks gave fewer questions than were wanted, as another half is left to evaluate on."""
@@ -74,6 +71,17 @@ class ChatFlags(QuestionFlags):
         int,
         typer.Option(min=1, help="Write this many texts at once. Only 1 measures the time of one text at a time."),
     ] = 1
+
+
+def _say_told(tasks: Sequence[Task]) -> None:
+    """Say which questions stand among the examples of their own prompts."""
+    for task in tasks:
+        if told := [question.id for question in task.questions if question.is_told]:
+            some = ", ".join(told[:NAMED]) + ", …" * (len(told) > NAMED)
+            say(
+                f"{task.name}: {len(told):,} of {len(task.questions):,} questions stand, with their answers, among the "
+                f"examples of their own prompts ({some}): take them out of the file of examples, or give --shots 0"
+            )
 
 
 def split_names(words: str) -> list[str]:

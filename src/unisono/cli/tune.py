@@ -14,7 +14,7 @@ import typer
 from unisono.cli.console import loading_report, print_table, table_console
 from unisono.cli.ensemble_file import check_out, write_ensemble
 from unisono.cli.flags import optional, takes_flags, verb_app
-from unisono.cli.questions import ChatFlags, counting_answers, folder_flag, say_told, split_names, task_names
+from unisono.cli.questions import ChatFlags, counting_answers, folder_flag, split_names, task_names
 from unisono.cli.spec_flags import Given, SpecFlags
 from unisono.errors import SpecError, UnisonoError
 
@@ -87,12 +87,9 @@ app = verb_app(tune)
 
 
 def _load_tasks(flags: TuneFlags) -> list[Task]:
-    from unisono.evals.tasks import load_tasks
-
     flags.say("reading the tasks")
     names = task_names(flags.task)
-    tasks = load_tasks(names, data=flags.data, limit=flags.limit, last=True, shots=flags.shots, chat=flags.chat)
-    say_told(tasks)
+    tasks = flags.load_tasks(names, limit=flags.limit, last=True, chat=flags.chat)
     flags.say_halves(tasks, flags.limit)
     return tasks
 

@@ -57,7 +57,10 @@ def mcnemar(better: int, worse: int) -> float:
     This is the sign test on the questions that only one system gets right. Integers keep it exact at any count.
     """
     discordant = better + worse
-    tail: int = sum(math.comb(discordant, count) for count in range(min(better, worse) + 1))
+    tail, choices = 0, 1  # choices: of so many of the discordant questions
+    for count in range(min(better, worse) + 1):
+        tail += choices
+        choices = choices * (discordant - count) // (count + 1)
     return min(1.0, tail / (1 << max(0, discordant - 1)))
 
 
