@@ -213,33 +213,41 @@ class Speculator:
 
     def _promise(self, drafter: str, state: StepState, texts: int, shortest: int = 0) -> float:
         """Pieces a second to expect of all texts, at the drafter's best length, if each guess holds as most did."""
-        gated = state.plan.is_gated
-        lead = state.plan.lead
-        others = [member for member in self._members.values() if member.name != drafter]
-        if drafter == NGRAM:
-            share = self.draft_length.chances[NGRAM].chance(_sureness(state.matched))
-        else:
-            share = self.draft_length.chances[drafter].share
-            if gated and drafter == lead.name:
-                share = 1 - self._asked_share * (1 - share)
+        share = self._share_that_holds(drafter, state)
         rates = []
         pieces, hold = 0.0, 1.0
         for length in range(state.plan.max_pieces + 1):
             pieces += texts * hold
             hold *= share
-            seconds, passes = 0.0, list[_Pass]()
-            if drafter != NGRAM:
-                alone = Work(texts, texts, texts)
-                seconds += (length + 1) * self.draft_length.seconds(self._members[drafter].model, alone)
-            share_asked = self._asked_share if gated else 1.0
-            for group in _passes(others, [state] if gated else ()):
-                skipped = 1 - share_asked * _drawn_share(group, [state])
-                needed = 1.0 if gated and lead in group else 1 - skipped ** (length + 1)
-                rows = texts * (length + 1) * len(group)
-                passes.append((group, needed * self.draft_length.seconds(group[0].model, Work(rows, rows, rows))))
-            seconds += _together(passes, [state])
+            seconds = self._block_seconds(drafter, length, state, texts)
             rates.append(pieces / seconds if seconds else math.inf)
         return max(rates[shortest:])
+
+    def _share_that_holds(self, drafter: str, state: StepState) -> float:
+        """Of a drafter's guesses."""
+        if drafter == NGRAM:
+            return self.draft_length.chances[NGRAM].chance(_sureness(state.matched))
+        share = self.draft_length.chances[drafter].share
+        if state.plan.is_gated and drafter == state.plan.lead.name:
+            return 1 - self._asked_share * (1 - share)
+        return share
+
+    def _block_seconds(self, drafter: str, length: int, state: StepState, texts: int) -> float:
+        """To draft so many pieces of each text and to verify them; a gate's others are asked at their usual share."""
+        gated, lead = state.plan.is_gated, state.plan.lead
+        others = [member for member in self._members.values() if member.name != drafter]
+        asked = self._asked_share if gated else 1.0
+        passes = list[_Pass]()
+        for group in _passes(others, [state] if gated else ()):
+            skipped = 1 - asked * _drawn_share(group, [state])
+            needed = 1.0 if gated and lead in group else 1 - skipped ** (length + 1)
+            rows = texts * (length + 1) * len(group)
+            passes.append((group, needed * self.draft_length.seconds(group[0].model, Work(rows, rows, rows))))
+        seconds = _together(passes, [state])
+        if drafter != NGRAM:
+            alone = Work(texts, texts, texts)
+            seconds += (length + 1) * self.draft_length.seconds(self._members[drafter].model, alone)
+        return seconds
 
 
 _Pass = tuple[Sequence[Member], float]
