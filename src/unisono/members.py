@@ -1,4 +1,4 @@
-"""Members before their weights: where their models are, what their vocabularies hold, how they read a prompt."""
+"""Members before their weights: what their vocabularies hold, and how they read a prompt."""
 
 from __future__ import annotations
 

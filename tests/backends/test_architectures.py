@@ -66,7 +66,10 @@ WRITING: dict[str, tuple[str, dict[str, Any]]] = {
             "moe_intermediate_size": 16,
         },
     ),
-    "layers that are run again": ("HrmTextConfig", BODY | {"num_hidden_layers": 2, "num_key_value_heads": 4}),
+    "layers that are run again": (
+        "HrmTextConfig",
+        BODY | {"num_hidden_layers": 2, "num_key_value_heads": 4, "prefix_lm": False},
+    ),
     "ALiBi": ("MptConfig", {"vocab_size": 264, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 128}),
 }
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -77,6 +80,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
         "chunked_attention",
         BODY | {"head_dim": 8, "intermediate_size_mlp": 48, "num_local_experts": 2},
     ),
+    "HrmTextConfig": ("prompt in both directions", BODY | {"num_key_value_heads": 4}),
+    "MptConfig": ("prompt in both directions", IDS | {"attn_config": {"prefix_lm": True}}),
     "OpenAIGPTConfig": ("keeps no keys and values", OLD),
     "XLNetConfig": ("keeps no keys and values", IDS | {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}),
 }

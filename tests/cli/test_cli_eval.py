@@ -185,14 +185,23 @@ def test_questions_that_are_examples_in_their_own_prompts_are_named(
 ) -> None:
     examples = data / "shots" / "arc_easy.train.jsonl"
     examples.write_bytes((data / "arc_easy.jsonl").read_bytes())
-    words = ("--data", data, "--limit", 2, "-q", *(("--stages", "rule") if verb == "tune" else ()))
-    task = "--task" if verb == "tune" else "--tasks"
-    shown = run(verb, duo, task, "arc_easy", *words, "--shots", 12)
-    assert "arc_easy: 2 of 2 questions stand, with their answers, among the examples of their own prompts" in shown.err
-    assert "stand" not in run(verb, duo, task, "arc_easy", *words, "--shots", 0, "--out", here / "none.yaml").err
+    words = ("--data", data, "--limit", 2, "-q", *(("--stages", "rule") if verb == "tune" else ("--report", "report")))
+
+    def said(name: str, shots: int) -> str:
+        """What a run of its own says."""
+        ensemble = duo.with_name(f"{name}.yaml")
+        ensemble.write_bytes(duo.read_bytes())
+        shown = run(verb, ensemble, "--task" if verb == "tune" else "--tasks", "arc_easy", *words, "--shots", shots)
+        assert shown.code == 0, shown.err
+        return shown.err + ((here / "report" / "report.md").read_text("utf-8") if verb == "eval" else "")
+
+    all_own, stand = said("all", 12), "stand, with their answers, among the examples of their own prompts"
+    assert f"arc_easy: 2 of 2 questions {stand} (" in all_own
+    assert (f"2 of the questions {stand}" in all_own) == (verb == "eval")
+    assert "stand" not in said("none", 0)
     lines = examples.read_text("utf-8").splitlines(keepends=True)
     examples.write_text("".join(line.replace("Which of these", "Which of those") for line in lines), "utf-8")
-    assert "stand" not in run(verb, duo, task, "arc_easy", *words, "--shots", 2, "--out", here / "other.yaml").err
+    assert "stand" not in said("other", 2)
 
 
 def test_nothing_is_left_out_of_another_file_and_that_is_said(run: Run, duo: Path, data: Path, here: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NewType, Protocol, runtime_checkable
 
-from unisono.backends.top_logprobs import TopLogprobs
+from unisono.backends.top_logprobs import TopLogprobs as TopLogprobs  # what backends promise, too
 from unisono.errors import MemberUnavailable, SpecError
 from unisono.vocab.tokenizer import Tokenizer
 

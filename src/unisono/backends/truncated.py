@@ -89,18 +89,22 @@ def _told(
 
 def _nearest(logits_V: NDArray[Any], top: int) -> NDArray[np.int64]:
     """Some of the ids, ascending, and among them all that are as likely as the ``top`` likeliest: those that are as
-    likely as the likeliest ids of ``top`` classes are.
+    likely as the likeliest ids of ``top`` classes are, or, of more than there are classes, as the last of them.
     """
-    rest = len(logits_V) // _CLASSES * _CLASSES
+    rows = len(logits_V)
+    if not top < rows:
+        return np.arange(rows)
+    rest = rows // _CLASSES * _CLASSES
     if top > _CLASSES or not rest:
-        return np.arange(len(logits_V))
+        found = np.flatnonzero(logits_V >= np.partition(logits_V, rows - top)[rows - top])
+        return found if len(found) >= top else np.arange(rows)  # of no numbers
     logits_QC = logits_V[:rest].reshape(-1, _CLASSES)
     largest_C = logits_QC.max(axis=0)
     bound = np.partition(largest_C, _CLASSES - top)[_CLASSES - top]
     chosen = np.flatnonzero(largest_C >= bound)
     round_, place = np.nonzero(logits_QC[:, chosen] >= bound)  # ascending, as classes are
     found = np.concatenate([round_ * _CLASSES + chosen[place], rest + np.flatnonzero(logits_V[rest:] >= bound)])
-    return found if len(found) >= top else np.arange(len(logits_V))  # of no numbers
+    return found if len(found) >= top else np.arange(rows)
 
 
 def _sum(mass_V: NDArray[Any]) -> np.float64:

@@ -18,7 +18,7 @@ class TextEncoder:
         self.speller = speller
 
     def encode_text(self, text: str) -> list[int]:
-        """Encode plain text in the tokenizer's own form, without the member's system text or prefix. See `encode`."""
+        """Encode plain text in the tokenizer's own form, without the member's system text or prefix."""
         check_encodable(text)
         ids = self.tokenizer.encode_prompt(text)
         if is_own_form(self.speller.vocabulary.join(ids), text):

@@ -15,7 +15,7 @@ from unisono.cli.flags import Json, Quiet, optional
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
-    from unisono.config.ensemble import EnsembleSpec
+    from unisono.config.ensemble import EnsembleSpec, FittedOn, TunedOn
     from unisono.evals.baselines import Baseline
     from unisono.evals.model_pool import ModelPool
     from unisono.evals.records import System, Task
@@ -43,12 +43,32 @@ class QuestionFlags:
         if not self.quiet:
             say(words)
 
-    def load_tasks(self, names: Sequence[str], **chosen: Any) -> list[Task]:
-        """Tasks from these flags' data and with their examples; ``chosen`` is the rest that `load_tasks` takes."""
+    def load_tasks(
+        self,
+        names: Sequence[str],
+        *,
+        limit: int | None,
+        fewer: bool = False,
+        last: bool = False,
+        chat: bool = False,
+        tuned_on: Sequence[TunedOn] = (),
+        fitted_on: Sequence[FittedOn] = (),
+    ) -> list[Task]:
+        """Tasks from these flags' data, with as many examples as these flags say."""
         from unisono.evals.tasks import load_tasks
 
-        tasks = load_tasks(names, data=self.data, shots=self.shots, **chosen)
-        _say_told(tasks)
+        tasks = load_tasks(
+            names,
+            data=self.data,
+            limit=limit,
+            fewer=fewer,
+            last=last,
+            shots=self.shots,
+            chat=chat,
+            tuned_on=tuned_on,
+            fitted_on=fitted_on,
+        )
+        _say_own_examples(tasks)
         return tasks
 
     def say_halves(self, tasks: Sequence[Task], limit: int) -> None:
@@ -73,14 +93,15 @@ class ChatFlags(QuestionFlags):
     ] = 1
 
 
-def _say_told(tasks: Sequence[Task]) -> None:
+def _say_own_examples(tasks: Sequence[Task]) -> None:
     """Say which questions stand among the examples of their own prompts."""
     for task in tasks:
-        if told := [question.id for question in task.questions if question.is_told]:
-            some = ", ".join(told[:NAMED]) + ", …" * (len(told) > NAMED)
+        if own := [question.id for question in task.questions if question.is_own_example]:
+            some = ", ".join(own[:NAMED]) + ", …" * (len(own) > NAMED)
+            way = "take them out of the file of examples, or give --shots 0" if task.examples else "give --shots 0"
             say(
-                f"{task.name}: {len(told):,} of {len(task.questions):,} questions stand, with their answers, among the "
-                f"examples of their own prompts ({some}): take them out of the file of examples, or give --shots 0"
+                f"{task.name}: {len(own):,} of {len(task.questions):,} questions stand, with their answers, among the "
+                f"examples of their own prompts ({some}): {way}"
             )
 
 

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot, model_of
-from unisono.backends.top_logprobs import TopLogprobs
+from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot, TopLogprobs, model_of
 from unisono.engine.circuit_breaker import CircuitBreaker
 from unisono.errors import MemberUnavailable
 

@@ -14,7 +14,7 @@ from unisono.engine.request import PreparedRequest
 from unisono.vocab.union import UnionVocabulary
 
 MemberKey = tuple[str, int, str | None]
-"""A member as it reads, whatever its weight and temperature: its name and its model."""
+"""A member as it reads, whatever its weight and temperature: its name, its model and its adapter."""
 
 
 class Listener(Protocol):

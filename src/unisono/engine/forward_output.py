@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from unisono.backends.base import Array
-from unisono.backends.top_logprobs import TopLogprobs
+from unisono.backends.base import Array, TopLogprobs
 from unisono.engine.member import Member, Place
 from unisono.fusion.fold import Softmax
 from unisono.fusion.fold_top import FoldedTop, fold_top

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from unisono.backends.base import Array, Feed, Slot, dense
-from unisono.backends.top_logprobs import TopLogprobs
+from unisono.backends.base import Array, Feed, Slot, TopLogprobs, dense
 from unisono.engine.cursor import Cursor
 from unisono.engine.forward_output import ForwardOutput
 from unisono.engine.member import Member

@@ -101,7 +101,7 @@ class Speculator:
 
     def _draft_found(self, state: StepState, texts: int) -> None:
         chance = self.draft_length.chances[NGRAM].chance(_sureness(state.matched))
-        members = list(self._members.values())
+        members = self._readers([state])
 
         def cost(count: int) -> float:
             return self._longer_blocks(members, [state], count)
@@ -115,7 +115,7 @@ class Speculator:
 
     def _draft_by(self, drafter: Member, states: list[StepState], texts: int) -> None:
         """Let a member draft for some states, a piece for each in one pass, as long as that pays."""
-        others = [member for member in self._members.values() if member is not drafter]
+        others = self._readers(states, drafter.name)
         group, position = states, 0
         while group:
             self._runner.run([MemberBatch(drafter, [(state, position, position) for state in group], keep=True)])
@@ -166,7 +166,7 @@ class Speculator:
         gated = all(state.plan.is_gated for state in states)
         leads = {state.plan.lead for state in states}
         share = max(self._asked_share, 1 / 8) if gated else 1.0
-        for group in _passes(list(self._members.values()), states if gated else ()):
+        for group in _passes(self._readers(states), states if gated else ()):
             rows = texts * len(group)
             asked = _drawn_share(group, states)
             if gated:
@@ -207,9 +207,14 @@ class Speculator:
             return drafter is not state.plan.lead
         if state.plan.draw.mixture:
             return True
-        others, device = [each for each in self._members.values() if each is not drafter], _device(drafter)
+        others, device = self._readers([state], drafter.name), _device(drafter)
         beside = not state.plan.asks_in_turn and any(_device(other) != device for other in others)
         return beside or any(other.model == drafter.model for other in others)
+
+    def _readers(self, states: Sequence[StepState], drafter: str | None = None) -> list[Member]:
+        """The members beside a drafter, but for those that all of these texts have lost."""
+        lost = frozenset.intersection(*(state.absent for state in states)) if states else frozenset()
+        return [member for name, member in self._members.items() if name != drafter and name not in lost]
 
     def _promise(self, drafter: str, state: StepState, texts: int, shortest: int = 0) -> float:
         """Pieces a second to expect of all texts, at the drafter's best length, if each guess holds as most did."""
@@ -235,10 +240,9 @@ class Speculator:
     def _block_seconds(self, drafter: str, length: int, state: StepState, texts: int) -> float:
         """To draft so many pieces of each text and to verify them; a gate's others are asked at their usual share."""
         gated, lead = state.plan.is_gated, state.plan.lead
-        others = [member for member in self._members.values() if member.name != drafter]
         asked = self._asked_share if gated else 1.0
         passes = list[_Pass]()
-        for group in _passes(others, [state] if gated else ()):
+        for group in _passes(self._readers([state], drafter), [state] if gated else ()):
             skipped = 1 - asked * _drawn_share(group, [state])
             needed = 1.0 if gated and lead in group else 1 - skipped ** (length + 1)
             rows = texts * (length + 1) * len(group)

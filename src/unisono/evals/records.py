@@ -68,7 +68,7 @@ class Question:
     """The bare question, without examples or answer cue, for people and judges; ``""`` when unknown."""
     reference: str = ""
     """The right answer as it continues the prompt, delimiter included; ``""`` when unknown."""
-    is_told: bool = False
+    is_own_example: bool = False
     """Whether it is itself among the examples in its prompt, with its answer."""
 
     @property

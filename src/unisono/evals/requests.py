@@ -82,8 +82,7 @@ def read_generation(kwargs: Mapping[str, Any], *, max_pieces: int = MAX_PIECES) 
             )
     length = next((kwargs[key] for key in LENGTHS if kwargs.get(key) is not None), max_pieces)
     until = kwargs.get("until") or []
-    ends = (each for each in ([until] if isinstance(until, str) else until) if each != "")  # as lm-evaluation-harness
-    limits = Limits(length, tuple(ends))
+    limits = Limits(length, tuple([until] if isinstance(until, str) else until))
     shapes = {key: kwargs[key] for key in _SHAPES if kwargs.get(key) is not None}
     samples = kwargs.get("do_sample")
     if samples not in (None, True, False):

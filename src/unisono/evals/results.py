@@ -32,6 +32,8 @@ ABOUT, QUESTIONS, ANSWERS, TIMES = "run.json", "questions.jsonl", "answers.jsonl
 LOCK = ".lock"
 FIXED = ("spec", "chat", "wave", "batch")
 """What a continued run must share with the folder, besides its models, tasks and systems."""
+OWN_EXAMPLE = "own_example"
+"""Of a question that stands, with its answer, among the examples in its own prompt."""
 INVOCATION = ("command", "date", "versions", "machine")
 
 
@@ -82,6 +84,7 @@ class RunFolder:
                 "prompt": each.words or each.prompt.text or "",
                 "choices": list(each.choices),
                 "target": each.target,
+                **({OWN_EXAMPLE: True} if each.is_own_example else {}),
             }
             for each in questions
         }
@@ -130,6 +133,7 @@ def read_results(folder: Path) -> Results:
         examples.get(each["task"], {})[each["question"]] = each
     for task in tasks:
         task["questions"] = list(examples[task["name"]])
+        task["own_examples"] = sum(bool(each.get(OWN_EXAMPLE)) for each in examples[task["name"]].values())
     about["examples"] = examples
     return Results(about, list(map(Answer.from_json, answers)), _read_times(folder))
 

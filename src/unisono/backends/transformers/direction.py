@@ -12,6 +12,8 @@ BOTH_WAYS: Mapping[str, tuple[object, ...]] = {
     "use_bidirectional_attention": (True, "all"),  # "vision": among the parts of an image
 }
 """Keys of a configuration, and the values that let a text be read in both directions."""
+OF_PROMPTS = "prefix_lm"
+"""The same for what is read before the answer. Its memory could not be cut back, nor continued as a text."""
 BEGUN, ENDS = (1, 2), (3, 4)
 """Tokens of any model: two texts that begin alike and end otherwise."""
 SHARE = 0.01
@@ -21,6 +23,11 @@ SHARE = 0.01
 def check_direction_said(config: Any, who: str) -> None:
     """Raise a `ModelUnsupported` where a configuration says that a model reads in both directions."""
     for each in (config, config.get_text_config(decoder=True)):
+        if any(getattr(part, OF_PROMPTS, None) for part in (each, getattr(each, "attn_config", None))):
+            raise ModelUnsupported(
+                f"{who} reads its prompt in both directions ({OF_PROMPTS}: true), which members cannot",
+                hint="use a model that reads from left to right",
+            )
         for key, values in BOTH_WAYS.items():
             if any(getattr(each, key, None) is value or getattr(each, key, None) == value for value in values):
                 raise _both_ways(who, f"{key}: {str(getattr(each, key)).lower()}")

@@ -71,6 +71,7 @@ def _task(name: str, said: Mapping[str, Any], answers: Sequence[Answer]) -> Task
         said.get("shots"),
         None if said.get("version") is None else str(said["version"]),
         "; ".join(str(said[key]) for key in ("source", "examples") if said.get(key)) or None,
+        int(said.get("own_examples") or 0),
     )
 
 

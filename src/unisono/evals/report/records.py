@@ -59,6 +59,8 @@ class TaskFacts:
     shots: int | None = None
     version: str | None = None
     source: str | None = None
+    own_examples: int = 0
+    """How many questions stand, with their answers, among the examples in their own prompts."""
 
     @property
     def main(self) -> str:

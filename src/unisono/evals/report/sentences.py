@@ -54,11 +54,16 @@ def task_facts(task: TaskFigures) -> str:
         if task.best_member
         else ""
     )
+    own = (
+        f" {facts.own_examples:,} of the questions stand, with their answers, among the examples of their own prompts."
+        if facts.own_examples
+        else ""
+    )
     at_once = max((cell.at_once or 1 for cell in task.cells), default=1)
     batched = f" Up to {at_once} questions were answered at once, and share their times." if at_once > 1 else ""
     left = ", ".join(f"{count:,} of {system}" for system, count in task.apart.items())
     apart = f" Answers that were asked for later than the others are left out of the times: {left}." if left else ""
-    return f"{', '.join(said)}.{best}{batched}{apart}"
+    return f"{', '.join(said)}.{own}{best}{batched}{apart}"
 
 
 def claim(found: GateClaim) -> str:

@@ -79,7 +79,8 @@ class Definition:
                 examples = self._sampler.sample(n=self.shots, eval_doc=excluded)
                 self._task.sampler = SimpleNamespace(sample=lambda examples=examples, **_: examples)
             if place in asked:
-                yield replace(self._question(document, task, asked[place], interpret), is_told=document in examples)
+                question = self._question(document, task, asked[place], interpret)
+                yield replace(question, is_own_example=document in examples)
 
     def _question(self, document: Any, task: str, row: Row, interpret: Interpret | None) -> Question:
         context = self._task.fewshot_context(
