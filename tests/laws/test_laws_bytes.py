@@ -357,12 +357,12 @@ def test_a_byte_that_failed_halfway_fails_the_text_and_writes_nothing_wrong(monk
     right = ByteCursor.take_byte
     calls = 0
 
-    def fails_once(cursor: ByteCursor, byte: int) -> None:
+    def fails_once(cursor: ByteCursor, byte: int, *ahead: Any, **where: Any) -> None:
         nonlocal calls
         calls += cursor.member.name == "q1"
         if calls == 2 and cursor.member.name == "q1":
             raise RuntimeError("once")
-        right(cursor, byte)
+        right(cursor, byte, *ahead, **where)
 
     with load(["p", "q"], batch=4, sampling="1 seed:3") as ensemble:
         expected = ensemble.generate("the", max_new_tokens=6).text

@@ -17,7 +17,7 @@ from unisono.engine.byte_lag import ByteLag
 from unisono.engine.byte_member import ByteMember
 from unisono.engine.cursor import Cursor
 from unisono.engine.member import Member
-from unisono.fusion.byte_beam import Hypothesis, extended, next_cut, next_symbols, pruned
+from unisono.fusion.byte_beam import Ahead, Hypothesis, extended, next_cut, next_symbols, pruned
 from unisono.vocab.byte_trie import BYTES
 
 log = logging.getLogger(__name__)
@@ -142,9 +142,10 @@ class ByteCursor:
         path = self._keep_heaviest()
         self._go_on(path, path.hypothesis.told.trie.ids(cut.place))
 
-    def take_byte(self, byte: int) -> None:
-        """Go on behind one more byte."""
-        kept = pruned(extended([path.hypothesis for path in self.paths], byte), self.beam, self.least)
+    def take_byte(self, byte: int, ahead: Ahead | None = None, *, on_top: bool = False) -> None:
+        """Go on behind one more byte; for ``ahead`` and ``on_top`` see `pruned`."""
+        found = extended([path.hypothesis for path in self.paths], byte)
+        kept = pruned(found, self.beam, self.least, ahead, on_top=on_top)
         if not kept:
             self._go_on_without_mass(byte)
             return

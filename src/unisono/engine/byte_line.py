@@ -19,7 +19,7 @@ from unisono.engine.member import Member
 from unisono.engine.passes import Row
 from unisono.engine.scoring import check_room
 from unisono.engine.sequence import TextSequence
-from unisono.fusion.byte_beam import Hypothesis, extended, pruned
+from unisono.fusion.byte_beam import Hypothesis, ahead_of_text, extended, pruned
 
 REJOINED = 8  # ids of its own cut that are read behind another one which has held for two pieces
 
@@ -82,7 +82,7 @@ class ByteLine:
         self._forget()
         wanted: list[Ids] = []
         paths = [(self._behind_prompt(path.cursor), path.hypothesis) for path in self._beam.paths]
-        for byte in rest:
+        for place, byte in enumerate(rest):
             known: list[tuple[Ids, Hypothesis]] = []
             for ids, its in paths:
                 told = its if its.heard is not None else self._told.get(ids)
@@ -90,7 +90,8 @@ class ByteLine:
                     known.append((ids, Hypothesis(its.weight, told.heard)))
                 elif ids not in wanted and len(self._prompt) + len(ids) <= self.member.backend.facts.context:
                     wanted.append(ids)
-            kept = pruned(extended([its for _, its in known], byte), self._beam.beam, self._beam.least)
+            found, ahead = extended([its for _, its in known], byte), ahead_of_text(rest[place + 1 :])
+            kept = pruned(found, self._beam.beam, self._beam.least, ahead, on_top=True)
             if not kept:
                 break
             paths = []

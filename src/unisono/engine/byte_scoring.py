@@ -132,7 +132,7 @@ class _Given:
         self._expected = self._expected[1:] if self._is_likeliest else b""
         self._place += 1
         if self._place < len(self._data):
-            self._walk.take_given(byte)
+            self._walk.take_given(byte, self._data[self._place :])
         if self._place == self._end:
             self._end_piece()
 

@@ -13,6 +13,7 @@ from unisono.engine.byte_cursor import ByteCursor, BytePath, Cut, Following
 from unisono.engine.plan import Plan
 from unisono.engine.token_boundary import first_inside
 from unisono.errors import ModelError
+from unisono.fusion.byte_beam import Ahead
 from unisono.fusion.logits_processors import Allowed
 from unisono.step_records import GateReading
 from unisono.vocab.byte_trie import BYTES
@@ -140,9 +141,10 @@ class ByteVoters:
         feasible_C[:BYTES] = np.logical_and.reduce(masks)
         return feasible_C
 
-    def take_byte(self, byte: int) -> None:
+    def take_byte(self, byte: int, ahead: Ahead | None, *, on_top: bool = False) -> None:
+        """Go on behind one more byte; for ``ahead`` and ``on_top`` see `pruned`."""
         for cursor in self.asked.values():
-            cursor.take_byte(byte)
+            cursor.take_byte(byte, ahead, on_top=on_top)
         for cursor in self.others:
             cursor.miss(bytes([byte]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from unisono.engine.byte_voters import ByteVoters, Symbols
 from unisono.engine.sequence import TextSequence
 from unisono.engine.token_boundary import LONGEST_CHARACTER, REACH
 from unisono.errors import ModelError
+from unisono.fusion.byte_beam import ahead_of_bytes, ahead_of_text
 from unisono.fusion.logits_processors import Allowed, confine
 from unisono.fusion.sampling import Purpose, RandomNumbers, draw_from
 from unisono.step_records import GateReading
@@ -127,9 +129,13 @@ class ByteWalk:
         symbol = int(np.argmax(q_C))
         return bytes([symbol]) if symbol < BYTES else b""
 
-    def take_given(self, byte: int) -> None:
-        """Go on behind a byte that is given: a piece ends where the lead's heaviest hypothesis completes a token."""
-        self.take_byte(byte)
+    def take_given(self, byte: int, rest: bytes) -> None:
+        """Go on behind a byte that is given, as the ``rest`` behind it is: no beam holds a slot.
+
+        A piece ends where the lead's heaviest hypothesis completes a token.
+        """
+        self._piece.data.append(byte)
+        self.voters.take_byte(byte, ahead_of_text(rest), on_top=True)
         if self.voters.lead.is_at_cut:
             self._finish()
 
@@ -137,10 +143,10 @@ class ByteWalk:
         self._piece.data.append(byte)
         if self.parse is not None:
             self.parse.consume(byte)
-        self.voters.take_byte(byte)
+        self.voters.take_byte(byte, None if self.parse is None else ahead_of_bytes(partial(_allowed_by, self.parse)))
 
     def _allowed(self) -> Allowed | None:
-        return None if self.parse is None else np.array(self.parse.allowed(()), np.bool_)
+        return None if self.parse is None else _allowed_by(self.parse)
 
     def _choose(self, q_C: Symbols) -> int:
         allowed_C = self._allowed()
@@ -232,3 +238,7 @@ class ByteWalk:
         if self.voters.are_gated and self.voters.lead.is_at_cut:
             self._gate = None
             self.voters.ask_lead()
+
+
+def _allowed_by(parse: Parse) -> Allowed:
+    return np.array(parse.allowed(()), np.bool_)

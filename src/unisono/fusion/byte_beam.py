@@ -5,7 +5,8 @@ Exact sums: Phan et al., arXiv 2410.09303. Beams over a trie of tokens: Vieira e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from unisono.vocab.byte_trie import BYTES, ByteTrie, Node, byte_masses
 
 Floats = NDArray[np.floating]
+FAR = 256
+"""Bytes that are looked ahead, at most: few pieces are longer."""
 
 
 class Told(NamedTuple):
@@ -33,6 +36,10 @@ class Told(NamedTuple):
     def longer(self) -> slice:
         """What can be completed: pieces that go on from the node; at the root also marks and END."""
         return slice(0, len(self.p_C)) if self.node.is_root else self.node.longer
+
+
+Ahead = Callable[[Told], float]
+"""How much of the mass behind a hypothesis within a piece a text may need, by what is known of what comes next."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,10 +136,14 @@ def extended(hypotheses: Sequence[Hypothesis], byte: int) -> list[Successor]:
     return found
 
 
-def pruned(successors: Sequence[Successor], beam: int, least: float) -> list[Successor]:
+def pruned(
+    successors: Sequence[Successor], beam: int, least: float, ahead: Ahead | None = None, *, on_top: bool = False
+) -> list[Successor]:
     """The ``beam`` heaviest hypotheses, without those below the share ``least``, the heaviest first; scaled to sum 1.
 
-    Of equal masses the earlier one is kept. None is left where all have mass 0.
+    Of equal masses the earlier one is kept. None is left where all have mass 0. Where something is known of what comes
+    next (``ahead``), the last places are those of lighter ones without which it would lack its mass (or places
+    ``on_top``, as many): `` cover`` goes on with a space, however much likelier `` covers`` was.
     """
     mass_H = np.asarray([each.hypothesis.mass for each in successors])
     total = float(mass_H.sum()) if len(mass_H) else 0.0
@@ -140,5 +151,52 @@ def pruned(successors: Sequence[Successor], beam: int, least: float) -> list[Suc
         return []
     order = np.argsort(-mass_H, kind="stable")[:beam]
     kept = [int(place) for place in order if mass_H[place] > 0 and mass_H[place] >= least * total]
+    if ahead is not None and len(kept) < len(successors):
+        needed = _needed(successors, kept, least, ahead)[:beam]
+        kept = [*kept[: beam if on_top else max(0, beam - len(needed))], *needed]
     scale = 1 / float(mass_H[kept].sum())
     return [replace(successors[place], hypothesis=successors[place].hypothesis.scaled(scale)) for place in kept]
+
+
+def ahead_of_text(rest: bytes) -> Ahead:
+    """For a text that is given: the pieces that it goes on with, and longer ones where it ends in one."""
+
+    def needed(told: Told) -> float:
+        node, mass = told.node, 0.0
+        for byte in rest[:FAR]:
+            child = told.trie.child(node, byte)
+            if child is None:
+                return mass
+            node = child
+            mass += float(told.p_C[node.low]) if node.is_piece else 0.0
+        return mass + float(np.sum(told.p_C[node.longer], dtype=np.float64))
+
+    return needed
+
+
+def ahead_of_bytes(allowed: Callable[[], NDArray[np.bool_]]) -> Ahead:
+    """For a text whose next byte has to be one of some, which are asked for where that is needed."""
+    once = functools.cache(allowed)
+    return lambda told: float(byte_masses(told.p_C, told.node)[once()[:BYTES]].sum())
+
+
+def _needed(successors: Sequence[Successor], kept: Sequence[int], least: float, ahead: Ahead) -> list[int]:
+    """Those that are not kept and may have a share of what comes next, the largest first.
+
+    What one within a piece gives that is known. One at a cut may give it all that it weighs, and can go on with any
+    byte: the heaviest is needed where no other is kept.
+    """
+    may_H = np.zeros(len(successors))
+    cuts: list[int] = []
+    for place, each in enumerate(successors):
+        its = each.hypothesis
+        if its.is_at_cut:
+            cuts.append(place)
+        else:
+            may_H[place] = its.weight * ahead(its.told)
+    bound = least * float(may_H.sum())
+    if cuts and set(cuts).isdisjoint(kept):
+        heaviest = max(cuts, key=lambda place: successors[place].hypothesis.weight)
+        may_H[heaviest] = successors[heaviest].hypothesis.weight
+    dropped = sorted(set(range(len(successors))) - set(kept), key=lambda place: -may_H[place])
+    return [place for place in dropped if may_H[place] > 0 and may_H[place] >= bound]
