@@ -55,3 +55,12 @@ def test_a_grammar_gets_what_the_member_would_write_within_it() -> None:
         with load(vocabulary) as ensemble:
             text = ensemble.generate("so it", constraint={"regex": " cover (me|you)"}, max_new_tokens=12)
             assert text.text == " cover you", vocabulary
+
+
+@pytest.mark.parametrize("beam", [1, 2, 5])
+def test_what_a_grammar_could_need_takes_no_place_of_what_is_likelier_in_it(beam: int) -> None:
+    with load(f"bytes beam:{beam}") as ensemble:
+        assert (
+            ensemble.generate("so it", constraint={"regex": " cover(s me| you)"}, max_new_tokens=12).text
+            == " covers me"
+        )

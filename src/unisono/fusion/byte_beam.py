@@ -142,8 +142,8 @@ def pruned(
     """The ``beam`` heaviest hypotheses, without those below the share ``least``, the heaviest first; scaled to sum 1.
 
     Of equal masses the earlier one is kept. None is left where all have mass 0. Where something is known of what comes
-    next (``ahead``), the last places are those of lighter ones without which it would lack its mass (or places
-    ``on_top``, as many): `` cover`` goes on with a space, however much likelier `` covers`` was.
+    next (``ahead``), lighter ones are kept without which that would lack its mass, in the places of those that give it
+    least or, as many, ``on_top``: `` cover`` goes on with a space, however much likelier `` covers`` was.
     """
     mass_H = np.asarray([each.hypothesis.mass for each in successors])
     total = float(mass_H.sum()) if len(mass_H) else 0.0
@@ -152,8 +152,14 @@ def pruned(
     order = np.argsort(-mass_H, kind="stable")[:beam]
     kept = [int(place) for place in order if mass_H[place] > 0 and mass_H[place] >= least * total]
     if ahead is not None and len(kept) < len(successors):
-        needed = _needed(successors, kept, least, ahead)[:beam]
-        kept = [*kept[: beam if on_top else max(0, beam - len(needed))], *needed]
+        may_H, known = _may_give(successors, kept, ahead)
+        needed = [place for place in np.argsort(-may_H, kind="stable").tolist() if place not in kept]
+        needed = [place for place in needed if may_H[place] > 0 and may_H[place] >= least * known][:beam]
+        if on_top:
+            kept += needed
+        elif needed:
+            best = sorted([*kept, *needed], key=lambda place: -may_H[place])[:beam]
+            kept = sorted(best, key=lambda place: -mass_H[place])
     scale = 1 / float(mass_H[kept].sum())
     return [replace(successors[place], hypothesis=successors[place].hypothesis.scaled(scale)) for place in kept]
 
@@ -180,23 +186,19 @@ def ahead_of_bytes(allowed: Callable[[], NDArray[np.bool_]]) -> Ahead:
     return lambda told: float(byte_masses(told.p_C, told.node)[once()[:BYTES]].sum())
 
 
-def _needed(successors: Sequence[Successor], kept: Sequence[int], least: float, ahead: Ahead) -> list[int]:
-    """Those that are not kept and may have a share of what comes next, the largest first.
+def _may_give(successors: Sequence[Successor], kept: Sequence[int], ahead: Ahead) -> tuple[NDArray[np.float64], float]:
+    """How much each may give to what comes next, and what those within pieces give it together, which is known.
 
-    What one within a piece gives that is known. One at a cut may give it all that it weighs, and can go on with any
-    byte: the heaviest is needed where no other is kept.
+    One at a cut may give it all that it weighs, as it can go on with any byte. Of those that are not kept, only the
+    heaviest counts, and only where no other is.
     """
     may_H = np.zeros(len(successors))
-    cuts: list[int] = []
-    for place, each in enumerate(successors):
-        its = each.hypothesis
-        if its.is_at_cut:
-            cuts.append(place)
-        else:
-            may_H[place] = its.weight * ahead(its.told)
-    bound = least * float(may_H.sum())
-    if cuts and set(cuts).isdisjoint(kept):
-        heaviest = max(cuts, key=lambda place: successors[place].hypothesis.weight)
-        may_H[heaviest] = successors[heaviest].hypothesis.weight
-    dropped = sorted(set(range(len(successors))) - set(kept), key=lambda place: -may_H[place])
-    return [place for place in dropped if may_H[place] > 0 and may_H[place] >= bound]
+    cuts = [place for place, each in enumerate(successors) if each.hypothesis.is_at_cut]
+    for place in set(range(len(successors))) - set(cuts):
+        its = successors[place].hypothesis
+        may_H[place] = its.weight * ahead(its.told)
+    known = float(may_H.sum())
+    weight = {place: successors[place].hypothesis.weight for place in cuts}
+    for place in [place for place in cuts if place in kept] or sorted(cuts, key=lambda place: -weight[place])[:1]:
+        may_H[place] = weight[place]
+    return may_H, known
